@@ -1,0 +1,61 @@
+//! Replication of one service's log over the cluster's nodes.
+//!
+//! The only crate that names openraft. It stores openraft's log in `haven-log`, carries its messages
+//! between nodes, moves snapshots, tells who leads and whether the leader's lease holds, and takes
+//! proposals. What entries mean is the [`Replicated`] machine's business.
+
+use bytes::Bytes;
+
+/// The deterministic machine that entries are applied to, with its durable state.
+///
+/// `position` blobs are opaque to the machine: it stores the newest one with the state it belongs to,
+/// in the same atomic step, and gives it back.
+pub trait Replicated: Send + Sync + 'static {
+    /// What applying an entry answers (the leader hands it to the proposer; others drop it).
+    type Reply: Send + 'static;
+
+    /// The position blob saved by the last `apply` (or install), `None` for a fresh state.
+    fn position(&self) -> Result<Option<Bytes>, MachineError>;
+
+    /// Applies entries in order, one reply for each, and remembers `position` with the result. Called
+    /// from one thread. An error means that this replica cannot go on.
+    fn apply(
+        &self,
+        entries: &[(u64, Bytes)],
+        position: Bytes,
+    ) -> Result<Vec<Self::Reply>, MachineError>;
+
+    /// Makes all that was applied durable, so that the log up to it may go. Returns the position that
+    /// is durable now (`None`: nothing applied yet). Must not hold up `apply` for long.
+    fn checkpoint(&self) -> Result<Option<Bytes>, MachineError>;
+
+    /// Opens the last durable checkpoint for sending to another node. `None`: there is none yet.
+    ///
+    /// File data in it may be newer than its position (never older): the receiver gets there by
+    /// applying the log from the position on, as after a crash.
+    fn snapshot(&self) -> Result<Option<Box<dyn SnapshotSource>>, MachineError>;
+
+    /// Starts receiving a snapshot from another node, beside the current state.
+    fn receive(&self) -> Result<Box<dyn SnapshotSink>, MachineError>;
+}
+
+/// A checkpoint being sent, chunk by chunk.
+pub trait SnapshotSource: Send {
+    /// The checkpoint's position.
+    fn position(&self) -> Bytes;
+    /// The next chunk (at most 1 MiB), `None` at the end.
+    fn next_chunk(&mut self) -> Result<Option<Bytes>, MachineError>;
+}
+
+/// A checkpoint being received. Dropping it without `install` discards what came.
+pub trait SnapshotSink: Send {
+    /// Takes the next chunk.
+    fn push(&mut self, chunk: Bytes) -> Result<(), MachineError>;
+    /// Replaces the machine's state, durably and atomically, by what was received, which must be whole.
+    fn install(self: Box<Self>) -> Result<(), MachineError>;
+}
+
+/// The machine cannot go on (its disk failed, its format is broken): this replica stops.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct MachineError(pub String);

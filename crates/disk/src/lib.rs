@@ -1,0 +1,96 @@
+//! The storage seam: every byte Haven keeps on disk goes through [`Disk`] and [`DiskFile`].
+//!
+//! Two things stand behind it: [`RealDisk`], a directory of the machine's file system, and
+//! [`VolatileDisk`], the same directory behind a model of a power loss: what was not flushed lives
+//! only in the process, so that killing the process loses exactly what a power cut may lose.
+//! Code above the seam must therefore flush what it promises: file contents with
+//! [`DiskFile::sync`], new names, renames and removals with [`Disk::sync_dir`] of the parent.
+//!
+//! Invariants
+//! - Paths are relative to the disk's root and never leave it.
+//! - One process holds a root at a time (an exclusive lock taken at open).
+//!
+//! It must not know what is stored.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+mod real;
+mod volatile;
+
+pub use real::RealDisk;
+pub use volatile::VolatileDisk;
+
+/// A directory that keeps Haven's files. See the crate's head comment for what is durable when.
+pub trait Disk: Send + Sync + 'static {
+    /// Opens a file for reading and writing.
+    ///
+    /// # Errors
+    /// `NotFound` when it is missing and `create` is false; else what the file system says.
+    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Makes a directory and its missing parents. Its names are durable (this one flushes by itself:
+    /// directories are few and made rarely).
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// Renames a file or directory, replacing a file at `to`. Durable after `sync_dir` of both parents.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. Durable after `sync_dir` of its parent.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory and all below it. Durable after `sync_dir` of its parent.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// The names in a directory, sorted. `NotFound` when it is missing.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// Whether a file or directory of this name exists.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+
+    /// Makes the directory's entries (creations, renames, removals in it) durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Space of the underlying file system.
+    fn space(&self) -> io::Result<Space>;
+}
+
+/// Space of a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Size of the file system.
+    pub total_bytes: u64,
+    /// Bytes free to this process.
+    pub free_bytes: u64,
+}
+
+/// An open file. All offsets and lengths are bytes; all calls may come from any thread.
+pub trait DiskFile: Send + Sync {
+    /// Reads at `offset` until `buf` is full or the file ends; returns the bytes read.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes all of `data` at `offset`, growing the file as needed. Durable after `sync`.
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Writes the parts one after another at `offset` (one system call where possible).
+    fn write_vectored_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()>;
+
+    /// Cuts or extends (with a hole) the file. Durable after `sync`.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Reserves space so that later writes inside it need no allocation and cannot run out of space.
+    /// The reserved range reads as zeros and the length grows to cover it.
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// The file's length.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Makes everything written so far, and the length, durable (fdatasync).
+    fn sync(&self) -> io::Result<()>;
+}
