@@ -1,1 +1,219 @@
-//! (head comment)
+//! The configuration: raw file -> checked [`Config`].
+//!
+//! One TOML file describes a node. Every node of a cluster carries the same `[cluster]`, `[service]`
+//! and `[[export]]` parts; only `[node]` differs. Parsing and checking are separate steps: [`raw`]
+//! mirrors the file (unknown keys are refused there, with their line), [`Config`] holds values that
+//! make sense together, and nothing behind it needs to check again.
+//!
+//! It must not know what the values are used for: it opens nothing and resolves nothing.
+
+mod check;
+pub mod raw;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+pub use check::{ADDRESSES_MAX, EXPORTS_MAX, NODES_MAX};
+
+/// Default port of the NFS service (RFC 1813).
+pub const NFS_PORT_DEFAULT: u16 = 2049;
+/// Default port of the MOUNT service: the one the kernel server's documentation uses.
+pub const MOUNT_PORT_DEFAULT: u16 = 20048;
+/// Largest configuration file read, in bytes.
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A checked configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// This node.
+    pub node: Node,
+    /// The cluster it belongs to (a single node is a cluster of one).
+    pub cluster: Cluster,
+    /// The service the cluster provides.
+    pub service: Service,
+    /// What the service exports; at least one.
+    pub exports: Vec<Export>,
+}
+
+/// This node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its number in the cluster, from 1.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Where it keeps its log and its files.
+    pub data: PathBuf,
+    /// The Unix socket of its control API.
+    pub control: PathBuf,
+}
+
+/// The cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Its name: nodes of another cluster are refused.
+    pub name: String,
+    /// Its nodes, by rising id.
+    pub nodes: Vec<Peer>,
+}
+
+/// A node as its peers see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its number, from 1.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Where it listens for its peers.
+    pub address: SocketAddr,
+}
+
+/// The service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Floating addresses: held by the leader only. Empty: clients use the nodes' own addresses.
+    pub addresses: Vec<FloatingAddress>,
+    /// The interface that carries them; `None`: the one whose network contains the address.
+    pub interface: Option<String>,
+    /// The address the listeners bind to.
+    pub listen: IpAddr,
+    /// Port of NFS; 0 lets the system choose.
+    pub nfs_port: u16,
+    /// Port of MOUNT; 0 lets the system choose.
+    pub mount_port: u16,
+    /// Port of the built-in portmapper; `None`: no portmapper.
+    pub portmap_port: Option<u16>,
+    /// Answer every change with NFS3ERR_ROFS.
+    pub read_only: bool,
+    /// How callers' ids are mapped.
+    pub squash: Squash,
+}
+
+/// A floating address with its prefix length in bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FloatingAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Prefix length of its network: 1 to 32 (IPv4) or 1 to 128 (IPv6).
+    pub prefix: u8,
+}
+
+/// How callers' ids are mapped, with the meaning of exports(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SquashMode {
+    /// Nobody is mapped (`no_root_squash`).
+    None,
+    /// uid 0 and gid 0 are mapped (`root_squash`).
+    Root,
+    /// Everybody is mapped (`all_squash`).
+    All,
+}
+
+/// The mapping and its target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Squash {
+    /// Who is mapped.
+    pub mode: SquashMode,
+    /// To which user.
+    pub anonuid: u32,
+    /// To which group.
+    pub anongid: u32,
+}
+
+/// An exported directory of the service's volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// Absolute path in the volume; created when missing.
+    pub path: String,
+    /// Owner the directory gets when it is created.
+    pub uid: u32,
+    /// Group the directory gets when it is created.
+    pub gid: u32,
+    /// Mode the directory gets when it is created.
+    pub mode: u32,
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {why}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        why: std::io::Error,
+    },
+    /// The file is too large to be a configuration.
+    #[error("the configuration {path} has more than {FILE_BYTES_MAX} bytes")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not TOML, has unknown or missing keys, or values of the wrong type.
+    #[error("{path}: {why}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what, with the line.
+        why: String,
+    },
+    /// A value makes no sense.
+    #[error("{section}: {why}")]
+    Value {
+        /// The key, as `section.key`.
+        section: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Any [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read = |why| ConfigError::Read {
+            path: path.to_owned(),
+            why,
+        };
+        let size = std::fs::metadata(path).map_err(read)?.len();
+        if size > FILE_BYTES_MAX {
+            return Err(ConfigError::TooLarge {
+                path: path.to_owned(),
+            });
+        }
+        let text = std::fs::read_to_string(path).map_err(read)?;
+        Self::parse(&text).map_err(|e| match e {
+            ConfigError::Syntax { why, .. } => ConfigError::Syntax {
+                path: path.to_owned(),
+                why,
+            },
+            other => other,
+        })
+    }
+
+    /// Checks a configuration given as text.
+    ///
+    /// # Errors
+    /// [`ConfigError::Syntax`] or [`ConfigError::Value`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let raw: raw::File = toml::from_str(text).map_err(|e| ConfigError::Syntax {
+            path: PathBuf::from("configuration"),
+            why: e.to_string(),
+        })?;
+        check::check(raw)
+    }
+
+    /// The peer entry of this node.
+    pub fn own(&self) -> &Peer {
+        self.cluster
+            .nodes
+            .iter()
+            .find(|p| p.id == self.node.id)
+            .expect("checked: this node is one of the cluster's")
+    }
+}

@@ -1,1 +1,72 @@
-//! (head comment)
+//! Client connections: listeners, record reassembly, in-flight limits, replies.
+//!
+//! One task reads a connection and one writes it; each request runs as a task of its own, so that
+//! replies leave in the order they become ready (ONC RPC matches them by xid). What a request means is
+//! the [`Handler`]'s business; whether anything may be answered at all is the [`Gate`]'s.
+//!
+//! Invariants
+//! - No reply is written while the gate is closed, and none to a request that came before a closing.
+//! - Memory is bounded: connections, requests in flight per connection, bytes of requests in all.
+//! - A peer that sends garbage, drips or does not read costs one connection, never the server.
+//!
+//! It must not know NFS, replication or addresses' meaning.
+
+mod connection;
+mod gate;
+mod listener;
+
+use bytes::Bytes;
+use haven_xdr::Gather;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use gate::{Gate, Pass};
+pub use listener::{Endpoint, Server, bind};
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Send this record.
+    Reply(Gather),
+    /// Send nothing: the client will ask again, here or elsewhere.
+    Silent,
+    /// The peer does not speak the protocol: end the connection.
+    HangUp,
+}
+
+/// Answers requests.
+pub trait Handler: Send + Sync + 'static {
+    /// Handles one whole record (without its record mark) from `peer`.
+    fn handle(&self, peer: SocketAddr, record: Bytes) -> impl Future<Output = Verdict> + Send;
+
+    /// Asked immediately before a reply is written: may this node still answer?
+    fn may_answer(&self) -> bool;
+}
+
+/// Bounds of the server.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections at a time; more are closed at once.
+    pub connections_max: usize,
+    /// Requests of one connection being handled at a time; beyond it the connection is not read.
+    pub inflight_per_connection_max: usize,
+    /// Largest record in bytes: a 1 MiB WRITE with its headers.
+    pub record_bytes_max: usize,
+    /// Bytes of all requests being handled; beyond it no connection is read.
+    pub inflight_bytes_max: usize,
+    /// How long a peer may take to complete a record it began, or to take a reply.
+    pub patience: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 4096,
+            inflight_per_connection_max: 256,
+            record_bytes_max: (1 << 20) + (64 << 10),
+            inflight_bytes_max: 256 << 20,
+            patience: Duration::from_secs(30),
+        }
+    }
+}

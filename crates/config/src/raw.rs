@@ -1,0 +1,100 @@
+//! The file as it is written: field names are the keys. Unknown keys are refused by serde, so that a
+//! misspelt option is never silently ignored.
+
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// `[node]`
+    pub node: Node,
+    /// `[cluster]`; missing: a single node.
+    pub cluster: Option<Cluster>,
+    /// `[service]`
+    #[serde(default)]
+    pub service: Service,
+    /// `[[export]]`
+    #[serde(default)]
+    pub export: Vec<Export>,
+}
+
+/// `[node]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    /// Which of `[[cluster.node]]` this is.
+    pub name: Option<String>,
+    /// Data directory.
+    pub data: PathBuf,
+    /// Control socket; default `control.sock` in the data directory.
+    pub control: Option<PathBuf>,
+}
+
+/// `[cluster]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// Name of the cluster.
+    pub name: String,
+    /// `[[cluster.node]]`
+    #[serde(default)]
+    pub node: Vec<Peer>,
+}
+
+/// `[[cluster.node]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Number, from 1, never given to another machine.
+    pub id: u64,
+    /// Name.
+    pub name: String,
+    /// `address:port` for the peers.
+    pub address: String,
+}
+
+/// `[service]`
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Name; default `nfs`.
+    pub name: Option<String>,
+    /// Floating addresses, as `address/prefix`.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// Interface of the floating addresses.
+    pub interface: Option<String>,
+    /// Address to listen on; default `0.0.0.0`.
+    pub listen: Option<String>,
+    /// NFS port.
+    pub nfs_port: Option<u16>,
+    /// MOUNT port.
+    pub mount_port: Option<u16>,
+    /// Portmapper port.
+    pub portmap_port: Option<u16>,
+    /// Refuse all changes.
+    #[serde(default)]
+    pub read_only: bool,
+    /// `"none"`, `"root"` (default) or `"all"`.
+    pub squash: Option<String>,
+    /// Target user of the mapping; default 65534.
+    pub anonuid: Option<u32>,
+    /// Target group of the mapping; default 65534.
+    pub anongid: Option<u32>,
+}
+
+/// `[[export]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Export {
+    /// Path in the volume.
+    pub path: String,
+    /// Owner at creation; default 0.
+    pub uid: Option<u32>,
+    /// Group at creation; default 0.
+    pub gid: Option<u32>,
+    /// Mode at creation, octal text such as `"0755"` (the default).
+    pub mode: Option<String>,
+}

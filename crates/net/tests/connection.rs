@@ -1,0 +1,234 @@
+//! The connection loop over loopback: framing, bounds, the gate.
+
+use bytes::Bytes;
+use haven_net::{Gate, Handler, Limits, Server, Verdict, bind};
+use haven_rpc::record::{FragmentHeader, frame};
+use haven_xdr::Gather;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Echoes; a record of "bad" is no RPC, one of "hold" waits for `release`.
+#[derive(Default)]
+struct Echo {
+    release: tokio::sync::Notify,
+    held: tokio::sync::Notify,
+    mute: AtomicBool,
+}
+
+impl Handler for Echo {
+    async fn handle(&self, _: SocketAddr, record: Bytes) -> Verdict {
+        match &record[..] {
+            b"bad" => Verdict::HangUp,
+            b"hold" => {
+                self.held.notify_one();
+                self.release.notified().await;
+                Verdict::Reply(Gather::from(record))
+            }
+            _ => Verdict::Reply(Gather::from(record)),
+        }
+    }
+
+    fn may_answer(&self) -> bool {
+        !self.mute.load(Ordering::Relaxed)
+    }
+}
+
+struct Lab {
+    address: SocketAddr,
+    echo: Arc<Echo>,
+    gate: Arc<Gate>,
+    server: Arc<Server<Echo>>,
+}
+
+fn lab(limits: Limits) -> Lab {
+    let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (echo, gate) = (Arc::new(Echo::default()), Arc::new(Gate::default()));
+    gate.open();
+    let server = Server::new(Arc::clone(&echo), Arc::clone(&gate), limits);
+    tokio::spawn(Arc::clone(&server).listen(listener));
+    Lab {
+        address,
+        echo,
+        gate,
+        server,
+    }
+}
+
+impl Lab {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+}
+
+async fn send(stream: &mut TcpStream, record: &'static [u8]) {
+    let framed = frame(Gather::from(Bytes::from_static(record))).into_bytes();
+    stream.write_all(&framed).await.unwrap();
+}
+
+async fn receive(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut mark = [0; 4];
+    stream.read_exact(&mut mark).await?;
+    let mut record = vec![0; FragmentHeader::parse(mark).len as usize];
+    stream.read_exact(&mut record).await?;
+    Ok(record)
+}
+
+#[tokio::test]
+async fn whole_split_and_fragmented_records_are_answered() {
+    let lab = lab(Limits::default());
+    let mut stream = lab.connect().await;
+    send(&mut stream, b"one").await;
+    assert_eq!(receive(&mut stream).await.unwrap(), b"one");
+    for byte in frame(Gather::from(Bytes::from_static(b"drip"))).into_bytes() {
+        stream.write_all(&[byte]).await.unwrap();
+        stream.flush().await.unwrap();
+    }
+    assert_eq!(receive(&mut stream).await.unwrap(), b"drip");
+    for (part, last) in [(&b"frag"[..], false), (b"", false), (b"ments", true)] {
+        let header = FragmentHeader {
+            last,
+            len: part.len() as u32,
+        };
+        stream.write_all(&header.encode()).await.unwrap();
+        stream.write_all(part).await.unwrap();
+    }
+    assert_eq!(receive(&mut stream).await.unwrap(), b"fragments");
+}
+
+#[tokio::test]
+async fn a_record_beyond_the_limit_ends_the_connection_without_reading_it() {
+    let lab = lab(Limits {
+        record_bytes_max: 100,
+        ..Limits::default()
+    });
+    let mut stream = lab.connect().await;
+    stream
+        .write_all(
+            &FragmentHeader {
+                last: true,
+                len: 101,
+            }
+            .encode(),
+        )
+        .await
+        .unwrap();
+    assert!(receive(&mut stream).await.is_err());
+    let mut stream = lab.connect().await;
+    for _ in 0..=64 {
+        let _ = stream
+            .write_all(
+                &FragmentHeader {
+                    last: false,
+                    len: 0,
+                }
+                .encode(),
+            )
+            .await;
+    }
+    assert!(
+        receive(&mut stream).await.is_err(),
+        "endless empty fragments"
+    );
+    let mut stream = lab.connect().await;
+    send(&mut stream, b"fine").await;
+    assert_eq!(
+        receive(&mut stream).await.unwrap(),
+        b"fine",
+        "others are served"
+    );
+}
+
+#[tokio::test]
+async fn garbage_ends_one_connection_only() {
+    let lab = lab(Limits::default());
+    let (mut bad, mut good) = (lab.connect().await, lab.connect().await);
+    send(&mut bad, b"bad").await;
+    assert!(receive(&mut bad).await.is_err());
+    send(&mut good, b"good").await;
+    assert_eq!(receive(&mut good).await.unwrap(), b"good");
+}
+
+#[tokio::test]
+async fn a_peer_that_drips_forever_is_dropped() {
+    let lab = lab(Limits {
+        patience: Duration::from_millis(20),
+        ..Limits::default()
+    });
+    let mut stream = lab.connect().await;
+    stream
+        .write_all(
+            &FragmentHeader {
+                last: true,
+                len: 50,
+            }
+            .encode(),
+        )
+        .await
+        .unwrap();
+    assert!(receive(&mut stream).await.is_err());
+}
+
+#[tokio::test]
+async fn too_many_connections_are_refused() {
+    let lab = lab(Limits {
+        connections_max: 1,
+        ..Limits::default()
+    });
+    let mut first = lab.connect().await;
+    send(&mut first, b"hello").await;
+    receive(&mut first).await.unwrap();
+    let mut second = lab.connect().await;
+    assert!(receive(&mut second).await.is_err());
+    assert_eq!(lab.server.endpoints().len(), 1);
+    assert_eq!(
+        lab.server.endpoints()[0].remote,
+        first.local_addr().unwrap()
+    );
+    let mut changed = lab.server.endpoints_changed();
+    changed.mark_unchanged();
+    drop(first);
+    changed.changed().await.unwrap();
+    let mut third = lab.connect().await;
+    send(&mut third, b"again").await;
+    assert_eq!(receive(&mut third).await.unwrap(), b"again");
+}
+
+#[tokio::test]
+async fn what_was_inside_when_the_gate_closed_is_never_answered() {
+    let lab = lab(Limits::default());
+    let mut stream = lab.connect().await;
+    send(&mut stream, b"hold").await;
+    lab.echo.held.notified().await;
+    lab.gate.close();
+    lab.gate.open();
+    lab.echo.release.notify_one();
+    send(&mut stream, b"next").await;
+    assert_eq!(
+        receive(&mut stream).await.unwrap(),
+        b"next",
+        "the held one stays silent"
+    );
+}
+
+#[tokio::test]
+async fn a_node_without_a_lease_is_mute_and_a_closed_gate_refuses() {
+    let lab = lab(Limits::default());
+    let mut stream = lab.connect().await;
+    lab.echo.mute.store(true, Ordering::Relaxed);
+    send(&mut stream, b"hold").await;
+    lab.echo.release.notify_one();
+    lab.echo.held.notified().await;
+    lab.gate.close();
+    lab.gate.hang_up();
+    assert!(
+        receive(&mut stream).await.is_err(),
+        "reset without an answer"
+    );
+    let mut late = lab.connect().await;
+    assert!(receive(&mut late).await.is_err(), "refused while closed");
+}
