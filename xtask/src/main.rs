@@ -1,2 +1,139 @@
-//! The gate.
-fn main() {}
+//! The project's one gate, the same here and in CI: `cargo xtask gate`.
+//!
+//! Each step is a function that says what it checks; the gate runs all of them in order and stops at
+//! the first failure. Steps can be run alone: `cargo xtask deps`.
+
+mod layers;
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+/// A step of the gate: its name, what it is for, and what runs it.
+struct Step {
+    name: &'static str,
+    about: &'static str,
+    run: fn() -> Result<(), String>,
+}
+
+const STEPS: &[Step] = &[
+    Step {
+        name: "fmt",
+        about: "formatting",
+        run: fmt,
+    },
+    Step {
+        name: "layers",
+        about: "who may know whom; what pure crates must not name",
+        run: layers::check,
+    },
+    Step {
+        name: "clippy",
+        about: "lints, warnings are errors",
+        run: clippy,
+    },
+    Step {
+        name: "deny",
+        about: "licences, duplicates and sources of dependencies",
+        run: deny,
+    },
+    Step {
+        name: "doc",
+        about: "documentation builds without warnings",
+        run: doc,
+    },
+    Step {
+        name: "test",
+        about: "all tests",
+        run: test,
+    },
+];
+
+fn main() -> ExitCode {
+    let asked = env::args().nth(1).unwrap_or_default();
+    let steps: Vec<&Step> = match asked.as_str() {
+        "gate" => STEPS.iter().collect(),
+        name => STEPS.iter().filter(|s| s.name == name).collect(),
+    };
+    if steps.is_empty() {
+        eprintln!("usage: cargo xtask gate | STEP\n\nsteps of the gate:");
+        for step in STEPS {
+            eprintln!("  {:8} {}", step.name, step.about);
+        }
+        return ExitCode::from(2);
+    }
+    for step in steps {
+        println!("== {}: {}", step.name, step.about);
+        if let Err(why) = (step.run)() {
+            eprintln!("{} failed: {why}", step.name);
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// The workspace's root directory.
+fn root() -> PathBuf {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    own.parent().map_or(own.clone(), PathBuf::from)
+}
+
+fn cargo(args: &[&str]) -> Result<(), String> {
+    cargo_with(args, &[])
+}
+
+fn cargo_with(args: &[&str], environment: &[(&str, &str)]) -> Result<(), String> {
+    let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let status = Command::new(cargo)
+        .args(args)
+        .envs(environment.iter().copied())
+        .current_dir(root())
+        .status()
+        .map_err(|e| format!("cannot run cargo: {e}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("cargo {}: {status}", args.join(" ")))
+    }
+}
+
+fn fmt() -> Result<(), String> {
+    cargo(&["fmt", "--all", "--check"])
+}
+
+fn clippy() -> Result<(), String> {
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
+    ])
+}
+
+/// Advisories need the advisory database from the network: they are checked by `cargo deny check
+/// advisories` where it can be reached, not by the gate, which must work offline.
+fn deny() -> Result<(), String> {
+    cargo(&[
+        "deny",
+        "--all-features",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ])
+}
+
+fn doc() -> Result<(), String> {
+    cargo_with(
+        &["doc", "--workspace", "--no-deps", "--locked", "--quiet"],
+        &[("RUSTDOCFLAGS", "-D warnings")],
+    )
+}
+
+fn test() -> Result<(), String> {
+    cargo(&["test", "--workspace", "--locked"])
+}
