@@ -1,0 +1,83 @@
+//! What clients felt: acknowledged operations and the longest wait.
+//!
+//! A *window* lies around a fault. The stall is the longest time from the start of any one operation to
+//! its answer, among the operations that ended within the window: what a user at that client waited.
+
+use parking_lot::Mutex;
+use std::time::{Duration, Instant};
+
+/// Shared by all workers of a load.
+#[derive(Debug)]
+pub struct Recorder {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    acknowledged: u64,
+    longest: Duration,
+    /// Operations that started after this are fresh.
+    fresh_since: Instant,
+    /// Fresh operations of each worker.
+    fresh: Vec<u32>,
+}
+
+impl Recorder {
+    /// For so many workers.
+    pub fn new(workers: usize) -> Self {
+        let inner = Inner {
+            acknowledged: 0,
+            longest: Duration::ZERO,
+            fresh_since: Instant::now(),
+            fresh: vec![0; workers],
+        };
+        Self { inner: Mutex::new(inner) }
+    }
+
+    /// An operation of `worker` that began at `start` has been answered.
+    pub fn done(&self, worker: usize, start: Instant) {
+        let now = Instant::now();
+        let mut inner = self.inner.lock();
+        inner.acknowledged += 1;
+        inner.longest = inner.longest.max(now - start);
+        if start >= inner.fresh_since
+            && let Some(fresh) = inner.fresh.get_mut(worker)
+        {
+            *fresh += 1;
+        }
+    }
+
+    /// Operations answered since the beginning.
+    pub fn acknowledged(&self) -> u64 {
+        self.inner.lock().acknowledged
+    }
+
+    /// Opens a window: the longest wait starts from nothing.
+    pub fn open_window(&self) {
+        let mut inner = self.inner.lock();
+        inner.longest = Duration::ZERO;
+        inner.restart_fresh();
+    }
+
+    /// Counts only operations from here on as fresh.
+    pub fn mark(&self) {
+        self.inner.lock().restart_fresh();
+    }
+
+    /// How many fresh operations the slowest worker has had answered.
+    pub fn fresh(&self) -> u32 {
+        self.inner.lock().fresh.iter().copied().min().unwrap_or(0)
+    }
+
+    /// The longest wait in the window.
+    pub fn longest(&self) -> Duration {
+        self.inner.lock().longest
+    }
+}
+
+impl Inner {
+    fn restart_fresh(&mut self) {
+        self.fresh_since = Instant::now();
+        self.fresh.fill(0);
+    }
+}
