@@ -1,0 +1,53 @@
+//! What a client can be told.
+
+use haven_proto::nfs3;
+use std::time::Duration;
+
+/// Settings of a [`Client`](crate::Client).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// User id sent with every call.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids; AUTH_SYS has room for 16, more are not sent.
+    pub gids: Vec<u32>,
+    /// The client's name for itself; AUTH_SYS has room for 255 bytes, more are not sent.
+    pub machine_name: String,
+    /// How long a call may take in all; `None`: for ever.
+    pub request_timeout: Option<Duration>,
+    /// How long an answer may be outstanding before the connection is given up and everything
+    /// unanswered is sent again over a new one.
+    pub retransmit_timeout: Duration,
+    /// How long one connection attempt may take.
+    pub connect_timeout: Duration,
+    /// Pause after the first connection attempt in vain; doubles up to `reconnect_pause_max`.
+    pub reconnect_pause_min: Duration,
+    /// Longest pause between connection attempts.
+    pub reconnect_pause_max: Duration,
+    /// Most requests in flight.
+    pub requests_max: usize,
+    /// Port of the MOUNT program, at the same address.
+    pub mount_port: u16,
+    /// First transaction id; `None`: a random one.
+    pub first_xid: Option<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            uid: 0,
+            gid: 0,
+            gids: Vec::new(),
+            machine_name: "haven-client".to_owned(),
+            request_timeout: None,
+            retransmit_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(1),
+            reconnect_pause_min: Duration::from_millis(50),
+            reconnect_pause_max: Duration::from_millis(250),
+            requests_max: 256,
+            mount_port: nfs3::PORT,
+            first_xid: None,
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Arguments of the procedures (RFC 1813 section 3.3), in the order of their numbers.
+
+use super::{
+    Cookie3, Cookieverf3, Createhow3, DATA_BYTES_MAX, Diropargs3, Fh3, Mknoddata3, Nfspath3,
+    Nfstime3, Sattr3, StableHow,
+};
+use bytes::Bytes;
+use haven_xdr::{Decode, Encode, Reader, Writer, XdrError, xdr_struct};
+
+/// Bits of [`AccessArgs::access`] (section 3.3.4).
+pub mod access {
+    /// Read data or list a directory.
+    pub const READ: u32 = 0x0001;
+    /// Look up a name in a directory.
+    pub const LOOKUP: u32 = 0x0002;
+    /// Rewrite existing data or change existing directory entries.
+    pub const MODIFY: u32 = 0x0004;
+    /// Append data or add directory entries.
+    pub const EXTEND: u32 = 0x0008;
+    /// Remove a directory entry.
+    pub const DELETE: u32 = 0x0010;
+    /// Execute a file.
+    pub const EXECUTE: u32 = 0x0020;
+    /// All of them.
+    pub const ALL: u32 = 0x003f;
+}
+
+/// GETATTR.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetattrArgs {
+    /// Whose attributes.
+    pub object: Fh3,
+}
+xdr_struct!(GetattrArgs { object });
+
+/// SETATTR.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetattrArgs {
+    /// Whose attributes.
+    pub object: Fh3,
+    /// What to set.
+    pub new_attributes: Sattr3,
+    /// Only if the object's ctime equals this (`sattrguard3`).
+    pub guard: Option<Nfstime3>,
+}
+xdr_struct!(SetattrArgs {
+    object,
+    new_attributes,
+    guard
+});
+
+/// LOOKUP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookupArgs {
+    /// Where and what.
+    pub what: Diropargs3,
+}
+xdr_struct!(LookupArgs { what });
+
+/// ACCESS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessArgs {
+    /// Access to what.
+    pub object: Fh3,
+    /// Bits of [`access`].
+    pub access: u32,
+}
+xdr_struct!(AccessArgs { object, access });
+
+/// READLINK.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadlinkArgs {
+    /// The link.
+    pub symlink: Fh3,
+}
+xdr_struct!(ReadlinkArgs { symlink });
+
+/// READ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadArgs {
+    /// The file.
+    pub file: Fh3,
+    /// First byte.
+    pub offset: u64,
+    /// How many bytes at most.
+    pub count: u32,
+}
+xdr_struct!(ReadArgs {
+    file,
+    offset,
+    count
+});
+
+/// WRITE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteArgs {
+    /// The file.
+    pub file: Fh3,
+    /// First byte.
+    pub offset: u64,
+    /// How many bytes; the receiver must compare it with the length of `data`.
+    pub count: u32,
+    /// How durable.
+    pub stable: StableHow,
+    /// The data, at most [`DATA_BYTES_MAX`].
+    pub data: Bytes,
+}
+
+impl Encode for WriteArgs {
+    fn encode(&self, w: &mut Writer) {
+        debug_assert!(self.data.len() <= DATA_BYTES_MAX);
+        self.file.encode(w);
+        w.put_u64(self.offset);
+        w.put_u32(self.count);
+        self.stable.encode(w);
+        w.put_opaque_shared(self.data.clone());
+    }
+}
+
+impl Decode for WriteArgs {
+    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
+        Ok(Self {
+            file: Decode::decode(r)?,
+            offset: r.u64()?,
+            count: r.u32()?,
+            stable: Decode::decode(r)?,
+            data: r.opaque(DATA_BYTES_MAX)?,
+        })
+    }
+}
+
+/// CREATE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateArgs {
+    /// Where and what name (`where`).
+    pub place: Diropargs3,
+    /// What if it exists, and which attributes.
+    pub how: Createhow3,
+}
+xdr_struct!(CreateArgs { place, how });
+
+/// MKDIR.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MkdirArgs {
+    /// Where and what name (`where`).
+    pub place: Diropargs3,
+    /// Attributes to set.
+    pub attributes: Sattr3,
+}
+xdr_struct!(MkdirArgs { place, attributes });
+
+/// SYMLINK, with `symlinkdata3` laid out flat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SymlinkArgs {
+    /// Where and what name (`where`).
+    pub place: Diropargs3,
+    /// Attributes to set.
+    pub symlink_attributes: Sattr3,
+    /// The target.
+    pub symlink_data: Nfspath3,
+}
+xdr_struct!(SymlinkArgs {
+    place,
+    symlink_attributes,
+    symlink_data
+});
+
+/// MKNOD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MknodArgs {
+    /// Where and what name (`where`).
+    pub place: Diropargs3,
+    /// What to make.
+    pub what: Mknoddata3,
+}
+xdr_struct!(MknodArgs { place, what });
+
+/// REMOVE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoveArgs {
+    /// Where and what.
+    pub object: Diropargs3,
+}
+xdr_struct!(RemoveArgs { object });
+
+/// RMDIR.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RmdirArgs {
+    /// Where and what.
+    pub object: Diropargs3,
+}
+xdr_struct!(RmdirArgs { object });
+
+/// RENAME.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenameArgs {
+    /// The old name.
+    pub from: Diropargs3,
+    /// The new name.
+    pub to: Diropargs3,
+}
+xdr_struct!(RenameArgs { from, to });
+
+/// LINK.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkArgs {
+    /// The object that gets another name.
+    pub file: Fh3,
+    /// The name.
+    pub link: Diropargs3,
+}
+xdr_struct!(LinkArgs { file, link });
+
+/// READDIR.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReaddirArgs {
+    /// The directory.
+    pub dir: Fh3,
+    /// Where to go on.
+    pub cookie: Cookie3,
+    /// The verifier that came with the cookie.
+    pub cookieverf: Cookieverf3,
+    /// Most bytes of the whole result.
+    pub count: u32,
+}
+xdr_struct!(ReaddirArgs {
+    dir,
+    cookie,
+    cookieverf,
+    count
+});
+
+/// READDIRPLUS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReaddirplusArgs {
+    /// The directory.
+    pub dir: Fh3,
+    /// Where to go on.
+    pub cookie: Cookie3,
+    /// The verifier that came with the cookie.
+    pub cookieverf: Cookieverf3,
+    /// Most bytes of names, cookies and file ids.
+    pub dircount: u32,
+    /// Most bytes of the whole result.
+    pub maxcount: u32,
+}
+xdr_struct!(ReaddirplusArgs {
+    dir,
+    cookie,
+    cookieverf,
+    dircount,
+    maxcount
+});
+
+/// FSSTAT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FsstatArgs {
+    /// Root of the file system.
+    pub fsroot: Fh3,
+}
+xdr_struct!(FsstatArgs { fsroot });
+
+/// FSINFO.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FsinfoArgs {
+    /// Root of the file system.
+    pub fsroot: Fh3,
+}
+xdr_struct!(FsinfoArgs { fsroot });
+
+/// PATHCONF.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathconfArgs {
+    /// Any object of the file system.
+    pub object: Fh3,
+}
+xdr_struct!(PathconfArgs { object });
+
+/// COMMIT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitArgs {
+    /// The file.
+    pub file: Fh3,
+    /// First byte.
+    pub offset: u64,
+    /// How many bytes; 0: all from `offset` on.
+    pub count: u32,
+}
+xdr_struct!(CommitArgs {
+    file,
+    offset,
+    count
+});
