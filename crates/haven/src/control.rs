@@ -130,7 +130,9 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 pub async fn serve<C: Control>(listener: UnixListener, control: Arc<C>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
@@ -148,7 +150,9 @@ async fn converse<C: Control>(stream: UnixStream, control: &C) -> io::Result<()>
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
-        let Some(line) = timeout(PATIENCE, read_line(&mut read)).await?? else { return Ok(()) };
+        let Some(line) = timeout(PATIENCE, read_line(&mut read)).await?? else {
+            return Ok(());
+        };
         let answer = match serde_json::from_str(&line) {
             Ok(request) => match control.handle(request).await {
                 Ok(value) => Answer::Ok(value),
@@ -168,7 +172,10 @@ async fn read_line(read: &mut (impl AsyncBufReadExt + Unpin)) -> io::Result<Opti
     match n {
         0 => Ok(None),
         _ if line.ends_with('\n') => Ok(Some(line)),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "a line that does not end")),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a line that does not end",
+        )),
     }
 }
 
@@ -184,13 +191,18 @@ pub async fn ask<T: DeserializeOwned>(
     let socket: PathBuf = socket.to_owned();
     let exchange = async {
         let stream = UnixStream::connect(&socket).await.map_err(|why| {
-            format!("cannot reach a node at {} ({why}); is `haven serve` running there?", socket.display())
+            format!(
+                "cannot reach a node at {} ({why}); is `haven serve` running there?",
+                socket.display()
+            )
         })?;
         let (read, mut write) = stream.into_split();
         let mut text = serde_json::to_vec(request).map_err(|e| e.to_string())?;
         text.push(b'\n');
         write.write_all(&text).await.map_err(|e| e.to_string())?;
-        let line = read_line(&mut BufReader::new(read)).await.map_err(|e| e.to_string())?;
+        let line = read_line(&mut BufReader::new(read))
+            .await
+            .map_err(|e| e.to_string())?;
         let line = line.ok_or("the node ended the conversation")?;
         match serde_json::from_str::<Answer<T>>(&line).map_err(|e| e.to_string())? {
             Answer::Ok(value) => Ok(value),

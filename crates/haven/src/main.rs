@@ -1,1 +1,197 @@
-fn main() {}
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use haven::control::{self, Request, Status};
+use haven::{demo, quick, serve};
+use haven_config::Config;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+/// How long a node may take to answer.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A highly available NFS server.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a node: with a configuration file, or a single node without one.
+    Serve(ServeArgs),
+    /// Show three nodes on this machine surviving faults, with a client that takes the classic test.
+    Demo(DemoArgs),
+    /// Ask a running node how it is.
+    Status(NodeArgs),
+    /// Move the service to another node by plan.
+    Migrate {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// The node that shall lead; default: the most up-to-date one.
+        to: Option<String>,
+    },
+    /// Watches over floating addresses; started by `serve`.
+    #[command(hide = true)]
+    Guard,
+}
+
+#[derive(Args)]
+struct ServeArgs {
+    /// Configuration file (TOML).
+    #[arg(long, conflicts_with_all = ["data", "export", "nfs_port", "mount_port", "listen"])]
+    config: Option<PathBuf>,
+    /// Data directory of a single node; default: a temporary one that is removed at the end.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Path to export.
+    #[arg(long, default_value = "/data")]
+    export: String,
+    /// Port of NFS; 0 lets the system choose.
+    #[arg(long, default_value_t = haven_config::NFS_PORT_DEFAULT)]
+    nfs_port: u16,
+    /// Port of MOUNT; 0 lets the system choose.
+    #[arg(long, default_value_t = haven_config::MOUNT_PORT_DEFAULT)]
+    mount_port: u16,
+    /// Address to listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    listen: IpAddr,
+}
+
+#[derive(Args)]
+struct DemoArgs {
+    /// How often each kind of fault happens.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
+    /// Where order and moment of the faults come from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print one JSON object instead of a story.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct NodeArgs {
+    /// Configuration file of the node.
+    #[arg(long, required_unless_present = "data")]
+    config: Option<PathBuf>,
+    /// Data directory of the node.
+    #[arg(long, conflicts_with = "config")]
+    data: Option<PathBuf>,
+}
+
+impl NodeArgs {
+    fn socket(&self) -> Result<PathBuf, String> {
+        match (&self.config, &self.data) {
+            (Some(file), _) => Config::load(file)
+                .map(|c| c.node.control)
+                .map_err(|e| e.to_string()),
+            (None, Some(data)) => Ok(data.join("control.sock")),
+            (None, None) => Err("give --config or --data".into()),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        // Before anything starts a thread: see haven_platform::netns.
+        Command::Demo(args) => run_demo(&args),
+        Command::Guard => haven_platform::guard::run_child(std::io::stdin(), std::io::stdout())
+            .map(|()| true)
+            .map_err(|e| e.to_string()),
+        Command::Serve(args) => run_serve(args).map(|()| true),
+        Command::Status(node) => run_status(&node).map(|()| true),
+        Command::Migrate { node, to } => run_migrate(&node, to).map(|()| true),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("haven: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn own_exe() -> Result<PathBuf, String> {
+    std::env::current_exe().map_err(|e| format!("cannot tell where this binary is: {e}"))
+}
+
+fn run_demo(args: &DemoArgs) -> Result<bool, String> {
+    demo::isolate()?;
+    let options = demo::Options {
+        rounds: args.rounds,
+        seed: args.seed,
+        json: args.json,
+    };
+    demo::run(options, &own_exe()?)
+}
+
+fn run_serve(args: ServeArgs) -> Result<(), String> {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let mut temporary = None;
+    let config = match &args.config {
+        Some(file) => Config::load(file).map_err(|e| e.to_string())?,
+        None => {
+            let data = match args.data {
+                Some(data) => data,
+                None => temporary
+                    .insert(quick::TemporaryDir::new()?)
+                    .path()
+                    .to_owned(),
+            };
+            quick::config(&quick::Wishes {
+                data: &data,
+                export: &args.export,
+                nfs_port: args.nfs_port,
+                mount_port: args.mount_port,
+                listen: args.listen,
+            })?
+        }
+    };
+    let disk = serve::open_disk(&config.node.data)?;
+    let (exe, quickly, listen) = (own_exe()?, args.config.is_none(), args.listen);
+    let export = args.export.clone();
+    let said = move |ports: serve::Ports| {
+        if quickly {
+            quick::announce(listen, &export, ports);
+        }
+    };
+    runtime()?.block_on(serve::serve(config, disk, &exe, said))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())
+}
+
+fn ask<T: serde::de::DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, String> {
+    runtime()?.block_on(control::ask(socket, request, CONTROL_PATIENCE))
+}
+
+fn run_status(node: &NodeArgs) -> Result<(), String> {
+    let status: Status = ask(&node.socket()?, &Request::Status)?;
+    println!(
+        "{}",
+        serde_json::to_string_pretty(&status).map_err(|e| e.to_string())?
+    );
+    Ok(())
+}
+
+fn run_migrate(node: &NodeArgs, to: Option<String>) -> Result<(), String> {
+    ask(&node.socket()?, &Request::Move { to })
+}

@@ -31,7 +31,9 @@ impl Recorder {
             fresh_since: Instant::now(),
             fresh: vec![0; workers],
         };
-        Self { inner: Mutex::new(inner) }
+        Self {
+            inner: Mutex::new(inner),
+        }
     }
 
     /// An operation of `worker` that began at `start` has been answered.

@@ -101,7 +101,9 @@ impl Display for Report {
         for fault in Fault::ALL {
             let mut all = self.stalls_ms.of(fault).to_vec();
             all.sort_unstable();
-            let (Some(min), Some(max)) = (all.first(), all.last()) else { continue };
+            let (Some(min), Some(max)) = (all.first(), all.last()) else {
+                continue;
+            };
             let median = all[all.len() / 2];
             writeln!(f, "  {fault:24} {:5} {min:5} {median:8} {max:7}", all.len())?;
         }
@@ -110,7 +112,11 @@ impl Display for Report {
         writeln!(f, "lost                     {:8}", self.lost)?;
         writeln!(f, "done twice               {:8}", self.doubled)?;
         writeln!(f, "out of order             {:8}", self.out_of_order)?;
-        let hashes = if self.state_hashes_equal { "equal" } else { "DIFFERENT" };
+        let hashes = if self.state_hashes_equal {
+            "equal"
+        } else {
+            "DIFFERENT"
+        };
         writeln!(f, "state of the nodes       {hashes:>8}")?;
         for problem in &self.problems {
             writeln!(f, "problem: {problem}")?;
@@ -125,8 +131,14 @@ mod tests {
 
     #[test]
     fn the_json_has_the_promised_keys() {
-        let mut report = Report { acknowledged: 7, state_hashes_equal: true, ..Report::default() };
-        report.stalls_ms.add(Fault::CutOff, Duration::from_micros(812_900));
+        let mut report = Report {
+            acknowledged: 7,
+            state_hashes_equal: true,
+            ..Report::default()
+        };
+        report
+            .stalls_ms
+            .add(Fault::CutOff, Duration::from_micros(812_900));
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["acknowledged"], 7);
         assert_eq!(json["stalls_ms"]["cut_off"], serde_json::json!([812]));

@@ -1,0 +1,327 @@
+//! The demo's laboratory: a network of its own on this machine, and three nodes in it.
+//!
+//! Each node lives in a network namespace with one cable to a bridge, so addresses, ARP and partitions
+//! are real. Nothing touches the machine's own network, and everything vanishes with this process.
+
+use crate::control::{self, Request, StateHash, Status};
+use haven_platform::netns::Netns;
+use haven_platform::{addr, link};
+use std::fs::{self, File};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Nodes of the demo.
+pub const NODES: usize = 3;
+/// The floating address.
+pub const FLOATING: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// What is exported.
+pub const EXPORT: &str = "/data";
+/// Bits of the network's prefix.
+const PREFIX: u8 = 24;
+/// Port between the nodes.
+const PEER_PORT: u16 = 7400;
+/// How long a node may take to answer on its control socket.
+const CONTROL_PATIENCE: Duration = Duration::from_millis(500);
+/// A state hash reads everything.
+const HASH_PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between looks at the nodes.
+const POLL: Duration = Duration::from_millis(10);
+/// How long the cluster may take to get anywhere.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A node of the demo.
+pub struct Node {
+    /// Its name: a, b, c.
+    pub name: String,
+    netns: Netns,
+    dir: PathBuf,
+    process: Option<Child>,
+}
+
+/// The laboratory.
+pub struct Lab {
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// The client's namespace.
+    pub client: Arc<Netns>,
+    exe: PathBuf,
+}
+
+fn words(e: impl std::fmt::Display) -> String {
+    e.to_string()
+}
+
+fn node_ip(index: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, u8::try_from(index + 1).unwrap_or(u8::MAX))
+}
+
+impl Lab {
+    /// Builds the network and writes the nodes' configurations below `dir`. Must be called in a network
+    /// namespace made for the demo.
+    ///
+    /// # Errors
+    /// What the kernel refused, in words.
+    pub fn build(dir: &Path, exe: &Path) -> Result<Self, String> {
+        link::add_bridge("haven0").map_err(words)?;
+        link::set_up("haven0", true).map_err(words)?;
+        let client = Arc::new(plug("client", Ipv4Addr::new(10, 77, 0, 200))?);
+        let mut nodes = Vec::new();
+        for index in 0..NODES {
+            let name = char::from(b'a' + u8::try_from(index).unwrap_or(0)).to_string();
+            let netns = plug(&name, node_ip(index))?;
+            let node = Node {
+                dir: dir.join(&name),
+                name,
+                netns,
+                process: None,
+            };
+            fs::create_dir_all(&node.dir).map_err(words)?;
+            fs::write(node.config(), config(&node)).map_err(words)?;
+            nodes.push(node);
+        }
+        Ok(Self {
+            nodes,
+            client,
+            exe: exe.to_owned(),
+        })
+    }
+
+    /// Starts a node's process.
+    pub fn start(&mut self, index: usize) -> Result<(), String> {
+        let node = &mut self.nodes[index];
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(node.log())
+            .map_err(words)?;
+        let mut command = Command::new(&self.exe);
+        command.arg("serve").arg("--config").arg(node.config());
+        command.stdin(Stdio::null());
+        command.stdout(log.try_clone().map_err(words)?).stderr(log);
+        node.netns.set_for(&mut command).map_err(words)?;
+        node.process = Some(command.spawn().map_err(words)?);
+        Ok(())
+    }
+
+    /// Kills a node's process (SIGKILL).
+    pub fn kill(&mut self, index: usize) -> Result<(), String> {
+        let Some(mut child) = self.nodes[index].process.take() else {
+            return Ok(());
+        };
+        child
+            .kill()
+            .and_then(|()| child.wait())
+            .map(drop)
+            .map_err(words)
+    }
+
+    /// Stops or continues a node's process.
+    pub fn freeze(&self, index: usize, frozen: bool) -> Result<(), String> {
+        use rustix::process::{Pid, Signal, kill_process};
+        let pid = self.nodes[index]
+            .process
+            .as_ref()
+            .and_then(|c| Pid::from_raw(c.id() as i32));
+        let pid = pid.ok_or("the node does not run")?;
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        kill_process(pid, signal).map_err(words)
+    }
+
+    /// Pulls or plugs a node's cable at the bridge: the node's own link stays up.
+    pub fn cut(&self, index: usize, cut: bool) -> Result<(), String> {
+        let port = port_name(&self.nodes[index].name);
+        if cut {
+            link::detach(&port)
+        } else {
+            link::attach(&port, "haven0")
+        }
+        .map_err(words)
+    }
+
+    /// Asks a node how it is.
+    pub async fn status(&self, index: usize) -> Result<Status, String> {
+        control::ask(
+            &self.nodes[index].control(),
+            &Request::Status,
+            CONTROL_PATIENCE,
+        )
+        .await
+    }
+
+    /// Asks a node for its state hash.
+    pub async fn state_hash(&self, index: usize) -> Result<StateHash, String> {
+        control::ask(
+            &self.nodes[index].control(),
+            &Request::StateHash,
+            HASH_PATIENCE,
+        )
+        .await
+    }
+
+    /// Asks a node to move the service to another.
+    pub async fn request_move(&self, index: usize) -> Result<serde_json::Value, String> {
+        let request = Request::Move { to: None };
+        control::ask(&self.nodes[index].control(), &request, CONTROL_PATIENCE).await
+    }
+
+    /// Waits for a node that serves, other than `except`.
+    pub async fn wait_serving(&self, except: Option<usize>) -> Result<usize, String> {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            for index in (0..NODES).filter(|i| Some(*i) != except) {
+                if self.status(index).await.is_ok_and(|s| s.serving) {
+                    return Ok(index);
+                }
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Err(format!("no node serves within {PATIENCE:?}"))
+    }
+
+    /// Waits until a node follows another and has applied what that one has by now.
+    pub async fn wait_caught_up(&self, index: usize, leader: usize) -> Result<(), String> {
+        let start = Instant::now();
+        let want = self.status(leader).await?.applied;
+        while start.elapsed() < PATIENCE {
+            if let Ok(status) = self.status(index).await
+                && status.phase == "Standby"
+                && status.leader.is_some()
+                && status.applied >= want
+            {
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Err(format!(
+            "node {} has not caught up within {PATIENCE:?}",
+            self.nodes[index].name
+        ))
+    }
+
+    /// Waits until all nodes have applied the same, and compares their hashes. To be called without load.
+    pub async fn compare_states(&self) -> Result<bool, String> {
+        let start = Instant::now();
+        loop {
+            let mut hashes = Vec::new();
+            for index in 0..NODES {
+                hashes.push(self.state_hash(index).await?);
+            }
+            if hashes.iter().all(|h| h.applied == hashes[0].applied) {
+                return Ok(hashes.iter().all(|h| h.hash == hashes[0].hash));
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(format!("the nodes do not come to rest: {hashes:?}"));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(child) = &mut node.process {
+                // They may be gone already.
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+impl Node {
+    fn config(&self) -> PathBuf {
+        self.dir.join("haven.toml")
+    }
+
+    fn control(&self) -> PathBuf {
+        self.dir.join("control.sock")
+    }
+
+    /// Where the node's own words go.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+}
+
+/// Makes a namespace with a cable to the bridge.
+fn plug(name: &str, ip: Ipv4Addr) -> Result<Netns, String> {
+    let netns = Netns::new().map_err(words)?;
+    let port = port_name(name);
+    link::add_veth(&port, "eth0", &netns).map_err(words)?;
+    link::attach(&port, "haven0").map_err(words)?;
+    link::set_up(&port, true).map_err(words)?;
+    netns
+        .run(|| {
+            let subnet = addr::Subnet::new(IpAddr::V4(ip), PREFIX)?;
+            let placed = addr::place(subnet, Some("eth0"))?;
+            addr::add(&placed, None)?;
+            link::set_up("eth0", true)
+        })
+        .map_err(words)?
+        .map_err(words)?;
+    Ok(netns)
+}
+
+fn port_name(name: &str) -> String {
+    format!("port-{name}")
+}
+
+fn config(node: &Node) -> String {
+    let mut text = format!(
+        "[node]\nname = \"{}\"\ndata = \"{}\"\ncontrol = \"{}\"\n\n[cluster]\nname = \"demo\"\n",
+        node.name,
+        node.dir.join("data").display(),
+        node.control().display(),
+    );
+    for index in 0..NODES {
+        let name = char::from(b'a' + u8::try_from(index).unwrap_or(0));
+        let address = SocketAddr::from((node_ip(index), PEER_PORT));
+        text += &format!(
+            "\n[[cluster.node]]\nid = {}\nname = \"{name}\"\naddress = \"{address}\"\n",
+            index + 1
+        );
+    }
+    text += &format!(
+        "\n[service]\naddresses = [\"{FLOATING}/{PREFIX}\"]\nsquash = \"none\"\n\n[[export]]\npath = \"{EXPORT}\"\n"
+    );
+    text
+}
+
+/// A directory for the demo's files, removed at the end unless something went wrong.
+pub struct Workplace {
+    dir: PathBuf,
+    keep: bool,
+}
+
+impl Workplace {
+    /// Makes one in the system's place for temporary files.
+    pub fn new() -> io::Result<Self> {
+        let dir = std::env::temp_dir().join(format!("haven-demo-{}", std::process::id()));
+        fs::create_dir_all(&dir)?;
+        Ok(Self { dir, keep: false })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Leaves it there.
+    pub fn keep(&mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        if !self.keep {
+            // Nothing depends on it.
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! The driver: performs what `haven_cluster::Takeover` decides, and tells it what happened.
+//!
+//! One task owns the takeover machine. Facts come in as events, from the consensus layer (who leads),
+//! from the lease watch, from the address guard and from the actions themselves. Closing the gate is
+//! done on the spot; address work is done in order by one task of its own, so that a slow kernel never
+//! delays a closing.
+//!
+//! It must not decide anything: no order, no retry, no condition that the machine could have known.
+
+use crate::addresses::Addresses;
+use crate::engine::{Engine, Outcome};
+use crate::found;
+use crate::peers::Clients;
+use haven_cluster::{Action, Event, Phase, Takeover, Term, Timing};
+use haven_config::Export;
+use haven_consensus::Consensus;
+use haven_net::Gate;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+/// Events that wait for the machine; each source has at most a few outstanding.
+const EVENTS_MAX: usize = 256;
+/// How often the lease is looked at while leading: its lapse must be noticed well within an election.
+const LEASE_POLL: Duration = Duration::from_millis(10);
+/// How long a new leader may take to get its first quorum of answers before its lease counts as lapsed.
+const LEASE_FIRST: Duration = Duration::from_millis(1_000);
+/// How long closed client connections may take to be gone.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the driver works with.
+pub struct Parts {
+    /// Who leads, and the log.
+    pub consensus: Consensus<Outcome>,
+    /// The state.
+    pub engine: Arc<Engine>,
+    /// Between clients and service.
+    pub gate: Arc<Gate>,
+    /// Who is connected, here and at the former leader.
+    pub clients: Clients,
+    /// The floating addresses; `None`: the service has none.
+    pub addresses: Option<Addresses>,
+    /// What must exist in the volume before anybody is served.
+    pub exports: Vec<Export>,
+}
+
+/// A view of the driver for others: status, and where to send wishes.
+#[derive(Clone)]
+pub struct Handle {
+    events: mpsc::Sender<Event>,
+    view: Arc<Mutex<View>>,
+}
+
+/// Where the takeover stands.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The machine's phase.
+    pub phase: Phase,
+    /// Why addresses are not up.
+    pub trouble: Option<String>,
+    /// Node that a planned move shall go to.
+    target: Option<u64>,
+}
+
+impl Handle {
+    /// Where the takeover stands.
+    pub fn view(&self) -> View {
+        self.view.lock().clone()
+    }
+
+    /// Asks for a planned move.
+    pub async fn request_move(&self, to: Option<u64>) {
+        self.view.lock().target = to;
+        self.send(Event::MoveRequested).await;
+    }
+
+    /// Asks for an orderly end.
+    pub async fn shut_down(&self) {
+        self.send(Event::Shutdown).await;
+    }
+
+    /// A floating address is gone from this node. For threads outside the runtime: does not wait.
+    pub fn address_lost(&self) {
+        if self.events.try_send(Event::AddressLost).is_err() {
+            warn!("the takeover is too busy to hear of a lost address; the lease watch will act");
+        }
+    }
+
+    async fn send(&self, event: Event) {
+        // The driver ends only with the process.
+        let _ = self.events.send(event).await;
+    }
+}
+
+/// See the module's head comment.
+pub struct Driver {
+    parts: Arc<Parts>,
+    takeover: Takeover,
+    handle: Handle,
+    inbox: mpsc::Receiver<Event>,
+    hands: mpsc::Sender<Action>,
+    started: Instant,
+    elected: Option<Instant>,
+}
+
+impl Driver {
+    /// Prepares the driver; [`Driver::run`] does the work.
+    pub fn new(parts: Parts) -> (Self, Handle) {
+        let (events, inbox) = mpsc::channel(EVENTS_MAX);
+        let (takeover, first) = Takeover::new(parts.addresses.is_some(), Timing::default());
+        let view = View {
+            phase: takeover.phase(),
+            trouble: None,
+            target: None,
+        };
+        let handle = Handle {
+            events,
+            view: Arc::new(Mutex::new(view)),
+        };
+        let parts = Arc::new(parts);
+        let (hands, queue) = mpsc::channel(EVENTS_MAX);
+        tokio::spawn(work(Arc::clone(&parts), queue, handle.clone()));
+        tokio::spawn(watch_leadership(parts.consensus.clone(), handle.clone()));
+        let mut driver = Self {
+            parts,
+            takeover,
+            handle: handle.clone(),
+            inbox,
+            hands,
+            started: Instant::now(),
+            elected: None,
+        };
+        for action in first {
+            driver.perform(action);
+        }
+        (driver, handle)
+    }
+
+    /// Runs until the machine says that the process shall end.
+    pub async fn run(mut self) {
+        loop {
+            let event = match self.takeover.wake_at_ms() {
+                None => self.inbox.recv().await,
+                Some(at) => {
+                    let wait = Duration::from_millis(at.saturating_sub(self.now_ms()));
+                    tokio::select! {
+                        event = self.inbox.recv() => event,
+                        () = sleep(wait) => Some(Event::Tick { now_ms: self.now_ms() }),
+                    }
+                }
+            };
+            let Some(event) = event else { return };
+            for event in [
+                Event::Tick {
+                    now_ms: self.now_ms(),
+                },
+                event,
+            ] {
+                if self.take(event) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Hands one event to the machine; true when it is over.
+    fn take(&mut self, event: Event) -> bool {
+        match &event {
+            Event::Tick { .. } => {}
+            Event::Elected { term } => {
+                self.elected = Some(Instant::now());
+                info!(term = term.0, "elected");
+            }
+            other => info!(event = ?other, "takeover"),
+        }
+        let before = self.takeover.phase();
+        let mut over = false;
+        for action in self.takeover.handle(event) {
+            over |= action == Action::Exit;
+            self.perform(action);
+        }
+        let phase = self.takeover.phase();
+        if phase == Phase::Serving && before != Phase::Serving {
+            let took_ms = self.elected.map(|at| at.elapsed().as_millis());
+            info!(took_ms, "serving");
+        }
+        let mut view = self.handle.view.lock();
+        view.phase = phase;
+        view.trouble = self.takeover.trouble().map(str::to_owned);
+        over
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Starts an action; its report comes as an event.
+    fn perform(&mut self, action: Action) {
+        let (parts, handle) = (Arc::clone(&self.parts), self.handle.clone());
+        match action {
+            Action::StopServing => self.parts.gate.close(),
+            Action::StartServing { term } => {
+                self.parts.gate.open();
+                tokio::spawn(async move { handle.send(Event::ServingStarted { term }).await });
+            }
+            Action::AddAddresses { .. }
+            | Action::RemoveAddresses
+            | Action::CloseClientConnections => {
+                if self.hands.try_send(action).is_err() {
+                    // The machine never has more than a few outstanding: this is our own mistake.
+                    unreachable!("more address actions outstanding than ever given");
+                }
+            }
+            Action::CommitBarrier { term } => {
+                tokio::spawn(async move { handle.send(commit_barrier(&parts, term).await).await });
+            }
+            Action::Announce => {
+                tokio::spawn(async move {
+                    if let Some(addresses) = &parts.addresses {
+                        addresses.announce().await;
+                    }
+                });
+            }
+            Action::TickleClients => {
+                tokio::spawn(async move { parts.clients.tickle().await });
+            }
+            Action::Drain => {
+                self.parts.gate.drain();
+                tokio::spawn(async move {
+                    parts.gate.drained().await;
+                    handle.send(Event::Drained).await;
+                });
+            }
+            Action::TransferLeadership => {
+                tokio::spawn(async move {
+                    let target = handle.view.lock().target.take();
+                    let event = match parts.consensus.transfer(target).await {
+                        Ok(()) => Event::TransferDone,
+                        Err(why) => {
+                            warn!(%why, "the planned move failed");
+                            Event::TransferFailed
+                        }
+                    };
+                    handle.send(event).await;
+                });
+            }
+            Action::Exit => info!("the service is released"),
+        }
+    }
+}
+
+/// Proves leadership and lays the foundations that clients rely on.
+async fn commit_barrier(parts: &Parts, term: Term) -> Event {
+    let done = async {
+        let index = parts.consensus.barrier().await.map_err(|e| e.to_string())?;
+        found::foundations(&parts.consensus, &parts.engine, &parts.exports).await?;
+        Ok::<u64, String>(index)
+    };
+    match done.await {
+        Ok(index) => Event::BarrierDone { term, index },
+        Err(why) => {
+            warn!(term = term.0, %why, "cannot take over yet");
+            Event::BarrierFailed { term }
+        }
+    }
+}
+
+/// Address and connection work, strictly in order.
+async fn work(parts: Arc<Parts>, mut queue: mpsc::Receiver<Action>, handle: Handle) {
+    while let Some(action) = queue.recv().await {
+        let report = match (action, &parts.addresses) {
+            (Action::AddAddresses { term }, Some(addresses)) => {
+                let consensus = parts.consensus.clone();
+                match addresses.add(move || consensus.lease_valid()).await {
+                    Ok(()) => Event::AddressesAdded { term },
+                    Err(why) => {
+                        warn!(%why, "cannot take the floating addresses");
+                        Event::AddressFailed { term, why }
+                    }
+                }
+            }
+            (Action::RemoveAddresses, Some(addresses)) => {
+                addresses.remove().await;
+                Event::AddressesRemoved
+            }
+            (Action::CloseClientConnections, addresses) => {
+                parts.gate.hang_up();
+                let gone = parts.clients.wait_none();
+                if tokio::time::timeout(CLOSE_PATIENCE, gone).await.is_err() {
+                    warn!("client connections are slow to end");
+                }
+                if let Some(addresses) = addresses {
+                    addresses.destroy_connections().await;
+                }
+                Event::ConnectionsClosed
+            }
+            _ => continue,
+        };
+        handle.send(report).await;
+    }
+}
+
+/// Turns leadership and lease into events.
+async fn watch_leadership(consensus: haven_consensus::Consensus<Outcome>, handle: Handle) {
+    let mut leadership = consensus.leadership();
+    let mut leading: Option<Leading> = None;
+    loop {
+        let now = *leadership.borrow_and_update();
+        let term = now.is_leader.then_some(Term(now.term));
+        if leading.as_ref().map(|l| l.term) != term {
+            if leading.is_some() && term.is_none() {
+                handle.send(Event::Deposed).await;
+            }
+            leading = term.map(|term| Leading {
+                term,
+                since: Instant::now(),
+                lease: None,
+            });
+            if let Some(term) = term {
+                handle.send(Event::Elected { term }).await;
+            }
+        }
+        let Some(lead) = &mut leading else {
+            if leadership.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        if let Some(event) = lead.look(consensus.lease_valid()) {
+            handle.send(event).await;
+        }
+        tokio::select! {
+            changed = leadership.changed() => if changed.is_err() { return },
+            () = sleep(LEASE_POLL) => {}
+        }
+    }
+}
+
+/// A term of office, as the lease watch sees it.
+struct Leading {
+    term: Term,
+    since: Instant,
+    /// The last thing reported; `None`: nothing yet (the machine takes a new lease for valid).
+    lease: Option<bool>,
+}
+
+impl Leading {
+    fn look(&mut self, valid: bool) -> Option<Event> {
+        match (self.lease, valid) {
+            (None, false) if self.since.elapsed() < LEASE_FIRST => None,
+            (None | Some(true), false) => {
+                self.lease = Some(false);
+                Some(Event::LeaseLapsed)
+            }
+            (Some(false), true) => {
+                self.lease = Some(true);
+                Some(Event::LeaseRegained { term: self.term })
+            }
+            (None, true) => {
+                self.lease = Some(true);
+                None
+            }
+            (Some(true), true) | (Some(false), false) => None,
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Who is connected, told to the other nodes, so that the next leader can tickle every client.
+//!
+//! Soft state: the newest table wins, a lost one costs a client the wait for its own timers, nothing
+//! else. The leader sends its table when it changes, and every second.
+
+use crate::engine::Outcome;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use haven_consensus::{Consensus, HINT_BYTES_MAX};
+use haven_net::{Endpoint, Gate};
+use haven_platform::sockets::Connection;
+use haven_platform::tickle;
+use parking_lot::Mutex;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+/// First byte of a table.
+const FORMAT: u8 = 1;
+/// Changes within this time are told together.
+const GATHER: Duration = Duration::from_millis(20);
+/// How often the table is told without a change, for nodes that were away.
+const REPEAT: Duration = Duration::from_secs(1);
+
+/// The tables of client connections: our own, and the last one another leader told us.
+#[derive(Clone)]
+pub struct Clients {
+    own: Arc<dyn Fn() -> Vec<Endpoint> + Send + Sync>,
+    changed: watch::Receiver<u64>,
+    told: Arc<Mutex<Vec<Endpoint>>>,
+    floating: Arc<Vec<IpAddr>>,
+}
+
+impl Clients {
+    /// `own` lists this node's connections, `changed` says when to look; only connections to a
+    /// `floating` address can be tickled from elsewhere.
+    pub fn new(
+        own: impl Fn() -> Vec<Endpoint> + Send + Sync + 'static,
+        changed: watch::Receiver<u64>,
+        floating: Vec<IpAddr>,
+    ) -> Self {
+        Self {
+            own: Arc::new(own),
+            changed,
+            told: Arc::default(),
+            floating: Arc::new(floating),
+        }
+    }
+
+    /// How many are connected here.
+    pub fn count(&self) -> usize {
+        (self.own)().len()
+    }
+
+    /// Waits until nobody is connected here.
+    pub async fn wait_none(&self) {
+        let mut changed = self.changed.clone();
+        loop {
+            changed.mark_unchanged();
+            if (self.own)().is_empty() || changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Makes the former leader's clients reconnect.
+    pub async fn tickle(&self) {
+        let told = std::mem::take(&mut *self.told.lock());
+        let here = (self.own)();
+        let connections: Vec<Connection> = told
+            .into_iter()
+            .filter(|e| self.floating.contains(&e.local.ip()) && !here.contains(e))
+            .map(|e| Connection {
+                local: e.local,
+                remote: e.remote,
+            })
+            .collect();
+        match tickle::tickle(&connections).await {
+            Ok(sent) => info!(clients = sent, "tickled"),
+            Err(why) => {
+                warn!(%why, "cannot tickle the clients; they reconnect by their own timers")
+            }
+        }
+    }
+
+    /// Tells the other nodes our table while this node serves. Runs for ever.
+    pub async fn tell(self, consensus: Consensus<Outcome>, gate: Arc<Gate>) {
+        let mut changed = self.changed.clone();
+        loop {
+            tokio::select! {
+                end = changed.changed() => if end.is_err() { return },
+                () = tokio::time::sleep(REPEAT) => {}
+            }
+            tokio::time::sleep(GATHER).await;
+            changed.mark_unchanged();
+            if gate.is_open() {
+                let hint = encode(&(self.own)(), &self.floating);
+                if let Err(why) = consensus.broadcast_hint(hint) {
+                    warn!(%why, "cannot tell the other nodes who is connected");
+                }
+            }
+        }
+    }
+
+    /// Takes a table from another node.
+    pub fn hear(&self, from: u64, hint: Bytes) {
+        match decode(hint) {
+            Some(endpoints) => *self.told.lock() = endpoints,
+            None => debug!(from, "a table of connections that cannot be read"),
+        }
+    }
+}
+
+/// As many connections to floating addresses as fit a hint.
+fn encode(endpoints: &[Endpoint], floating: &[IpAddr]) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u8(FORMAT);
+    for endpoint in endpoints
+        .iter()
+        .filter(|e| floating.contains(&e.local.ip()))
+    {
+        let before = out.len();
+        put(&mut out, endpoint.local);
+        put(&mut out, endpoint.remote);
+        if out.len() > HINT_BYTES_MAX {
+            out.truncate(before);
+            break;
+        }
+    }
+    out.freeze()
+}
+
+fn put(out: &mut BytesMut, address: SocketAddr) {
+    match address.ip() {
+        IpAddr::V4(ip) => {
+            out.put_u8(4);
+            out.put_slice(&ip.octets());
+        }
+        IpAddr::V6(ip) => {
+            out.put_u8(6);
+            out.put_slice(&ip.octets());
+        }
+    }
+    out.put_u16(address.port());
+}
+
+fn decode(mut hint: Bytes) -> Option<Vec<Endpoint>> {
+    if hint.len() > HINT_BYTES_MAX || hint.try_get_u8().ok()? != FORMAT {
+        return None;
+    }
+    let mut endpoints = Vec::new();
+    while hint.has_remaining() {
+        endpoints.push(Endpoint {
+            local: get(&mut hint)?,
+            remote: get(&mut hint)?,
+        });
+    }
+    Some(endpoints)
+}
+
+fn get(hint: &mut Bytes) -> Option<SocketAddr> {
+    let ip: IpAddr = match hint.try_get_u8().ok()? {
+        4 => Ipv4Addr::from_bits(hint.try_get_u32().ok()?).into(),
+        6 => Ipv6Addr::from_bits(hint.try_get_u128().ok()?).into(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, hint.try_get_u16().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(local: &str, remote: &str) -> Endpoint {
+        Endpoint {
+            local: local.parse().unwrap(),
+            remote: remote.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn tables_survive_the_way() {
+        let table = vec![
+            endpoint("192.0.2.100:2049", "192.0.2.7:812"),
+            endpoint("[2001:db8::1]:2049", "[2001:db8::2]:900"),
+        ];
+        let floating = [
+            "192.0.2.100".parse().unwrap(),
+            "2001:db8::1".parse().unwrap(),
+        ];
+        assert_eq!(decode(encode(&table, &floating)).unwrap(), table);
+        assert_eq!(decode(encode(&table, &floating[..1])).unwrap(), table[..1]);
+    }
+
+    #[test]
+    fn large_tables_are_cut_and_garbage_is_refused() {
+        let many: Vec<Endpoint> = (0..20_000u32)
+            .map(|n| {
+                endpoint(
+                    "192.0.2.100:2049",
+                    &format!("10.0.{}.{}:7", n >> 8 & 255, n & 255),
+                )
+            })
+            .collect();
+        let hint = encode(&many, &["192.0.2.100".parse().unwrap()]);
+        assert!(hint.len() <= HINT_BYTES_MAX);
+        assert!(decode(hint.clone()).unwrap().len() > 4_000);
+        for cut in 1..60 {
+            let _ = decode(hint.slice(..cut));
+        }
+        assert!(decode(hint.slice(..10)).is_none());
+        assert!(decode(Bytes::from_static(b"\x02")).is_none());
+    }
+}

@@ -1,0 +1,118 @@
+//! A single node without a configuration file: `haven serve --data DIR --export /data`.
+//!
+//! It listens on loopback unless told otherwise, and the export belongs to whoever runs it: the quick way
+//! is for trying and for tests, and must not open a machine's files to a network by accident.
+
+use crate::serve::Ports;
+use haven_config::{Cluster, Config, Export, Node, Peer, Service, Squash, SquashMode};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// What was given on the command line.
+#[derive(Debug, Clone, Copy)]
+pub struct Wishes<'a> {
+    /// Data directory.
+    pub data: &'a Path,
+    /// Path to export.
+    pub export: &'a str,
+    /// Port of NFS.
+    pub nfs_port: u16,
+    /// Port of MOUNT.
+    pub mount_port: u16,
+    /// Address to listen on.
+    pub listen: IpAddr,
+}
+
+/// The configuration of a node of its own.
+///
+/// # Errors
+/// What is wrong with the wishes, in words.
+pub fn config(wishes: &Wishes<'_>) -> Result<Config, String> {
+    haven_config::check_export_path(wishes.export).map_err(|e| e.to_string())?;
+    let name = "single".to_owned();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    Ok(Config {
+        node: Node {
+            id: 1,
+            name: name.clone(),
+            data: wishes.data.to_owned(),
+            control: wishes.data.join("control.sock"),
+        },
+        cluster: Cluster {
+            name: name.clone(),
+            nodes: vec![Peer {
+                id: 1,
+                name,
+                address,
+            }],
+        },
+        service: Service {
+            name: "nfs".into(),
+            addresses: Vec::new(),
+            interface: None,
+            listen: wishes.listen,
+            nfs_port: wishes.nfs_port,
+            mount_port: wishes.mount_port,
+            portmap_port: None,
+            read_only: false,
+            squash: Squash {
+                mode: SquashMode::None,
+                anonuid: 65534,
+                anongid: 65534,
+            },
+        },
+        exports: vec![Export {
+            path: wishes.export.to_owned(),
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            mode: 0o755,
+        }],
+    })
+}
+
+/// Says how to use the server.
+pub fn announce(listen: IpAddr, export: &str, ports: Ports) {
+    let Ports { nfs, mount } = ports;
+    println!("serving {export} at {listen}, NFS port {nfs}, MOUNT port {mount}");
+    println!(
+        "  mount -t nfs -o vers=3,nolock,tcp,port={nfs},mountport={mount},mountproto=tcp {listen}:{export} /mnt"
+    );
+    println!("  nfs-ls 'nfs://{listen}{export}?version=3&nfsport={nfs}&mountport={mount}'");
+}
+
+/// A directory that is removed at the end.
+#[derive(Debug)]
+pub struct TemporaryDir(PathBuf);
+
+impl TemporaryDir {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn new() -> Result<Self, String> {
+        let path = std::env::temp_dir().join(format!("haven-{}", std::process::id()));
+        std::fs::create_dir(&path).map_err(|e| {
+            format!(
+                "cannot make the temporary directory {}: {e}",
+                path.display()
+            )
+        })?;
+        eprintln!(
+            "no --data given: files are kept in {} until the server ends",
+            path.display()
+        );
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TemporaryDir {
+    fn drop(&mut self) {
+        // Nothing depends on it.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

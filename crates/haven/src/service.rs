@@ -1,0 +1,133 @@
+//! The service as clients see it: a request comes in, a reply (or silence) goes out.
+//!
+//! Queries are answered from the state under the leader's lease, checked before and after the read;
+//! changes become log entries, and their replies come from applying them. Silence is always safe: the
+//! client asks again, and a change that was executed meanwhile answers from the reply cache.
+
+use crate::clock;
+use crate::engine::{Engine, Outcome};
+use crate::serve::Ports;
+use bytes::Bytes;
+use haven_config::{Config, SquashMode};
+use haven_consensus::{Consensus, ProposeError};
+use haven_net::{Handler, Verdict};
+use haven_nfsd::{Prepared, Request, Squash, prepare};
+use haven_proto::portmap::Mapping;
+use haven_proto::{mount, nfs3, portmap};
+use haven_rpc::{Refusal, decode_call};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tracing::{debug, error, warn};
+
+/// See the module's head comment.
+pub struct Service {
+    settings: haven_nfsd::Service,
+    engine: Arc<Engine>,
+    consensus: Consensus<Outcome>,
+}
+
+impl Service {
+    /// The service of a node.
+    pub fn new(
+        config: &Config,
+        engine: Arc<Engine>,
+        consensus: Consensus<Outcome>,
+        ports: Ports,
+    ) -> Self {
+        let squash = config.service.squash;
+        let settings = haven_nfsd::Service {
+            squash: Squash {
+                root: squash.mode != SquashMode::None,
+                all: squash.mode == SquashMode::All,
+                anonuid: squash.anonuid,
+                anongid: squash.anongid,
+            },
+            read_only: config.service.read_only,
+            exports: config
+                .exports
+                .iter()
+                .map(|e| Bytes::from(e.path.clone()))
+                .collect(),
+            ports: mappings(ports, config.service.portmap_port),
+            ..haven_nfsd::Service::default()
+        };
+        Self {
+            settings,
+            engine,
+            consensus,
+        }
+    }
+
+    fn query(&self, request: &Request) -> Verdict {
+        if !self.consensus.lease_valid() {
+            return Verdict::Silent;
+        }
+        match self.engine.read(|machine| machine.query(request)) {
+            // The state may have been read after another node took over, if this process was held up.
+            Ok(_) if !self.consensus.lease_valid() => Verdict::Silent,
+            Ok(reply) => Verdict::Reply(reply),
+            Err(why) => {
+                error!(%why, "cannot read the state");
+                Verdict::Silent
+            }
+        }
+    }
+
+    async fn change(&self, entry: Bytes) -> Verdict {
+        match self.consensus.propose(entry).await {
+            Ok(Outcome::Reply { message, .. }) => Verdict::Reply(message),
+            Ok(outcome) => {
+                warn!(?outcome, "a client's change had no reply");
+                Verdict::Silent
+            }
+            Err(why @ (ProposeError::NotLeader(_) | ProposeError::Unavailable)) => {
+                debug!(%why, "a change is left to the next leader");
+                Verdict::Silent
+            }
+            Err(why) => {
+                warn!(%why, "cannot take a change");
+                Verdict::Silent
+            }
+        }
+    }
+}
+
+/// What the portmapper tells: TCP only.
+fn mappings(ports: Ports, portmap_port: Option<u16>) -> Vec<Mapping> {
+    let mut all = vec![
+        (nfs3::PROGRAM, nfs3::VERSION, ports.nfs),
+        (mount::PROGRAM, mount::VERSION3, ports.mount),
+        (mount::PROGRAM, mount::VERSION1, ports.mount),
+    ];
+    all.extend(portmap_port.map(|port| (portmap::PROGRAM, portmap::VERSION, port)));
+    all.into_iter()
+        .map(|(prog, vers, port)| Mapping {
+            prog,
+            vers,
+            prot: portmap::IPPROTO_TCP,
+            port: port.into(),
+        })
+        .collect()
+}
+
+impl Handler for Service {
+    async fn handle(&self, peer: SocketAddr, record: Bytes) -> Verdict {
+        let call = match decode_call(record) {
+            Ok(call) => call,
+            Err(Refusal::Reply { reply, .. }) => return Verdict::Reply(reply),
+            Err(Refusal::Drop(why)) => {
+                debug!(%peer, %why, "not a call");
+                return Verdict::HangUp;
+            }
+        };
+        match prepare(&call, peer.ip(), &self.settings, clock::now()) {
+            Prepared::Reply(reply) => Verdict::Reply(reply),
+            Prepared::Query(request) => self.query(&request),
+            Prepared::Mutation(entry) => self.change(entry).await,
+        }
+    }
+
+    fn may_answer(&self) -> bool {
+        self.consensus.lease_valid()
+    }
+}

@@ -1,0 +1,286 @@
+//! Torture of a whole cluster on this machine: `torture kills`, `torture power-losses`, `torture steady`.
+//!
+//! The nodes are this same binary, in network namespaces of their own, on a disk that can be made to
+//! forget what was not flushed. Exit status 0 only if every acknowledged operation is there exactly once
+//! and all nodes hold the same state.
+
+use clap::{Parser, Subcommand};
+use haven::demo::client::ClientThread;
+use haven::demo::lab::{Lab, NODES, Workplace};
+use haven_config::Config;
+use haven_disk::{Disk, VolatileDisk};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Operations that every worker completes between two blows, at least.
+const CALM_OPERATIONS: u32 = 20;
+/// And up to so many more, by chance.
+const CALM_JITTER: u64 = 100;
+/// How long the clients may stand still.
+const STALL_MAX: Duration = Duration::from_secs(60);
+/// Pause between looks at the clients.
+const POLL: Duration = Duration::from_millis(5);
+
+#[derive(Parser)]
+#[command(about = "Torture of a whole cluster on this machine")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Kill random nodes (SIGKILL) under load, one or two at a time.
+    Kills(Plan),
+    /// Kill all nodes at once, losing everything that was not flushed.
+    PowerLosses(Plan),
+    /// Full load without faults: counts elections and log flushes per request.
+    Steady {
+        /// How long, in seconds.
+        #[arg(long, default_value_t = 300)]
+        seconds: u64,
+        /// Clients, each with a connection of its own.
+        #[arg(long, default_value_t = 16)]
+        clients: usize,
+    },
+    /// A node on a disk that forgets what was not flushed (started by `power-losses`).
+    #[command(hide = true)]
+    Serve {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// The address guard (started by a node).
+    #[command(hide = true)]
+    Guard,
+}
+
+#[derive(clap::Args, Clone, Copy)]
+struct Plan {
+    /// How many times.
+    #[arg(long, default_value_t = 10)]
+    rounds: u32,
+    /// Where the choices come from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Clients, each with a connection of its own.
+    #[arg(long, default_value_t = 4)]
+    clients: usize,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve { config } => serve_volatile(&config),
+        Command::Guard => haven_platform::guard::run_child(std::io::stdin(), std::io::stdout())
+            .map_err(|e| e.to_string()),
+        Command::Kills(plan) => torture(plan, Blow::Kill),
+        Command::PowerLosses(plan) => torture(plan, Blow::PowerLoss),
+        Command::Steady { seconds, clients } => steady(Duration::from_secs(seconds), clients),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("torture: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A node whose unflushed writes live in this process only.
+fn serve_volatile(config: &Path) -> Result<(), String> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
+    let config = Config::load(config).map_err(|e| e.to_string())?;
+    let disk: Arc<dyn Disk> =
+        Arc::new(VolatileDisk::open(&config.node.data).map_err(|e| e.to_string())?);
+    let exe = std::env::current_exe().map_err(|e| e.to_string())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    runtime
+        .map_err(|e| e.to_string())?
+        .block_on(haven::serve::serve(config, disk, &exe, |_| {}))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blow {
+    Kill,
+    PowerLoss,
+}
+
+/// The binary the nodes run: `HAVEN` in the environment, or the one beside this.
+fn haven_exe() -> Result<PathBuf, String> {
+    if let Some(path) = std::env::var_os("HAVEN") {
+        return Ok(path.into());
+    }
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let beside = own.with_file_name("haven");
+    if beside.exists() {
+        return Ok(beside);
+    }
+    Err(format!(
+        "no haven binary at {}; build it, or name it in HAVEN",
+        beside.display()
+    ))
+}
+
+/// Before any thread exists: a network of our own; then a runtime on this thread only.
+fn in_own_network<F: Future<Output = Result<(), String>>>(play: F) -> Result<(), String> {
+    haven::demo::isolate()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.map_err(|e| e.to_string())?.block_on(play)
+}
+
+fn torture(plan: Plan, blow: Blow) -> Result<(), String> {
+    let exe = match blow {
+        Blow::Kill => haven_exe()?,
+        Blow::PowerLoss => std::env::current_exe().map_err(|e| e.to_string())?,
+    };
+    let mut place = Workplace::new().map_err(|e| e.to_string())?;
+    let dir = place.dir().to_owned();
+    let result = in_own_network(async {
+        let mut lab = Lab::build(&dir, &exe)?;
+        for index in 0..NODES {
+            lab.start(index)?;
+        }
+        lab.wait_serving(None).await?;
+        let clients = ClientThread::start(&lab.client, plan.clients).await?;
+        let mut torture = Torture {
+            lab,
+            random: plan.seed,
+        };
+        for round in 1..=plan.rounds {
+            let calm = CALM_OPERATIONS + (torture.next() % CALM_JITTER) as u32;
+            torture.wait_fresh(&clients, calm).await?;
+            let what = torture.blow(blow).await?;
+            torture.wait_fresh(&clients, 1).await?;
+            let acknowledged = clients.recorder.acknowledged();
+            println!("round {round:4}: {what}; {acknowledged} operations acknowledged");
+        }
+        torture.conclude(clients).await
+    });
+    if result.is_err() {
+        place.keep();
+        eprintln!("logs and data are kept in {}", dir.display());
+    }
+    result
+}
+
+struct Torture {
+    lab: Lab,
+    random: u64,
+}
+
+impl Torture {
+    /// SplitMix64.
+    fn next(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    async fn blow(&mut self, blow: Blow) -> Result<String, String> {
+        let first = (self.next() % NODES as u64) as usize;
+        let victims: Vec<usize> = match blow {
+            Blow::PowerLoss => (0..NODES).collect(),
+            Blow::Kill if self.next().is_multiple_of(4) => vec![first, (first + 1) % NODES],
+            Blow::Kill => vec![first],
+        };
+        for index in &victims {
+            self.lab.kill(*index)?;
+        }
+        // Sometimes the others notice, sometimes they do not.
+        let pause = Duration::from_millis(self.next() % 1_500);
+        tokio::time::sleep(pause).await;
+        for index in &victims {
+            self.lab.start(*index)?;
+        }
+        let names: Vec<&str> = victims
+            .iter()
+            .map(|i| self.lab.nodes[*i].name.as_str())
+            .collect();
+        let leader = self.lab.wait_serving(None).await?;
+        Ok(format!(
+            "killed {:5} for {:4} ms; node {} serves",
+            names.join(" "),
+            pause.as_millis(),
+            self.lab.nodes[leader].name
+        ))
+    }
+
+    async fn wait_fresh(&self, clients: &ClientThread, operations: u32) -> Result<(), String> {
+        clients.recorder.mark();
+        let start = Instant::now();
+        while clients.recorder.fresh() < operations {
+            if start.elapsed() > STALL_MAX {
+                return Err(format!("the clients have stood still for {STALL_MAX:?}"));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    async fn conclude(self, clients: ClientThread) -> Result<(), String> {
+        let (acknowledged, verdict) = clients.finish().await?;
+        let equal = self.lab.compare_states().await?;
+        println!(
+            "acknowledged {acknowledged}, lost {}, done twice {}, out of order {}, states {}",
+            verdict.lost,
+            verdict.doubled,
+            verdict.out_of_order,
+            if equal { "equal" } else { "DIFFERENT" }
+        );
+        if verdict.is_clean() && equal {
+            return Ok(());
+        }
+        Err(format!(
+            "not everything is as it must be: {:?}",
+            verdict.problems
+        ))
+    }
+}
+
+fn steady(time: Duration, clients: usize) -> Result<(), String> {
+    let exe = haven_exe()?;
+    let place = Workplace::new().map_err(|e| e.to_string())?;
+    let dir = place.dir().to_owned();
+    in_own_network(async {
+        let mut lab = Lab::build(&dir, &exe)?;
+        for index in 0..NODES {
+            lab.start(index)?;
+        }
+        let leader = lab.wait_serving(None).await?;
+        let load = ClientThread::start(&lab.client, clients).await?;
+        let before = (lab.status(leader).await?, load.recorder.acknowledged());
+        load.recorder.open_window();
+        tokio::time::sleep(time).await;
+        let after = (lab.status(leader).await?, load.recorder.acknowledged());
+        let (elections, requests) = (after.0.term - before.0.term, after.1 - before.1);
+        let (flushes, records) = (
+            after.0.log_flushes - before.0.log_flushes,
+            after.0.log_records - before.0.log_records,
+        );
+        println!(
+            "{clients} connections, {} s: {requests} requests ({:.0}/s), {records} logged; {flushes} log flushes \
+             on the leader: {:.3} per request, {:.3} per logged request; longest wait {} ms; elections {elections}",
+            time.as_secs(),
+            requests as f64 / time.as_secs_f64(),
+            flushes as f64 / requests as f64,
+            flushes as f64 / records as f64,
+            load.recorder.longest().as_millis(),
+        );
+        let torture = Torture { lab, random: 0 };
+        torture.conclude(load).await?;
+        if elections > 0 {
+            Err(format!("{elections} elections without a fault"))
+        } else {
+            Ok(())
+        }
+    })
+}
