@@ -1,0 +1,183 @@
+//! The address guard against servers that are killed, stopped, or without a lease.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use haven_platform::addr;
+use haven_platform::guard::{Guard, GuardEvent, GuardTiming, run_child};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::lan::{Lan, Node, comes, placed};
+
+/// First argument: be the guard.
+pub const CHILD: &str = "be-guard";
+/// First argument: be a server that holds an address; the second says how it behaves.
+pub const SERVER: &str = "be-server";
+
+const FLOATING: &str = "10.9.0.100/24";
+const TIMING: GuardTiming = GuardTiming {
+    beat_ms: 20,
+    deadline_ms: 200,
+};
+/// So many beats take twice the deadline.
+const BEATS: u32 = 20;
+
+/// The guard's process.
+pub fn child() -> ExitCode {
+    match run_child(std::io::stdin(), std::io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// The server's process: holds the address, says so, tells what it hears.
+pub fn server(args: &[String]) -> ExitCode {
+    let behaviour = args.first().map_or("", String::as_str);
+    let lapsed = behaviour == "lapsed";
+    let beats = Arc::new(AtomicU32::new(0));
+    let lease_valid = move || {
+        if beats.fetch_add(1, Ordering::Relaxed) == BEATS {
+            println!("beaten");
+        }
+        !lapsed
+    };
+    let on_event = |event| match event {
+        GuardEvent::AddressLost => println!("lost"),
+        GuardEvent::Died => println!("died"),
+    };
+    let exe = std::env::current_exe().unwrap();
+    let guard = Guard::spawn(&exe, &[CHILD], TIMING, lease_valid, on_event).unwrap();
+    let floating = placed(FLOATING);
+    guard.hold(&[floating]).unwrap();
+    addr::add(&floating, None).unwrap();
+    if behaviour == "released" {
+        guard.release().unwrap();
+    }
+    println!("guard {}", guard.child_pid());
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A running server; killed at the end of the test.
+struct Server {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    guard: Pid,
+}
+
+impl Server {
+    fn start(node: &Node, behaviour: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args([SERVER, behaviour]).stdout(Stdio::piped());
+        node.netns.set_for(&mut command).unwrap();
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = loop {
+            let line = lines.next().unwrap().unwrap();
+            if let Some(pid) = line.strip_prefix("guard ") {
+                break pid.parse().unwrap();
+            }
+            assert_eq!(behaviour, "lapsed", "{line}");
+        };
+        Self {
+            child,
+            lines,
+            guard: Pid::from_raw(first).unwrap(),
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Reads up to this line.
+    fn says(&mut self, wanted: &str) {
+        let found = self.lines.any(|line| line.unwrap() == wanted);
+        assert!(found, "the server never said {wanted:?}");
+    }
+
+    /// Whether the guard's process has ended (it may wait for whoever inherited it).
+    fn guard_ended(&self) -> bool {
+        let path = format!("/proc/{}/stat", self.guard.as_raw_nonzero());
+        std::fs::read_to_string(path).map_or(true, |stat| stat.contains(") Z "))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn acts_when_the_server_is_killed() {
+    let lan = Lan::new(1);
+    let (node, floating) = (&lan.nodes[0], lan.nodes[0].run(|| placed(FLOATING)));
+    let mut server = Server::start(node, "steady");
+    let comm = std::fs::read_to_string(format!("/proc/{}/comm", server.guard.as_raw_nonzero()));
+    assert_eq!(comm.unwrap(), "haven-guard\n");
+    assert!(node.has(&floating));
+    // What ends the server's whole group must not end the guard.
+    kill_process(server.guard, Signal::TERM).unwrap();
+    kill_process(server.guard, Signal::INT).unwrap();
+    assert_ne!(
+        rustix::process::getsid(Some(server.guard)).unwrap(),
+        rustix::process::getsid(None).unwrap()
+    );
+    server.kill();
+    assert!(comes(|| !node.has(&floating)));
+    assert!(comes(|| server.guard_ended()));
+}
+
+pub fn acts_when_the_server_is_stopped() {
+    let lan = Lan::new(1);
+    let (node, floating) = (&lan.nodes[0], lan.nodes[0].run(|| placed(FLOATING)));
+    let mut server = Server::start(node, "steady");
+    server.signal(Signal::STOP);
+    assert!(comes(|| !node.has(&floating)));
+    // As if the server had been stopped just before adding the address.
+    node.run(|| addr::add(&floating, None).unwrap());
+    assert!(comes(|| !node.has(&floating)));
+    server.signal(Signal::CONT);
+    server.says("lost");
+}
+
+pub fn acts_when_the_lease_lapses() {
+    let lan = Lan::new(1);
+    let (node, floating) = (&lan.nodes[0], lan.nodes[0].run(|| placed(FLOATING)));
+    let mut server = Server::start(node, "lapsed");
+    assert!(comes(|| !node.has(&floating)));
+    server.says("lost");
+}
+
+pub fn leaves_beating_servers_alone() {
+    let lan = Lan::new(1);
+    let (node, floating) = (&lan.nodes[0], lan.nodes[0].run(|| placed(FLOATING)));
+    let mut server = Server::start(node, "steady");
+    server.says("beaten");
+    assert!(node.has(&floating));
+}
+
+pub fn leaves_released_addresses_alone() {
+    let lan = Lan::new(1);
+    let (node, floating) = (&lan.nodes[0], lan.nodes[0].run(|| placed(FLOATING)));
+    let mut server = Server::start(node, "released");
+    server.kill();
+    assert!(comes(|| server.guard_ended()));
+    assert!(node.has(&floating));
+}
+
+pub fn death_is_reported() {
+    let lan = Lan::new(1);
+    let mut server = Server::start(&lan.nodes[0], "steady");
+    kill_process(server.guard, Signal::KILL).unwrap();
+    server.says("died");
+}

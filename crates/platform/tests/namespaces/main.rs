@@ -1,0 +1,120 @@
+//! What the platform does to a real network: bridges, cables and nodes in network namespaces of our own.
+//!
+//! No test harness: namespaces must be made before there are threads, and the guard needs a program to
+//! run as. Usage like any test binary: arguments are filters on the test names.
+
+// Everything in this program is a test, also what is not marked as one.
+#![allow(clippy::unwrap_used)]
+
+mod guarding;
+mod lan;
+mod network;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use haven_platform::netns;
+
+type Test = (&'static str, fn());
+
+const TESTS: &[Test] = &[
+    (
+        "addresses_come_and_go_idempotently",
+        network::addresses_come_and_go_idempotently,
+    ),
+    (
+        "addresses_find_their_interface",
+        network::addresses_find_their_interface,
+    ),
+    (
+        "addresses_with_a_lifetime_vanish",
+        network::addresses_with_a_lifetime_vanish,
+    ),
+    (
+        "interfaces_can_be_unplugged",
+        network::interfaces_can_be_unplugged,
+    ),
+    (
+        "announcements_turn_traffic_v4",
+        network::announcements_turn_traffic_v4,
+    ),
+    (
+        "announcements_turn_traffic_v6",
+        network::announcements_turn_traffic_v6,
+    ),
+    (
+        "tickles_reset_clients_v4",
+        network::tickles_reset_clients_v4,
+    ),
+    (
+        "tickles_reset_clients_v6",
+        network::tickles_reset_clients_v6,
+    ),
+    (
+        "dropped_connections_are_silent",
+        network::dropped_connections_are_silent,
+    ),
+    (
+        "commands_start_in_a_namespace",
+        network::commands_start_in_a_namespace,
+    ),
+    (
+        "guard_acts_when_the_server_is_killed",
+        guarding::acts_when_the_server_is_killed,
+    ),
+    (
+        "guard_acts_when_the_server_is_stopped",
+        guarding::acts_when_the_server_is_stopped,
+    ),
+    (
+        "guard_acts_when_the_lease_lapses",
+        guarding::acts_when_the_lease_lapses,
+    ),
+    (
+        "guard_leaves_beating_servers_alone",
+        guarding::leaves_beating_servers_alone,
+    ),
+    (
+        "guard_leaves_released_addresses_alone",
+        guarding::leaves_released_addresses_alone,
+    ),
+    ("guard_death_is_reported", guarding::death_is_reported),
+];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.first().map(String::as_str) {
+        Some(guarding::CHILD) => return guarding::child(),
+        Some(guarding::SERVER) => return guarding::server(&args[1..]),
+        _ => {}
+    }
+    match netns::isolate() {
+        Ok(isolation) => println!("\nrunning {} tests ({isolation:?})", TESTS.len()),
+        Err(error) => {
+            println!("\nSKIPPED, ALL OF IT: no network namespaces here: {error}\n");
+            return ExitCode::SUCCESS;
+        }
+    }
+    let filters: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let mut failed = 0;
+    for (name, test) in TESTS {
+        if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
+            continue;
+        }
+        let start = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(test));
+        let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
+        println!(
+            "test {name} ... {verdict} ({} ms)",
+            start.elapsed().as_millis()
+        );
+        failed += u32::from(outcome.is_err());
+    }
+    println!("\ntest result: {failed} failed\n");
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
