@@ -259,7 +259,7 @@ fn exports(raw: Vec<raw::Export>) -> Result<Vec<Export>, ConfigError> {
 }
 
 fn export(raw: raw::Export) -> Result<Export, ConfigError> {
-    export_path(&raw.path)?;
+    check_export_path(&raw.path)?;
     let mode = match &raw.mode {
         None => 0o755,
         Some(text) => u32::from_str_radix(text, 8)
@@ -280,8 +280,11 @@ fn export(raw: raw::Export) -> Result<Export, ConfigError> {
     })
 }
 
-/// An absolute path below the root, without empty, `.` or `..` components.
-fn export_path(path: &str) -> Result<(), ConfigError> {
+/// Whether a path can be exported: absolute, below the root, without empty, `.` or `..` components.
+///
+/// # Errors
+/// [`ConfigError::Value`] with what is wrong.
+pub fn check_export_path(path: &str) -> Result<(), ConfigError> {
     let wrong = |why: &str| Err(bad("export.path", format!("\"{path}\" {why}")));
     let Some(rest) = path.strip_prefix('/') else {
         return wrong("is not absolute");

@@ -13,7 +13,7 @@ pub mod raw;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-pub use check::{ADDRESSES_MAX, EXPORTS_MAX, NODES_MAX};
+pub use check::{ADDRESSES_MAX, EXPORTS_MAX, NODES_MAX, check_export_path};
 
 /// Default port of the NFS service (RFC 1813).
 pub const NFS_PORT_DEFAULT: u16 = 2049;

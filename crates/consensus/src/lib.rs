@@ -6,6 +6,24 @@
 
 use bytes::Bytes;
 
+mod codec;
+mod consensus;
+mod lease;
+mod machine;
+mod monitor;
+mod net;
+mod options;
+mod start;
+#[cfg(test)]
+mod storage_tests;
+mod store;
+mod tail;
+mod types;
+mod worker;
+
+pub use consensus::Consensus;
+pub use options::*;
+
 /// The deterministic machine that entries are applied to, with its durable state.
 ///
 /// `position` blobs are opaque to the machine: it stores the newest one with the state it belongs to,

@@ -16,9 +16,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+mod error;
+mod path;
 mod real;
+mod root;
 mod volatile;
 
+pub use error::DiskError;
 pub use real::RealDisk;
 pub use volatile::VolatileDisk;
 

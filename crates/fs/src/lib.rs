@@ -14,7 +14,10 @@
 //!
 //! It must not know NFS, sockets, clocks or the disk.
 
+pub mod conformance;
 mod error;
+pub mod model;
+pub mod rules;
 mod types;
 
 pub use error::FsError;
@@ -25,6 +28,9 @@ use std::ops::ControlFlow;
 
 /// Result of a file system operation.
 pub type FsResult<T> = Result<T, FsError>;
+
+/// Visitor of a system table's keys and values.
+pub type SystemVisit<'a> = &'a mut (dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a);
 
 /// Most bytes in a name (one path component).
 pub const NAME_BYTES_MAX: usize = 255;
@@ -156,14 +162,8 @@ pub trait Filesystem: Send + Sync {
     ) -> FsResult<()>;
 
     /// Makes another name for a non-directory.
-    fn link(
-        &mut self,
-        at: &Change,
-        cred: &Cred,
-        ino: Ino,
-        dir: Ino,
-        name: &[u8],
-    ) -> FsResult<Attr>;
+    fn link(&mut self, at: &Change, cred: &Cred, ino: Ino, dir: Ino, name: &[u8])
+    -> FsResult<Attr>;
 }
 
 /// A small ordered table that commits together with the file system: where the layers above keep
@@ -176,9 +176,5 @@ pub trait SystemTable: Send + Sync {
     fn system_put(&mut self, key: &[u8], value: Option<&[u8]>) -> FsResult<()>;
 
     /// Visits keys that start with `prefix`, in order, until the visitor breaks.
-    fn system_scan(
-        &self,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> FsResult<()>;
+    fn system_scan(&self, prefix: &[u8], visit: SystemVisit<'_>) -> FsResult<()>;
 }

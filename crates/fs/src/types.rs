@@ -42,7 +42,11 @@ pub struct Cred {
 impl Cred {
     /// The superuser.
     pub const fn root() -> Self {
-        Self { uid: 0, gid: 0, groups: Vec::new() }
+        Self {
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+        }
     }
 
     /// Whether `gid` is among the caller's groups.

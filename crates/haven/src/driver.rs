@@ -31,6 +31,15 @@ const LEASE_FIRST: Duration = Duration::from_millis(1_000);
 /// How long closed client connections may take to be gone.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// A failed barrier means that the election is not yet settled everywhere in this process, or that it is
+/// over: the first takes a moment only, and clients wait meanwhile.
+fn timing() -> Timing {
+    Timing {
+        barrier_retry_ms: 5,
+        ..Timing::default()
+    }
+}
+
 /// What the driver works with.
 pub struct Parts {
     /// Who leads, and the log.
@@ -110,7 +119,7 @@ impl Driver {
     /// Prepares the driver; [`Driver::run`] does the work.
     pub fn new(parts: Parts) -> (Self, Handle) {
         let (events, inbox) = mpsc::channel(EVENTS_MAX);
-        let (takeover, first) = Takeover::new(parts.addresses.is_some(), Timing::default());
+        let (takeover, first) = Takeover::new(parts.addresses.is_some(), timing());
         let view = View {
             phase: takeover.phase(),
             trouble: None,

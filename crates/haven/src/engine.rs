@@ -45,7 +45,12 @@ impl Engine {
     /// # Errors
     /// The disk's, in words.
     pub fn state_hash(&self) -> Result<String, String> {
-        let hash = self.machine.read().fs().state_hash().map_err(|e| e.to_string())?;
+        let hash = self
+            .machine
+            .read()
+            .fs()
+            .state_hash()
+            .map_err(|e| e.to_string())?;
         Ok(hash.iter().map(|b| format!("{b:02x}")).collect())
     }
 

@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use haven::control::{self, Request, Status};
 use haven::{demo, quick, serve};
 use haven_config::Config;
+use std::io::IsTerminal;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -74,6 +75,9 @@ struct DemoArgs {
     /// Print one JSON object instead of a story.
     #[arg(long)]
     json: bool,
+    /// Keep the nodes' data and logs in this directory, which must not exist yet.
+    #[arg(long)]
+    dir: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -131,7 +135,7 @@ fn run_demo(args: &DemoArgs) -> Result<bool, String> {
         seed: args.seed,
         json: args.json,
     };
-    demo::run(options, &own_exe()?)
+    demo::run(options, args.dir.as_deref(), &own_exe()?)
 }
 
 fn run_serve(args: ServeArgs) -> Result<(), String> {
@@ -139,6 +143,7 @@ fn run_serve(args: ServeArgs) -> Result<(), String> {
         EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let mut temporary = None;

@@ -175,7 +175,12 @@ fn consensus_options(config: &Config) -> ConsensusOptions {
     ConsensusOptions {
         node_id: own.id,
         cluster: config.cluster.name.clone(),
-        peers: config.cluster.nodes.iter().map(|n| (n.id, n.address)).collect(),
+        peers: config
+            .cluster
+            .nodes
+            .iter()
+            .map(|n| (n.id, n.address))
+            .collect(),
         listen: own.address,
         timing: Timing::default(),
         checkpoints: CheckpointPolicy::default(),

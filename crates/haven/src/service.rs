@@ -1,8 +1,9 @@
 //! The service as clients see it: a request comes in, a reply (or silence) goes out.
 //!
 //! Queries are answered from the state under the leader's lease, checked before and after the read;
-//! changes become log entries, and their replies come from applying them. Silence is always safe: the
-//! client asks again, and a change that was executed meanwhile answers from the reply cache.
+//! changes become log entries, and their replies come from applying them. A request that cannot be answered
+//! now waits; the gate drops it when this node loses leadership, and hangs up, so that the client asks the
+//! next leader, where a change that was executed meanwhile answers from the reply cache.
 
 use crate::clock;
 use crate::engine::{Engine, Outcome};
@@ -17,7 +18,11 @@ use haven_proto::{mount, nfs3, portmap};
 use haven_rpc::{Refusal, decode_call};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::time::sleep;
 use tracing::{debug, error, warn};
+
+/// Pause before a request that could not be answered is tried again.
+const RETRY: std::time::Duration = std::time::Duration::from_millis(2);
 
 /// See the module's head comment.
 pub struct Service {
@@ -58,35 +63,42 @@ impl Service {
         }
     }
 
-    fn query(&self, request: &Request) -> Verdict {
-        if !self.consensus.lease_valid() {
-            return Verdict::Silent;
-        }
-        match self.engine.read(|machine| machine.query(request)) {
-            // The state may have been read after another node took over, if this process was held up.
-            Ok(_) if !self.consensus.lease_valid() => Verdict::Silent,
-            Ok(reply) => Verdict::Reply(reply),
-            Err(why) => {
-                error!(%why, "cannot read the state");
-                Verdict::Silent
+    /// Answers from the state, as soon as the lease allows it.
+    async fn query(&self, request: &Request) -> Verdict {
+        loop {
+            if self.consensus.lease_valid() {
+                match self.engine.read(|machine| machine.query(request)) {
+                    // The lease may have ended while the state was read, if this process was held up.
+                    Ok(_) if !self.consensus.lease_valid() => {}
+                    Ok(reply) => return Verdict::Reply(reply),
+                    Err(why) => {
+                        error!(%why, "cannot read the state");
+                        return Verdict::HangUp;
+                    }
+                }
             }
+            sleep(RETRY).await;
         }
     }
 
+    /// Proposes until there is an outcome. Proposing again after an unknown outcome is safe: if the entry
+    /// was executed, the reply cache answers.
     async fn change(&self, entry: Bytes) -> Verdict {
-        match self.consensus.propose(entry).await {
-            Ok(Outcome::Reply { message, .. }) => Verdict::Reply(message),
-            Ok(outcome) => {
-                warn!(?outcome, "a client's change had no reply");
-                Verdict::Silent
-            }
-            Err(why @ (ProposeError::NotLeader(_) | ProposeError::Unavailable)) => {
-                debug!(%why, "a change is left to the next leader");
-                Verdict::Silent
-            }
-            Err(why) => {
-                warn!(%why, "cannot take a change");
-                Verdict::Silent
+        loop {
+            match self.consensus.propose(entry.clone()).await {
+                Ok(Outcome::Reply { message, .. }) => return Verdict::Reply(message),
+                Ok(outcome) => {
+                    error!(?outcome, "a client's change had no reply");
+                    return Verdict::HangUp;
+                }
+                Err(why @ ProposeError::TooLarge(_)) => {
+                    warn!(%why, "cannot take a change");
+                    return Verdict::HangUp;
+                }
+                Err(why) => {
+                    debug!(%why, "a change waits");
+                    sleep(RETRY).await;
+                }
             }
         }
     }
@@ -122,7 +134,7 @@ impl Handler for Service {
         };
         match prepare(&call, peer.ip(), &self.settings, clock::now()) {
             Prepared::Reply(reply) => Verdict::Reply(reply),
-            Prepared::Query(request) => self.query(&request),
+            Prepared::Query(request) => self.query(&request).await,
             Prepared::Mutation(entry) => self.change(entry).await,
         }
     }

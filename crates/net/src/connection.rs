@@ -18,6 +18,8 @@ use tracing::debug;
 const READ_BYTES: usize = 16 << 10;
 /// Most fragments in a record: clients send one; a peer that sends many is stalling.
 const FRAGMENTS_MAX: usize = 64;
+/// How often a reply that may not leave is looked at again.
+const ANSWER_POLL: std::time::Duration = std::time::Duration::from_millis(2);
 /// Most slices in one vectored write (the kernel takes 1,024; few replies have more than three).
 const SLICES_MAX: usize = 64;
 
@@ -97,8 +99,10 @@ async fn write_replies<H: Handler>(
     mut queue: mpsc::Receiver<Gather>,
 ) -> io::Result<()> {
     while let Some(reply) = queue.recv().await {
-        if !server.handler.may_answer() {
-            continue;
+        // An answer is never dropped on a living connection: the client would wait for it. Either this
+        // node may answer again soon, or it loses leadership and hangs up.
+        while !server.handler.may_answer() {
+            tokio::time::sleep(ANSWER_POLL).await;
         }
         timeout(
             server.limits.patience,

@@ -145,6 +145,19 @@ impl Pass {
     }
 }
 
+impl Pass {
+    /// Returns when the gate has closed since this request came in.
+    pub async fn spoiled(&self) {
+        let mut changed = self.gate.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            if !self.is_valid() || changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
 impl Drop for Pass {
     fn drop(&mut self) {
         let last = {
@@ -179,7 +192,10 @@ mod tests {
             panic!("open")
         };
         assert!(pass.is_valid());
+        let mut spoiled = pin!(pass.spoiled());
+        assert!(poll(spoiled.as_mut()).is_pending());
         gate.close();
+        assert!(poll(spoiled.as_mut()).is_ready());
         assert!(!pass.is_valid());
         gate.open();
         assert!(

@@ -29,7 +29,7 @@ pub use listener::{Endpoint, Server, bind};
 pub enum Verdict {
     /// Send this record.
     Reply(Gather),
-    /// Send nothing: the client will ask again, here or elsewhere.
+    /// Send nothing. Only for a gate that has closed: on a living connection a client waits for ever.
     Silent,
     /// The peer does not speak the protocol: end the connection.
     HangUp,
@@ -37,10 +37,11 @@ pub enum Verdict {
 
 /// Answers requests.
 pub trait Handler: Send + Sync + 'static {
-    /// Handles one whole record (without its record mark) from `peer`.
+    /// Handles one whole record (without its record mark) from `peer`. Dropped when the gate closes: may
+    /// wait as long as it takes.
     fn handle(&self, peer: SocketAddr, record: Bytes) -> impl Future<Output = Verdict> + Send;
 
-    /// Asked immediately before a reply is written: may this node still answer?
+    /// Asked immediately before a reply is written: may this node answer now? While not, replies wait.
     fn may_answer(&self) -> bool;
 }
 

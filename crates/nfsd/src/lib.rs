@@ -1,1 +1,51 @@
-//! (head comment)
+//! What the protocols mean: the deterministic state machine of one service behind NFSv3 and MOUNT.
+//!
+//! A call comes in through [`prepare`], which decodes and sorts it: what changes nothing becomes a
+//! [`Request`] for [`Machine::query`], what changes something becomes a log entry for
+//! [`Machine::apply`], and what needs no state is answered at once.
+//!
+//! Invariants
+//! - `apply` depends on the state, the entry and its log index only: replicas that apply the same
+//!   entries are equal, replies included.
+//! - A mutating request is executed once, however often and wherever it is retried.
+//! - Nothing a client sends can panic, and nothing that cannot be decoded gets into the log.
+//! - A failure of the engine ([`Fatal`]) stops the replica and is never told to a client.
+//!
+//! It must not know sockets, the clock, randomness, or how the log is replicated.
+
+mod classify;
+mod entry;
+mod export;
+mod handle;
+mod identity;
+mod machine;
+mod mountd;
+mod portmap;
+mod reply_cache;
+mod squash;
+mod v3;
+
+pub use classify::{Prepared, Request, Service, prepare};
+pub use entry::{
+    ARGS_BYTES_MAX, Entry, EntryError, GROUPS_MAX, Nfs3Entry, PATH_BYTES_MAX, request_checksum,
+};
+pub use handle::{HANDLE_BYTES, HandleCodec, HandleError, HandleKey, Target, VolumeId};
+pub use identity::Identity;
+pub use machine::{Machine, Outcome};
+pub use reply_cache::{REPLIES_MAX, REPLIES_PER_CLIENT_MAX, REPLY_BYTES_MAX};
+pub use squash::Squash;
+pub use v3::IO_BYTES_MAX;
+
+use haven_fs::FsError;
+
+/// The replica must stop: its state can no longer be trusted to equal the others'.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("replica must stop: {0}")]
+pub struct Fatal(pub String);
+
+impl Fatal {
+    /// For calls that cannot fail but by the engine's fault.
+    fn from_fs(what: &str, error: &FsError) -> Self {
+        Self(format!("{what}: {error}"))
+    }
+}

@@ -138,7 +138,7 @@ fn an_unknown_flavour_is_rejected() {
     // 6 is RPCSEC_GSS, 7 is AUTH_TLS.
     for flavor in [6, 7, u32::MAX] {
         let (_, denial, reply) = refused(call_with_credential(flavor, b""));
-        assert_eq!(denial, Denial::AuthError(AuthStat::RejectedCred));
+        assert_eq!(denial, Denial::AuthError(AuthStat::BadCred));
         assert_eq!(reply, words(&[9, 1, 1, 1, 2]));
     }
 }

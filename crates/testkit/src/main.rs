@@ -140,7 +140,7 @@ fn torture(plan: Plan, blow: Blow) -> Result<(), String> {
         Blow::Kill => haven_exe()?,
         Blow::PowerLoss => std::env::current_exe().map_err(|e| e.to_string())?,
     };
-    let mut place = Workplace::new().map_err(|e| e.to_string())?;
+    let mut place = Workplace::new(None).map_err(|e| e.to_string())?;
     let dir = place.dir().to_owned();
     let result = in_own_network(async {
         let mut lab = Lab::build(&dir, &exe)?;
@@ -248,7 +248,7 @@ impl Torture {
 
 fn steady(time: Duration, clients: usize) -> Result<(), String> {
     let exe = haven_exe()?;
-    let place = Workplace::new().map_err(|e| e.to_string())?;
+    let place = Workplace::new(None).map_err(|e| e.to_string())?;
     let dir = place.dir().to_owned();
     in_own_network(async {
         let mut lab = Lab::build(&dir, &exe)?;

@@ -299,11 +299,20 @@ pub struct Workplace {
 }
 
 impl Workplace {
-    /// Makes one in the system's place for temporary files.
-    pub fn new() -> io::Result<Self> {
-        let dir = std::env::temp_dir().join(format!("haven-demo-{}", std::process::id()));
-        fs::create_dir_all(&dir)?;
-        Ok(Self { dir, keep: false })
+    /// Makes the one that is asked for, to be kept; or one in the system's place for temporary files.
+    ///
+    /// # Errors
+    /// When it cannot be made, or exists.
+    pub fn new(asked: Option<&Path>) -> io::Result<Self> {
+        let dir = asked.map_or_else(
+            || std::env::temp_dir().join(format!("haven-demo-{}", std::process::id())),
+            Path::to_owned,
+        );
+        fs::create_dir(&dir)?;
+        Ok(Self {
+            dir: dir.canonicalize()?,
+            keep: asked.is_some(),
+        })
     }
 
     /// The directory.

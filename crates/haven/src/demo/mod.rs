@@ -55,12 +55,12 @@ pub fn isolate() -> Result<(), String> {
 ///
 /// # Errors
 /// What kept it from coming to an end, in words.
-pub fn run(options: Options, exe: &Path) -> Result<bool, String> {
+pub fn run(options: Options, dir: Option<&Path>, exe: &Path) -> Result<bool, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| e.to_string())?;
-    let mut place = Workplace::new().map_err(|e| format!("cannot make a directory: {e}"))?;
+    let mut place = Workplace::new(dir).map_err(|e| format!("cannot make a directory: {e}"))?;
     let outcome = runtime.block_on(Demo::play(options, place.dir(), exe));
     let clean = outcome.as_ref().is_ok_and(Report::is_clean);
     if !clean {

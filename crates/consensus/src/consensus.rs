@@ -1,0 +1,438 @@
+//! [`Consensus`]: this node's part in the cluster, for the rest of the program.
+//!
+//! Invariants
+//! - Whatever openraft does runs on a runtime of its own; callers may use any runtime, or none.
+//! - Proposals in flight are bounded. Each ends when its outcome is known, or when this node loses
+//!   leadership or its quorum.
+//!
+//! It must not know what entries mean.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::Instant as _;
+use openraft::Raft;
+use openraft::RaftMetrics;
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::ClientWriteError;
+use openraft::errors::ForwardReason;
+use openraft::errors::RaftError;
+use openraft::raft::ClientWriteResponse;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::Replicated;
+use crate::lease::Lease;
+use crate::machine::Machine;
+use crate::monitor::Standing;
+use crate::net::hints::Board;
+use crate::net::link::Place;
+use crate::options::ConsensusOptions;
+use crate::options::HINT_BYTES_MAX;
+use crate::options::HintTooLarge;
+use crate::options::Leadership;
+use crate::options::PeerStatus;
+use crate::options::ProposeError;
+use crate::options::Role;
+use crate::options::StartError;
+use crate::options::Status;
+use crate::options::TransferError;
+use crate::start;
+use crate::types::Command;
+use crate::types::Types;
+use haven_log::Log;
+
+/// How long a transfer may take until somebody else leads.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Proposal bytes are counted in steps of this.
+pub(crate) const ROOM_UNIT: usize = 1024;
+
+/// A follower further behind than this is not asked to take over.
+const TRANSFER_LAG_MAX: u64 = 10_000;
+
+/// How long a shutdown waits for running disk and machine calls.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// This node's part in the cluster. Clones are the same node; it stops with [`Consensus::shutdown`] or
+/// with its last clone.
+pub struct Consensus<R: Send + 'static> {
+    inner: Arc<Inner<R>>,
+}
+
+impl<R: Send + 'static> Clone for Consensus<R> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+        }
+    }
+}
+
+pub(crate) struct Inner<R: Send + 'static> {
+    pub(crate) raft: Raft<Types, Machine<R>>,
+    pub(crate) place: Arc<Place>,
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) timing_lease: Duration,
+    pub(crate) standing: watch::Receiver<Standing>,
+    pub(crate) public: watch::Receiver<Leadership>,
+    pub(crate) revoked: Arc<Notify>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) slots: Semaphore,
+    /// Bytes of proposals, in units of [`ROOM_UNIT`].
+    pub(crate) room: Semaphore,
+    pub(crate) handle: Handle,
+    pub(crate) runtime: Mutex<Option<Runtime>>,
+    /// Listener, hints, monitor and the like.
+    pub(crate) tasks: Mutex<JoinSet<()>>,
+    /// Ends when nothing uses the log and the machine any more.
+    pub(crate) released: tokio::sync::Mutex<mpsc::Receiver<()>>,
+}
+
+impl<R: Send + 'static> Drop for Inner<R> {
+    fn drop(&mut self) {
+        self.lease.clear();
+        if let Some(runtime) = self.runtime.lock().take() {
+            // The usual drop waits, which is not allowed on a thread of another runtime.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl<R: Send + 'static> Consensus<R> {
+    /// Starts this node on its log and machine. All nodes of a new cluster must be started with the
+    /// same voters; the cluster forms by itself when a majority runs.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing keeps running then.
+    pub async fn start(
+        options: ConsensusOptions,
+        log: Log,
+        machine: Arc<dyn Replicated<Reply = R>>,
+    ) -> Result<Self, StartError> {
+        let inner = start::start(options, log, machine).await?;
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Proposes an entry and waits until it is applied here; gives the machine's reply.
+    ///
+    /// # Errors
+    /// `NotLeader` and `TooLarge` mean that the entry takes no effect; after `Unavailable` and
+    /// `Stopped` it may or may not.
+    pub async fn propose(&self, entry: Bytes) -> Result<R, ProposeError> {
+        if entry.len() > crate::ENTRY_BYTES_MAX {
+            return Err(ProposeError::TooLarge(entry.len()));
+        }
+        let response = self.write(Some(entry)).await?;
+        response.data.take::<R>().ok_or(ProposeError::Unavailable)
+    }
+
+    /// Waits until this node, as leader, has committed an entry of its own term and has applied
+    /// everything up to it; gives that entry's index.
+    ///
+    /// # Errors
+    /// As for [`Consensus::propose`]; a barrier that failed changed nothing that matters.
+    pub async fn barrier(&self) -> Result<u64, ProposeError> {
+        Ok(self.write(None).await?.log_id.index)
+    }
+
+    async fn write(
+        &self,
+        entry: Option<Bytes>,
+    ) -> Result<ClientWriteResponse<Types>, ProposeError> {
+        let units = (entry.as_ref().map_or(0, Bytes::len) / ROOM_UNIT + 1) as u32;
+        let _slot = self
+            .inner
+            .slots
+            .acquire()
+            .await
+            .map_err(|_| ProposeError::Stopped)?;
+        let _room = self
+            .inner
+            .room
+            .acquire_many(units)
+            .await
+            .map_err(|_| ProposeError::Stopped)?;
+        let mut standing = self.inner.standing.clone();
+        loop {
+            let at = *standing.borrow_and_update();
+            if at.stopped {
+                return Err(ProposeError::Stopped);
+            }
+            if !at.leading {
+                return Err(ProposeError::NotLeader(
+                    at.public.leader.filter(|id| *id != self.id()),
+                ));
+            }
+            let mut metrics = self.inner.raft.metrics();
+            let written = tokio::select! {
+                biased;
+                written = self.write_once(entry.clone()) => written,
+                lost = standing.wait_for(|now| !now.leading || now.public.term != at.public.term) => {
+                    return Err(match lost {
+                        Ok(now) if !now.stopped => ProposeError::Unavailable,
+                        _ => ProposeError::Stopped,
+                    });
+                }
+            };
+            if let Some(done) = written.transpose() {
+                return done;
+            }
+            // The lease lapsed for a moment, so the entry was not taken: openraft's next news may be
+            // the answer of a quorum.
+            tokio::select! {
+                _ = metrics.changed() => {}
+                _ = standing.changed() => {}
+            }
+        }
+    }
+
+    /// One attempt; `None` if it was not taken because the lease had lapsed.
+    async fn write_once(
+        &self,
+        entry: Option<Bytes>,
+    ) -> Result<Option<ClientWriteResponse<Types>>, ProposeError> {
+        let raft = &self.inner.raft;
+        let written = match entry {
+            Some(entry) => raft.client_write(Command(entry)).await,
+            None => raft.write_blank().await,
+        };
+        match written {
+            Ok(response) => Ok(Some(response)),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => match to.reason {
+                ForwardReason::LeaseExpired => Ok(None),
+                _ => Err(ProposeError::NotLeader(to.leader_id)),
+            },
+            Err(RaftError::APIError(_)) => Err(ProposeError::Unavailable),
+            Err(RaftError::Fatal(_)) => Err(ProposeError::Stopped),
+        }
+    }
+
+    fn id(&self) -> u64 {
+        self.inner.place.node_id
+    }
+
+    /// Whether this node may answer a read right now. Cheap; ask before sending each answer, after
+    /// the state was read. False from the moment a transfer begins.
+    #[must_use]
+    pub fn lease_valid(&self) -> bool {
+        self.inner.lease.valid()
+    }
+
+    /// Who leads, and every change of it.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.public.clone()
+    }
+
+    /// Hands leadership to `to`, or to the most up-to-date follower. From the call on this node
+    /// answers nothing more in its term ([`Consensus::lease_valid`] is false before the successor can
+    /// be elected); entries proposed before are kept. Returns when somebody else leads.
+    ///
+    /// # Errors
+    /// See [`TransferError`]. After `TimedOut` this node still does not serve in this term; the
+    /// followers elect a leader when their timers end.
+    pub async fn transfer(&self, to: Option<u64>) -> Result<(), TransferError> {
+        let this = self.clone();
+        let moving = self
+            .inner
+            .handle
+            .spawn(async move { this.transfer_here(to).await });
+        moving.await.map_err(|_| TransferError::Stopped)?
+    }
+
+    async fn transfer_here(&self, to: Option<u64>) -> Result<(), TransferError> {
+        let inner = &self.inner;
+        let (term, to) = self.successor(to)?;
+        tracing::info!(term, "handing leadership over to node {to}");
+        inner.lease.revoke(term);
+        inner.revoked.notify_one();
+        inner
+            .raft
+            .trigger()
+            .transfer_leader(to)
+            .await
+            .map_err(|_| TransferError::Stopped)?;
+        let mut standing = inner.standing.clone();
+        let taken = standing.wait_for(|now| {
+            now.stopped || now.public.leader.is_some_and(|leader| leader != self.id())
+        });
+        match tokio::time::timeout(TRANSFER_TIMEOUT, taken).await {
+            Ok(Ok(now)) if !now.stopped => Ok(()),
+            Ok(_) => Err(TransferError::Stopped),
+            Err(_) => Err(TransferError::TimedOut),
+        }
+    }
+
+    /// This leader's term, and who shall follow it.
+    fn successor(&self, to: Option<u64>) -> Result<(u64, u64), TransferError> {
+        let standing = *self.inner.standing.borrow();
+        if standing.stopped {
+            return Err(TransferError::Stopped);
+        }
+        let status = self.status();
+        if status.role != Role::Leader {
+            return Err(TransferError::NotLeader(status.leader));
+        }
+        if let Some(to) = to.filter(|to| !self.inner.place.others().any(|other| other == *to)) {
+            return Err(TransferError::NoSuchNode(to));
+        }
+        let last = status.last_log.unwrap_or(0);
+        let fresh_ms = u64::try_from(self.inner.timing_lease.as_millis()).unwrap_or(u64::MAX);
+        let ready = status.peers.iter().filter(|(id, peer)| {
+            to.is_none_or(|to| to == **id)
+                && peer.acked_ms_ago.is_some_and(|age| age < fresh_ms)
+                && peer
+                    .matched
+                    .is_some_and(|matched| matched + TRANSFER_LAG_MAX >= last)
+        });
+        let best = ready.max_by_key(|(_, peer)| peer.matched);
+        let (best, _) = best.ok_or(TransferError::NoneReady)?;
+        Ok((status.term, *best))
+    }
+
+    /// The last entry applied to the machine; 0 if there is none (entry 0 is not the machine's).
+    #[must_use]
+    pub fn applied_index(&self) -> u64 {
+        self.inner
+            .raft
+            .metrics()
+            .borrow_watched()
+            .last_applied
+            .map_or(0, |id| id.index)
+    }
+
+    /// Asks for a checkpoint now; the log is cut behind it as far as the policy allows.
+    pub async fn trigger_checkpoint(&self) -> Result<(), ProposeError> {
+        self.inner
+            .raft
+            .trigger()
+            .snapshot()
+            .await
+            .map_err(|_| ProposeError::Stopped)
+    }
+
+    /// How this node sees itself and its peers.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        Status {
+            node_id: self.id(),
+            term: metrics.current_term,
+            role: role(&metrics),
+            leader: metrics.current_leader,
+            lease_valid: self.lease_valid(),
+            last_log: metrics.last_log_index,
+            committed: metrics.local_committed.map(|id| id.index),
+            applied: metrics.last_applied.map(|id| id.index),
+            checkpoint: metrics.snapshot.map(|id| id.index),
+            purged: metrics.purged.map(|id| id.index),
+            peers: self.peers(&metrics),
+        }
+    }
+
+    fn peers(&self, metrics: &RaftMetrics<Types>) -> BTreeMap<u64, PeerStatus> {
+        let Some(replication) = &metrics.replication else {
+            return BTreeMap::new();
+        };
+        let mut peers: BTreeMap<u64, PeerStatus> = self
+            .inner
+            .place
+            .others()
+            .map(|id| (id, PeerStatus::default()))
+            .collect();
+        for (id, peer) in &mut peers {
+            peer.matched = replication.get(id).copied().flatten().map(|id| id.index);
+            let acked = metrics
+                .heartbeat
+                .as_ref()
+                .and_then(|all| all.get(id).copied().flatten());
+            peer.acked_ms_ago =
+                acked.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
+        }
+        peers
+    }
+
+    /// Tells all peers; the newest hint replaces earlier ones. Best effort.
+    ///
+    /// # Errors
+    /// If the hint has more than [`HINT_BYTES_MAX`] bytes.
+    pub fn broadcast_hint(&self, hint: Bytes) -> Result<(), HintTooLarge> {
+        if hint.len() > HINT_BYTES_MAX {
+            return Err(HintTooLarge(hint.len()));
+        }
+        self.inner.board.broadcast(hint);
+        Ok(())
+    }
+
+    /// The newest hint from each peer, and every change of them.
+    #[must_use]
+    pub fn hints(&self) -> watch::Receiver<BTreeMap<u64, Bytes>> {
+        self.inner.board.received()
+    }
+
+    /// Drops all traffic with these peers from now on, as if the cables were cut (an empty set heals
+    /// it). For tests of partitions.
+    #[doc(hidden)]
+    pub fn sever(&self, peers: impl IntoIterator<Item = u64>) {
+        let peers: BTreeSet<u64> = peers.into_iter().collect();
+        self.inner.place.severed.send_replace(peers);
+    }
+
+    /// Stops this node. When it returns, its address is free and nothing here uses the log or the
+    /// machine any more.
+    pub async fn shutdown(&self) {
+        let this = self.clone();
+        // An error means that the runtime is gone already.
+        let _ = self
+            .inner
+            .handle
+            .spawn(async move { this.shutdown_here().await })
+            .await;
+        if let Some(runtime) = self.inner.runtime.lock().take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    async fn shutdown_here(&self) {
+        let inner = &self.inner;
+        if let Err(error) = inner.raft.shutdown().await {
+            tracing::error!("consensus ended badly: {error}");
+        }
+        inner.lease.clear();
+        inner.slots.close();
+        inner.room.close();
+        let mut tasks = std::mem::take(&mut *inner.tasks.lock());
+        tasks.shutdown().await;
+        let mut released = inner.released.lock().await;
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, released.recv())
+            .await
+            .is_err()
+        {
+            tracing::error!("log or machine still busy {SHUTDOWN_TIMEOUT:?} after the shutdown");
+        }
+    }
+}
+
+fn role(metrics: &RaftMetrics<Types>) -> Role {
+    match metrics.state {
+        _ if metrics.running_state.is_err() => Role::Stopped,
+        ServerState::Learner => Role::Learner,
+        ServerState::Follower => Role::Follower,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Leader => Role::Leader,
+        ServerState::Shutdown => Role::Stopped,
+    }
+}

@@ -1,0 +1,342 @@
+//! The leader's lease: may this node answer a read right now?
+//!
+//! # Why no two nodes answer at once
+//!
+//! Let `L` be the lease promised by voters (`Timing::lease`, openraft's `election_timeout_max`) and
+//! `W = L - margin` the window a leader allows itself (`Timing::lease_window`).
+//!
+//! 1. A voter that takes a heartbeat or append of the leader of term `T` refuses every vote and
+//!    pre-vote for `L` after it took the message, by its own monotonic clock, and does not stand
+//!    itself for longer than that (openraft adds the election timeout to `L`). Openraft answers a
+//!    message only after it renewed that promise.
+//! 2. The leader dates its lease from the *sending* of the newest round that a quorum answered. The
+//!    sending comes before the taking, so every voter of that quorum keeps its promise until at
+//!    least `sent + L`.
+//! 3. A new leader needs a quorum of votes, which shares a voter with the quorum of 2. If that voter
+//!    is the old leader itself: it refuses votes while its own quorum-ack lease (`L`, longer than
+//!    `W`) holds. So nobody is elected before `sent + L`, and the old leader stopped answering at
+//!    `sent + W`. The margin pays for clocks that run at different speeds: a tenth, where
+//!    NTP-disciplined clocks differ by less than a thousandth.
+//!
+//! What would break 1 and how it is kept:
+//! - *A restarted voter has forgotten its promise.* Unless its log and vote were empty (then it never
+//!   answered any leader), it answers no vote, pre-vote or transfer and does not stand for `L` after
+//!   its start (`Quarantine`). A node whose disk was wiped is a new node and must not come back under
+//!   its old id.
+//! - *A planned transfer* lets voters break their promise by the leader's own order. The order for
+//!   term `T` leaves this node only after the lease of term `T` was revoked for ever
+//!   ([`Lease::revoke`], called again by the transport itself with the term that the message
+//!   carries). Votes that carry the transfer mark are for term `T + 1`, which one node at most can win
+//!   (one leader per term), so a late one cannot depose the leader of `T + 1` or later.
+//! - *A leader that restarts* does not resume its leadership (`enable_leader_restore` is off).
+//!
+//! # Clocks and pauses
+//!
+//! All times are CLOCK_MONOTONIC: a step of the wall clock changes nothing. A stopped process
+//! (SIGSTOP, swapping) finds its window over when it wakes, because the check reads the clock anew
+//! every time. CLOCK_MONOTONIC stands still while the *machine* sleeps; so the check compares it with
+//! CLOCK_BOOTTIME and voids every round sent before a sleep it notices. A voter that sleeps keeps its
+//! promise longer, never shorter. What no guest can notice is a hypervisor that stops the virtual
+//! machine and all of its clocks: there the lease may seem to hold for up to `W` after the machine
+//! goes on. Configure such hosts to let guest time jump.
+//!
+//! A single voter is its own quorum: while it leads, nobody else can.
+//!
+//! This module must not know openraft, sockets or what is being read.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::time::ClockId;
+use rustix::time::clock_gettime;
+
+/// Sleeps of the machine shorter than this are no sleeps (it only absorbs clock granularity).
+const SLEEP_MIN_NS: u64 = 1_000_000;
+
+/// How often an undecided sleep check (the thread was interrupted between two clock readings) is
+/// repeated before it counts as a sleep.
+const SLEEP_CHECKS_MAX: u32 = 4;
+
+/// `until` of a leader that is the only voter.
+const FOR_EVER: u64 = u64::MAX;
+
+/// The clocks a lease is measured by.
+pub(crate) trait Clocks: Send + Sync {
+    /// CLOCK_MONOTONIC in nanoseconds.
+    fn monotonic_ns(&self) -> u64;
+    /// CLOCK_BOOTTIME in nanoseconds: monotonic plus the time the machine slept.
+    fn boottime_ns(&self) -> u64;
+}
+
+/// The kernel's clocks.
+pub(crate) struct KernelClocks;
+
+impl Clocks for KernelClocks {
+    fn monotonic_ns(&self) -> u64 {
+        read(ClockId::Monotonic)
+    }
+
+    fn boottime_ns(&self) -> u64 {
+        read(ClockId::Boottime)
+    }
+}
+
+fn read(clock: ClockId) -> u64 {
+    let t = clock_gettime(clock);
+    let secs = u64::try_from(t.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(t.tv_nsec).unwrap_or(0);
+    secs.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+/// The lease of this node. See the module's head.
+pub(crate) struct Lease<C = KernelClocks> {
+    clocks: C,
+    window_ns: u64,
+    single: bool,
+    /// End of the window in monotonic time; 0: none, [`FOR_EVER`]: single voter that leads.
+    until: AtomicU64,
+    /// How long the machine had slept at the last look (boottime minus monotonic).
+    slept: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Terms up to this one never have a lease again.
+    revoked_term: u64,
+    /// Rounds sent before this monotonic time do not count: the machine slept since.
+    void_before_ns: u64,
+}
+
+impl<C: Clocks> Lease<C> {
+    pub(crate) fn new(clocks: C, window: Duration, single: bool) -> Self {
+        let lease = Self {
+            window_ns: u64::try_from(window.as_nanos()).unwrap_or(0),
+            single,
+            until: AtomicU64::new(0),
+            slept: AtomicU64::new(0),
+            state: Mutex::new(State::default()),
+            clocks,
+        };
+        let monotonic = lease.clocks.monotonic_ns();
+        let boottime = lease.clocks.boottime_ns();
+        lease
+            .slept
+            .store(boottime.saturating_sub(monotonic), Ordering::Relaxed);
+        lease
+    }
+
+    /// Whether this node may answer now. Three to five clock readings and two atomic loads.
+    pub(crate) fn valid(&self) -> bool {
+        let until = self.until.load(Ordering::SeqCst);
+        if until == 0 || until == FOR_EVER {
+            return until == FOR_EVER;
+        }
+        if self.noticed_sleep() {
+            return false;
+        }
+        self.clocks.monotonic_ns() < until
+    }
+
+    /// This node leads `term`, and the newest round a quorum answered was sent `age` before now.
+    ///
+    /// `age` must be measured after `now_ns` was read, so that a thread interrupted in between dates
+    /// the round too early rather than too late.
+    pub(crate) fn renew(&self, term: u64, now_ns: u64, age: Option<Duration>) {
+        self.noticed_sleep();
+        let state = self.state.lock();
+        let until = if term <= state.revoked_term {
+            0
+        } else if self.single {
+            FOR_EVER
+        } else {
+            self.window_end(&state, now_ns, age)
+        };
+        self.until.store(until, Ordering::SeqCst);
+    }
+
+    fn window_end(&self, state: &State, now_ns: u64, age: Option<Duration>) -> u64 {
+        let Some(age) = age else { return 0 };
+        let age_ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        let sent_ns = now_ns.saturating_sub(age_ns);
+        if sent_ns == 0 || sent_ns < state.void_before_ns {
+            return 0;
+        }
+        sent_ns.saturating_add(self.window_ns).min(FOR_EVER - 1)
+    }
+
+    /// This node does not lead.
+    pub(crate) fn clear(&self) {
+        let _state = self.state.lock();
+        self.until.store(0, Ordering::SeqCst);
+    }
+
+    /// Ends the lease of `term` and of all before it for good. When this returns, `valid` is false
+    /// until a later term is renewed.
+    pub(crate) fn revoke(&self, term: u64) {
+        let mut state = self.state.lock();
+        state.revoked_term = state.revoked_term.max(term);
+        self.until.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether the lease of `term` was revoked.
+    pub(crate) fn is_revoked(&self, term: u64) -> bool {
+        term <= self.state.lock().revoked_term
+    }
+
+    /// The current monotonic time, to be read before an age is taken.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.clocks.monotonic_ns()
+    }
+
+    /// Whether the machine slept since the last look; voids all earlier rounds if so.
+    fn noticed_sleep(&self) -> bool {
+        let limit = self
+            .slept
+            .load(Ordering::Relaxed)
+            .saturating_add(SLEEP_MIN_NS);
+        for _ in 0..SLEEP_CHECKS_MAX {
+            let before = self.clocks.monotonic_ns();
+            let boot = self.clocks.boottime_ns();
+            // The true difference lies between `boot - after` and `boot - before`.
+            if boot.saturating_sub(before) <= limit {
+                return false;
+            }
+            if boot.saturating_sub(self.clocks.monotonic_ns()) > limit {
+                break;
+            }
+        }
+        self.void_all();
+        true
+    }
+
+    fn void_all(&self) {
+        let mut state = self.state.lock();
+        let monotonic = self.clocks.monotonic_ns();
+        let slept = self.clocks.boottime_ns().saturating_sub(monotonic);
+        state.void_before_ns = monotonic;
+        // Interrupted readings make `slept` too large, which could hide the next sleep; so take the
+        // smaller of two readings around the boottime.
+        let slept = slept.min(
+            self.clocks
+                .boottime_ns()
+                .saturating_sub(self.clocks.monotonic_ns()),
+        );
+        self.slept.store(slept, Ordering::Relaxed);
+        self.until.store(0, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[derive(Clone, Default)]
+    struct Hands {
+        monotonic: Arc<AtomicU64>,
+        slept: Arc<AtomicU64>,
+    }
+
+    impl Hands {
+        fn pass(&self, ms: u64) {
+            self.monotonic.fetch_add(ms * 1_000_000, Ordering::SeqCst);
+        }
+        fn sleep(&self, ms: u64) {
+            self.slept.fetch_add(ms * 1_000_000, Ordering::SeqCst);
+        }
+    }
+
+    impl Clocks for Hands {
+        fn monotonic_ns(&self) -> u64 {
+            self.monotonic.load(Ordering::SeqCst)
+        }
+        fn boottime_ns(&self) -> u64 {
+            self.monotonic_ns() + self.slept.load(Ordering::SeqCst)
+        }
+    }
+
+    fn lease(single: bool) -> (Lease<Hands>, Hands) {
+        let hands = Hands::default();
+        hands.pass(10_000);
+        (
+            Lease::new(hands.clone(), Duration::from_millis(270), single),
+            hands,
+        )
+    }
+
+    fn ms(n: u64) -> Option<Duration> {
+        Some(Duration::from_millis(n))
+    }
+
+    #[test]
+    fn window_counts_from_the_sending() {
+        let (lease, hands) = lease(false);
+        assert!(!lease.valid());
+        lease.renew(3, lease.now_ns(), ms(100));
+        assert!(lease.valid());
+        hands.pass(169);
+        assert!(lease.valid());
+        hands.pass(1);
+        assert!(!lease.valid());
+        lease.renew(3, lease.now_ns(), None);
+        assert!(!lease.valid());
+    }
+
+    #[test]
+    fn revoked_term_stays_revoked_and_a_later_one_counts() {
+        let (lease, _hands) = lease(false);
+        lease.renew(3, lease.now_ns(), ms(0));
+        lease.revoke(3);
+        assert!(!lease.valid());
+        lease.renew(3, lease.now_ns(), ms(0));
+        assert!(
+            !lease.valid(),
+            "an acknowledgement after the revocation must not revive the lease"
+        );
+        assert!(lease.is_revoked(3) && !lease.is_revoked(4));
+        lease.renew(4, lease.now_ns(), ms(0));
+        assert!(lease.valid());
+    }
+
+    #[test]
+    fn sleep_of_the_machine_voids_earlier_rounds() {
+        let (lease, hands) = lease(false);
+        lease.renew(3, lease.now_ns(), ms(10));
+        hands.sleep(5_000);
+        assert!(!lease.valid());
+        // The answer to a round sent before the sleep arrives after it.
+        lease.renew(3, lease.now_ns(), ms(10));
+        assert!(!lease.valid());
+        hands.pass(20);
+        lease.renew(3, lease.now_ns(), ms(5));
+        assert!(lease.valid());
+    }
+
+    #[test]
+    fn sleep_noticed_by_a_renewal_counts_too() {
+        let (lease, hands) = lease(false);
+        hands.sleep(5_000);
+        lease.renew(3, lease.now_ns(), ms(10));
+        assert!(!lease.valid());
+    }
+
+    #[test]
+    fn single_voter_holds_while_it_leads() {
+        let (lease, hands) = lease(true);
+        lease.renew(1, lease.now_ns(), None);
+        hands.pass(1_000_000);
+        assert!(lease.valid());
+        lease.clear();
+        assert!(!lease.valid());
+    }
+
+    #[test]
+    fn kernel_clocks_agree_when_nothing_sleeps() {
+        let lease = Lease::new(KernelClocks, Duration::from_secs(3600), false);
+        lease.renew(1, lease.now_ns(), ms(0));
+        assert!(lease.valid());
+    }
+}

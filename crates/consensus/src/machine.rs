@@ -1,0 +1,312 @@
+//! The [`Replicated`] machine as openraft's state machine.
+//!
+//! Invariants
+//! - `apply` and the installation of a snapshot run on one thread of their own; checkpoints and
+//!   snapshot transfers on two others, so that none of them holds up another or openraft's core.
+//! - Every batch carries the position it leads to. Entries the machine does not see (blank ones, the
+//!   members) still move the position.
+//! - What openraft believes to be applied is what the machine's position says, also after a restart.
+//!
+//! It must not know what entries mean, nor how snapshots travel.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::StreamExt;
+use openraft::EntryPayload;
+use openraft::OptionalSend;
+use openraft::RaftSnapshotBuilder;
+use openraft::Snapshot;
+use openraft::alias::SnapshotOf;
+use openraft::storage::ApplyResponder;
+use openraft::storage::EntryResponder;
+use openraft::storage::RaftStateMachine;
+use tokio::sync::Notify;
+use tokio::sync::mpsc;
+
+use crate::MachineError;
+use crate::Replicated;
+use crate::SnapshotSink;
+use crate::SnapshotSource;
+use crate::codec;
+use crate::store::READ_BYTES_MAX;
+use crate::tail;
+use crate::types::Entry;
+use crate::types::LogId;
+use crate::types::Members;
+use crate::types::Outcome;
+use crate::types::SnapshotMeta;
+use crate::types::Types;
+use crate::worker::Worker;
+
+/// Entries handed to the machine at once.
+const BATCH_ENTRIES_MAX: usize = 1024;
+
+/// A snapshot on its way.
+pub(crate) enum Transfer {
+    /// Only its position matters.
+    Nothing,
+    /// To be sent.
+    Source(Box<dyn SnapshotSource>),
+    /// Received as a whole, to be installed.
+    Sink(Box<dyn SnapshotSink>),
+}
+
+/// Bytes applied since the last checkpoint, and the bell that asks for the next one.
+pub(crate) struct Pressure {
+    bytes: AtomicU64,
+    bytes_max: u64,
+    pub(crate) bell: Notify,
+}
+
+impl Pressure {
+    pub(crate) fn new(bytes_max: u64) -> Self {
+        Self {
+            bytes: AtomicU64::new(0),
+            bytes_max: bytes_max.max(1),
+            bell: Notify::new(),
+        }
+    }
+
+    fn add(&self, bytes: usize) {
+        let before = self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        if before / self.bytes_max != (before + bytes as u64) / self.bytes_max {
+            self.bell.notify_one();
+        }
+    }
+
+    fn reset(&self) {
+        self.bytes.store(0, Ordering::Relaxed);
+    }
+}
+
+fn machine_failed(error: MachineError) -> io::Error {
+    io::Error::other(error)
+}
+
+fn bad_position(error: codec::DecodeError) -> io::Error {
+    let text = format!("the machine's position does not decode: {error}");
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+/// See the module's head.
+pub(crate) struct Machine<R> {
+    machine: Arc<dyn Replicated<Reply = R>>,
+    applier: Worker,
+    checkpointer: Worker,
+    transfers: Worker,
+    pressure: Arc<Pressure>,
+    applied: Option<LogId>,
+    members: Members,
+    /// Says, by being dropped, that the machine is no longer used.
+    _in_use: mpsc::Sender<()>,
+}
+
+impl<R: Send + 'static> Machine<R> {
+    /// Takes the machine as it is. Blocks.
+    pub(crate) fn open(
+        machine: Arc<dyn Replicated<Reply = R>>,
+        transfers: Worker,
+        pressure: Arc<Pressure>,
+        in_use: mpsc::Sender<()>,
+    ) -> io::Result<Self> {
+        let position = machine.position().map_err(machine_failed)?;
+        let meta = position
+            .map(|p| codec::read_position(&p))
+            .transpose()
+            .map_err(bad_position)?;
+        let meta = meta.unwrap_or_default();
+        Ok(Self {
+            machine,
+            applier: Worker::start("haven-raft-app")?,
+            checkpointer: Worker::start("haven-raft-chk")?,
+            transfers,
+            pressure,
+            applied: meta.last_log_id,
+            members: meta.last_membership,
+            _in_use: in_use,
+        })
+    }
+
+    async fn apply_batch(&mut self, batch: &mut Batch) -> io::Result<()> {
+        let Some(last) = batch.last.take() else {
+            return Ok(());
+        };
+        let members = batch.members.take().unwrap_or_else(|| self.members.clone());
+        let position = codec::position(Some(last), &members);
+        let entries = std::mem::take(&mut batch.entries);
+        let (count, machine) = (entries.len(), self.machine.clone());
+        let replies = self
+            .applier
+            .call(move || machine.apply(&entries, position))
+            .await?;
+        let replies = replies.map_err(machine_failed)?;
+        if replies.len() != count {
+            let text = format!(
+                "the machine gave {} replies to {count} entries",
+                replies.len()
+            );
+            return Err(io::Error::other(text));
+        }
+        self.applied = Some(last);
+        self.members = members;
+        self.pressure.add(std::mem::take(&mut batch.bytes));
+        batch.answer(replies.into_iter());
+        Ok(())
+    }
+}
+
+/// Entries collected for one call of the machine.
+#[derive(Default)]
+struct Batch {
+    entries: Vec<(u64, Bytes)>,
+    /// One for each entry, those unseen by the machine included: is it a command, who waits for it.
+    waiting: Vec<(bool, Option<ApplyResponder<Types>>)>,
+    members: Option<Members>,
+    last: Option<LogId>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn add(&mut self, entry: Entry, responder: Option<ApplyResponder<Types>>) {
+        self.bytes += tail::weight(&entry);
+        self.last = Some(entry.log_id);
+        let is_command = matches!(entry.payload, EntryPayload::Normal(_));
+        match entry.payload {
+            EntryPayload::Blank => {}
+            EntryPayload::Normal(command) => self.entries.push((entry.log_id.index, command.0)),
+            EntryPayload::Membership(members) => {
+                self.members = Some(Members::new(Some(entry.log_id), members));
+            }
+        }
+        self.waiting.push((is_command, responder));
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= BATCH_ENTRIES_MAX || self.bytes >= READ_BYTES_MAX
+    }
+
+    fn answer<R: Send + 'static>(&mut self, mut replies: impl Iterator<Item = R>) {
+        for (is_command, responder) in self.waiting.drain(..) {
+            let reply = if is_command { replies.next() } else { None };
+            if let Some(responder) = responder {
+                responder.send(reply.map_or_else(Outcome::none, Outcome::new));
+            }
+        }
+    }
+}
+
+impl<R: Send + 'static> RaftStateMachine<Types> for Machine<R> {
+    type SnapshotData = Transfer;
+    type SnapshotBuilder = Checkpoint<R>;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, Members), io::Error> {
+        Ok((self.applied, self.members.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut batch = Batch::default();
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            batch.add(entry, responder);
+            if batch.is_full() {
+                self.apply_batch(&mut batch).await?;
+            }
+        }
+        self.apply_batch(&mut batch).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Checkpoint<R> {
+        Checkpoint {
+            machine: self.machine.clone(),
+            worker: self.checkpointer.clone(),
+            pressure: self.pressure.clone(),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Transfer,
+    ) -> Result<(), io::Error> {
+        let Transfer::Sink(sink) = snapshot else {
+            // Openraft installs its own snapshot at start only if it is ahead of the machine.
+            return Err(io::Error::other("the machine is behind its own checkpoint"));
+        };
+        let machine = self.machine.clone();
+        let installed = self.applier.call(move || {
+            sink.install()?;
+            machine.position()
+        });
+        let position = installed.await?.map_err(machine_failed)?;
+        let Some(position) = position else {
+            return Err(io::Error::other(
+                "the machine has no position after a snapshot",
+            ));
+        };
+        let found = codec::read_position(&position).map_err(bad_position)?;
+        if found != *meta {
+            let text = format!("the machine stands at {found} after a snapshot of {meta}");
+            return Err(io::Error::other(text));
+        }
+        self.applied = found.last_log_id;
+        self.members = found.last_membership;
+        self.pressure.reset();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<SnapshotOf<Types, Transfer>>, io::Error> {
+        let machine = self.machine.clone();
+        let source = self
+            .transfers
+            .call(move || machine.snapshot())
+            .await?
+            .map_err(machine_failed)?;
+        let Some(source) = source else {
+            return Ok(None);
+        };
+        let meta = codec::read_position(&source.position()).map_err(bad_position)?;
+        Ok(Some(Snapshot {
+            meta,
+            snapshot: Transfer::Source(source),
+        }))
+    }
+}
+
+/// Makes one checkpoint.
+pub(crate) struct Checkpoint<R> {
+    machine: Arc<dyn Replicated<Reply = R>>,
+    worker: Worker,
+    pressure: Arc<Pressure>,
+}
+
+impl<R: Send + 'static> RaftSnapshotBuilder<Types> for Checkpoint<R> {
+    type SnapshotData = Transfer;
+
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<Types, Transfer>, io::Error> {
+        let machine = self.machine.clone();
+        self.pressure.reset();
+        let position = self
+            .worker
+            .call(move || machine.checkpoint())
+            .await?
+            .map_err(machine_failed)?;
+        let meta = position
+            .map(|p| codec::read_position(&p))
+            .transpose()
+            .map_err(bad_position)?;
+        Ok(Snapshot {
+            meta: meta.unwrap_or_default(),
+            snapshot: Transfer::Nothing,
+        })
+    }
+}

@@ -1,0 +1,408 @@
+//! Openraft's network: asks of peers what openraft wants asked.
+//!
+//! One [`Peer`] is one client of openraft and has a connection of its own: one carries entries, one
+//! heartbeats, one a snapshot. Votes and transfers are rare and get a fresh connection each, so that
+//! none of them meets a stale one.
+//!
+//! Appends are pipelined: up to [`PIPELINE_MAX`] requests are under way, answers come in order. A
+//! caller may drop the stream of answers at any time; the answers it did not wait for are skipped by
+//! the next stream on the connection.
+//!
+//! It must not know the log or the machine.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::Stream;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream;
+use futures_util::stream::BoxStream;
+use openraft::OptionalSend;
+use openraft::RaftNetworkFactory;
+use openraft::RaftNetworkV2;
+use openraft::alias::SnapshotOf;
+use openraft::errors::NetworkError;
+use openraft::errors::RPCError;
+use openraft::errors::ReplicationClosed;
+use openraft::errors::StreamingError;
+use openraft::errors::Unreachable;
+use openraft::network::RPCOption;
+use openraft::raft::AppendEntriesResponse;
+use openraft::raft::SnapshotResponse;
+use openraft::raft::TransferLeaderResponse;
+use tokio::time::timeout;
+
+use crate::SnapshotSource;
+use crate::codec;
+use crate::lease::Lease;
+use crate::machine::Transfer;
+use crate::net::frame::WireError;
+use crate::net::link;
+use crate::net::link::LazyLink;
+use crate::net::link::Link;
+use crate::net::link::Place;
+use crate::net::message;
+use crate::net::message::Purpose;
+use crate::net::message::SMALL_BODY_MAX;
+use crate::types::AppendRequest;
+use crate::types::AppendResult;
+use crate::types::TransferRequest;
+use crate::types::Types;
+use crate::types::Vote;
+use crate::types::VoteRequest;
+use crate::types::VoteResponse;
+use crate::worker::Worker;
+
+/// Appends under way on a connection.
+const PIPELINE_MAX: usize = 16;
+
+/// A follower that answers no append for this long is taken for dead.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A follower that is busy installing a snapshot for this long is taken for dead.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Makes clients for peers.
+pub(crate) struct Network {
+    pub(crate) place: Arc<Place>,
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) transfers: Worker,
+}
+
+impl Network {
+    fn peer(&self, id: u64, purpose: Purpose) -> Peer {
+        Peer {
+            id,
+            place: self.place.clone(),
+            lease: self.lease.clone(),
+            transfers: self.transfers.clone(),
+            lazy: LazyLink::new(self.place.clone(), id, purpose, SMALL_BODY_MAX),
+            pipe: None,
+        }
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, _node: &()) -> Peer {
+        self.peer(target, Purpose::Entries)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, _node: &()) -> Peer {
+        self.peer(target, Purpose::Heartbeats)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, _node: &()) -> Peer {
+        self.peer(target, Purpose::Snapshot)
+    }
+}
+
+/// A client for one peer.
+pub(crate) struct Peer {
+    id: u64,
+    place: Arc<Place>,
+    lease: Arc<Lease>,
+    transfers: Worker,
+    lazy: LazyLink,
+    pipe: Option<Pipe>,
+}
+
+/// An append connection and the answers still to come on it.
+struct Pipe {
+    link: Link,
+    /// Answers that the current stream waits for.
+    open: usize,
+    /// Answers before those, which nobody waits for any more.
+    stale: usize,
+}
+
+fn unreachable(error: &WireError) -> Unreachable<Types> {
+    Unreachable::from_string(error)
+}
+
+/// How openraft should take an error: peers that are not there get time, broken connections are
+/// set up again at once.
+fn rpc_error(error: &WireError) -> RPCError<Types> {
+    match error {
+        WireError::Closed | WireError::Timeout(_) => {
+            RPCError::Network(NetworkError::from_string(error))
+        }
+        _ => RPCError::Unreachable(unreachable(error)),
+    }
+}
+
+impl Pipe {
+    async fn answer(&mut self) -> Result<AppendResult, WireError> {
+        let waiting = timeout(ANSWER_TIMEOUT, self.link.reader.next()).await;
+        message::read_appended(&waiting.map_err(|_| WireError::Timeout("an answer"))??)
+    }
+}
+
+impl Peer {
+    /// The append connection, ready for a new stream.
+    async fn pipe(&mut self) -> Result<&mut Pipe, WireError> {
+        let usable = self
+            .pipe
+            .take()
+            .filter(|pipe| !pipe.link.writer.is_torn() && pipe.stale + pipe.open < PIPELINE_MAX);
+        let pipe = match usable {
+            Some(Pipe { link, open, stale }) => Pipe {
+                link,
+                open: 0,
+                stale: stale + open,
+            },
+            None => Pipe {
+                link: self.lazy.get().await?,
+                open: 0,
+                stale: 0,
+            },
+        };
+        Ok(self.pipe.insert(pipe))
+    }
+
+    /// One step of an append stream: sends requests until an answer is there.
+    async fn next_answer<S>(
+        &mut self,
+        input: &mut Option<S>,
+    ) -> Option<Result<AppendResult, WireError>>
+    where
+        S: Stream<Item = AppendRequest> + Unpin,
+    {
+        loop {
+            if self.place.is_severed(self.id) {
+                return Some(Err(WireError::Peer("severed for a test")));
+            }
+            let pipe = self.pipe.as_mut()?;
+            let room = pipe.open + pipe.stale < PIPELINE_MAX;
+            if pipe.open == 0 && input.is_none() {
+                return None;
+            }
+            let owed = pipe.open + pipe.stale > 0;
+            tokio::select! {
+                biased;
+                answer = pipe.answer(), if owed => match answer {
+                    Ok(_) if pipe.stale > 0 => pipe.stale -= 1,
+                    answer => {
+                        pipe.open = pipe.open.saturating_sub(1);
+                        return Some(answer);
+                    }
+                },
+                request = next_of(input), if room && input.is_some() => match request {
+                    None => *input = None,
+                    Some(_) if self.place.is_severed(self.id) => {
+                        return Some(Err(WireError::Peer("severed for a test")));
+                    }
+                    Some(request) => {
+                        pipe.open += 1;
+                        if let Err(error) = pipe.link.writer.send(message::append(&request)).await {
+                            return Some(Err(error));
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        request: crate::net::frame::Frame,
+        read: fn(&[u8]) -> Result<T, WireError>,
+        limit: Duration,
+    ) -> Result<T, WireError> {
+        let asking = async {
+            let mut link =
+                link::connect(&self.place, self.id, Purpose::Votes, SMALL_BODY_MAX).await?;
+            link.writer.send(request).await?;
+            read(&link.reader.next().await?)
+        };
+        let answer = timeout(limit, asking)
+            .await
+            .map_err(|_| WireError::Timeout("an answer"))??;
+        match self.place.is_severed(self.id) {
+            true => Err(WireError::Peer("severed for a test")),
+            false => Ok(answer),
+        }
+    }
+
+    async fn send_snapshot(
+        &mut self,
+        vote: Vote,
+        position: bytes::Bytes,
+        source: Box<dyn SnapshotSource>,
+    ) -> Result<Vote, WireError> {
+        let mut link = self.lazy.get().await?;
+        link.writer.send(message::snapshot(vote, &position)).await?;
+        let mut source = source;
+        loop {
+            let reading = self.transfers.call(move || {
+                let chunk = source.next_chunk();
+                (source, chunk)
+            });
+            let (back, chunk) = reading
+                .await
+                .map_err(|_| WireError::Peer("reading it failed"))?;
+            source = back;
+            let chunk = chunk.map_err(|error| WireError::Io(std::io::Error::other(error)))?;
+            let Some(chunk) = chunk else { break };
+            if let Err(error) = link.writer.send(message::chunk(chunk)?).await {
+                return Err(self.refusal(&mut link).await.unwrap_or(error));
+            }
+            if self.place.is_severed(self.id) {
+                return Err(WireError::Peer("severed for a test"));
+            }
+        }
+        link.writer.send(message::last()).await?;
+        let waiting = timeout(INSTALL_TIMEOUT, link.reader.next()).await;
+        message::read_installed(&waiting.map_err(|_| WireError::Timeout("the installation"))??)
+    }
+
+    /// Why the receiver closed the connection, if it said so.
+    async fn refusal(&self, link: &mut Link) -> Option<WireError> {
+        let said = timeout(Duration::from_millis(100), link.reader.next())
+            .await
+            .ok()?
+            .ok()?;
+        message::read_installed(&said).err()
+    }
+}
+
+/// The next request, or never if there are no more (the caller then does not ask).
+async fn next_of<S: Stream<Item = AppendRequest> + Unpin>(
+    input: &mut Option<S>,
+) -> Option<AppendRequest> {
+    match input {
+        Some(input) => input.next().await,
+        None => None,
+    }
+}
+
+impl RaftNetworkV2<Types> for Peer {
+    type SnapshotData = Transfer;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendRequest,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let one = Box::pin(stream::once(std::future::ready(request)));
+        let mut answers = self.stream_append(one, option).await?;
+        match answers.next().await {
+            Some(answer) => Ok(answer?.into()),
+            None => Err(rpc_error(&WireError::Closed)),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<AppendResult, RPCError<Types>>>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            self.pipe()
+                .await
+                .map_err(|error| RPCError::Unreachable(unreachable(&error)))?;
+            let answers =
+                stream::unfold((Some(self), Some(input)), |(peer, mut input)| async move {
+                    let peer = peer?;
+                    let answer = peer.next_answer(&mut input).await?;
+                    if let Ok(Ok(_)) = answer {
+                        return Some((Ok(Ok(answer.ok()?.ok()?)), (Some(peer), input)));
+                    }
+                    // After an error the follower closes the connection.
+                    peer.pipe = None;
+                    Some((answer.map_err(|error| rpc_error(&error)), (None, None)))
+                });
+            let answers: BoxStream<'s, _> = Box::pin(answers);
+            Ok(answers)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest,
+        option: RPCOption,
+    ) -> Result<VoteResponse, RPCError<Types>> {
+        let asked = self.ask(
+            message::vote(&rpc, false),
+            message::read_voted,
+            option.hard_ttl(),
+        );
+        asked
+            .await
+            .map_err(|error| RPCError::Unreachable(unreachable(&error)))
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest,
+        option: RPCOption,
+    ) -> Result<VoteResponse, RPCError<Types>> {
+        let asked = self.ask(
+            message::vote(&rpc, true),
+            message::read_voted,
+            option.hard_ttl(),
+        );
+        asked
+            .await
+            .map_err(|error| RPCError::Unreachable(unreachable(&error)))
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf<Types, Transfer>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let Transfer::Source(source) = snapshot.snapshot else {
+            let text = "there is no snapshot to send";
+            return Err(StreamingError::Network(NetworkError::from_string(text)));
+        };
+        let position = codec::position(snapshot.meta.last_log_id, &snapshot.meta.last_membership);
+        tracing::info!(peer = self.id, at = %snapshot.meta, "sending a snapshot to node {}", self.id);
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(vote, position, source) => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Err(error) => {
+                    tracing::warn!(peer = self.id, "sending a snapshot failed: {error}");
+                    Err(StreamingError::Unreachable(unreachable(&error)))
+                }
+            },
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferRequest,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        // The order lets voters break their promise: never let it out while the lease may hold.
+        self.lease.revoke(request.from_leader().leader_id.term);
+        let asked = self.ask(
+            message::transfer(&request),
+            message::read_taken,
+            option.hard_ttl(),
+        );
+        asked
+            .await
+            .map_err(|error| RPCError::Unreachable(unreachable(&error)))?;
+        Ok(Ok(()))
+    }
+
+    fn backoff(&self) -> Option<openraft::network::Backoff> {
+        // A peer that restarts should be met soon; one that is away costs one connection attempt
+        // per half second.
+        let steps = [10, 25, 50, 100, 200]
+            .into_iter()
+            .map(Duration::from_millis);
+        let steps = steps.chain(std::iter::repeat(Duration::from_millis(500)));
+        Some(openraft::network::Backoff::new(steps))
+    }
+}

@@ -1,0 +1,20 @@
+//! Messages between the nodes of a cluster.
+//!
+//! - `frame`: length, checksum and body on a TCP connection
+//! - `message`: what the bodies say
+//! - `link`: setting up a connection, from either side; the one place to put encryption
+//! - `client`: openraft's network, one connection per peer and purpose
+//! - `server`: what comes in from peers
+//! - `hints`: soft state, newest wins
+//!
+//! Invariants
+//! - Nothing a peer sends can make this node panic or take memory beyond a named limit: a bad message
+//!   closes its connection with a logged reason.
+//! - Heartbeats, votes, entries, snapshots and hints never wait for one another's connections.
+
+pub(crate) mod client;
+pub(crate) mod frame;
+pub(crate) mod hints;
+pub(crate) mod link;
+pub(crate) mod message;
+pub(crate) mod server;

@@ -1,0 +1,295 @@
+//! What comes in from peers, handed to openraft.
+//!
+//! Invariants
+//! - A connection serves the one purpose and the one peer its hello named, and ends at the first
+//!   message that does not fit.
+//! - In the quarantine after a start, votes and transfers get no answer but a refusal: this node may
+//!   have promised a leader not to elect another before it restarted (see [`crate::lease`]).
+//! - Connections are bounded, and so are the appends taken from one before they are answered.
+//!
+//! It must not know how openraft decides.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::StreamExt;
+use futures_util::stream;
+use openraft::Raft;
+use openraft::Snapshot;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::Replicated;
+use crate::SnapshotSink;
+use crate::machine::Machine;
+use crate::machine::Transfer;
+use crate::net::frame::FrameReader;
+use crate::net::frame::WireError;
+use crate::net::hints::Board;
+use crate::net::link;
+use crate::net::link::Link;
+use crate::net::link::Place;
+use crate::net::message;
+use crate::net::message::Ballot;
+use crate::net::message::Hello;
+use crate::net::message::Purpose;
+use crate::net::message::SnapshotPart;
+use crate::types::AppendRequest;
+use crate::types::SnapshotMeta;
+use crate::types::Types;
+use crate::types::Vote;
+use crate::worker::Worker;
+
+/// Connections from peers at a time: five purposes, old ones that linger, and room to spare.
+const CONNECTIONS_MAX: usize = 256;
+
+/// Pause after the system could not accept a connection (out of descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes and serves connections.
+pub(crate) struct Server<R: Send + 'static> {
+    pub(crate) place: Arc<Place>,
+    pub(crate) raft: Raft<Types, Machine<R>>,
+    pub(crate) machine: Arc<dyn Replicated<Reply = R>>,
+    pub(crate) transfers: Worker,
+    pub(crate) board: Arc<Board>,
+    /// End of the quarantine.
+    pub(crate) votes_from: Instant,
+    /// One snapshot comes in at a time.
+    pub(crate) receiving: Semaphore,
+}
+
+impl<R: Send + 'static> Server<R> {
+    /// Serves until aborted; that also ends all connections.
+    pub(crate) async fn run(self: Arc<Self>, listener: TcpListener) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(_) = connections.join_next() => {}
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, from)) if connections.len() < CONNECTIONS_MAX => {
+                        let server = self.clone();
+                        connections.spawn(async move {
+                            if let Err(error) = server.serve(socket).await {
+                                tracing::warn!(%from, "closed a connection from {from}: {error}");
+                            }
+                        });
+                    }
+                    Ok((_, from)) => {
+                        tracing::warn!(%from, "refused a connection: {CONNECTIONS_MAX} are open");
+                    }
+                    Err(error) => {
+                        tracing::error!("cannot accept connections from peers: {error}");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn serve(&self, socket: TcpStream) -> Result<(), WireError> {
+        let (hello, link) = link::accept(&self.place, socket).await?;
+        let served = async {
+            match hello.purpose {
+                Purpose::Entries | Purpose::Heartbeats => self.appends(&hello, link).await,
+                Purpose::Votes => self.ballots(&hello, link).await,
+                Purpose::Snapshot => self.snapshot(&hello, link).await,
+                Purpose::Hints => self.hints(&hello, link).await,
+            }
+        };
+        let served = tokio::select! {
+            served = served => served,
+            () = self.place.until_severed(hello.from) => Ok(()),
+        };
+        match served {
+            Err(WireError::Closed) => Ok(()),
+            served => served,
+        }
+    }
+
+    async fn appends(&self, hello: &Hello, link: Link) -> Result<(), WireError> {
+        let Link {
+            mut reader,
+            mut writer,
+        } = link;
+        reader.set_body_max(message::APPEND_BODY_MAX);
+        // Dropped with this call: ends the stream that openraft reads from.
+        let (_alive, ended) = oneshot::channel::<()>();
+        let requests = append_stream(hello.from, reader).take_until(ended);
+        let mut answers = Box::pin(self.raft.stream_append(requests));
+        while let Some(answer) = answers.next().await {
+            let answer = answer.map_err(|_| WireError::Peer("consensus has stopped here"))?;
+            writer.send(message::appended(&answer)).await?;
+        }
+        Ok(())
+    }
+
+    async fn ballots(&self, hello: &Hello, link: Link) -> Result<(), WireError> {
+        let Link {
+            mut reader,
+            mut writer,
+        } = link;
+        reader.set_body_max(message::SMALL_BODY_MAX);
+        loop {
+            let ballot = message::read_ballot(hello.from, &reader.next().await?)?;
+            if Instant::now() < self.votes_from {
+                writer
+                    .send(message::refused("this node started a moment ago"))
+                    .await?;
+                continue;
+            }
+            let answer = match ballot {
+                Ballot::Vote(request) => self.raft.vote(request).await.map(|r| message::voted(&r)),
+                Ballot::PreVote(request) => self
+                    .raft
+                    .pre_vote(request)
+                    .await
+                    .map(|r| message::voted(&r)),
+                Ballot::Transfer(request) => {
+                    let passed = self.raft.handle_transfer_leader(request).await;
+                    Ok(match passed {
+                        Ok(Ok(())) => message::taken(),
+                        Ok(Err(error)) => message::refused(&error.to_string()),
+                        Err(_) => return Err(WireError::Peer("consensus has stopped here")),
+                    })
+                }
+            };
+            let answer = answer.map_err(|_| WireError::Peer("consensus has stopped here"))?;
+            writer.send(answer).await?;
+        }
+    }
+
+    async fn hints(&self, hello: &Hello, link: Link) -> Result<(), WireError> {
+        let Link {
+            mut reader,
+            writer: _writer,
+        } = link;
+        reader.set_body_max(message::HINT_BODY_MAX);
+        loop {
+            let hint = message::read_hint(&reader.next().await?)?;
+            self.board.put(hello.from, hint);
+        }
+    }
+
+    async fn snapshot(&self, hello: &Hello, link: Link) -> Result<(), WireError> {
+        let Link {
+            mut reader,
+            mut writer,
+        } = link;
+        reader.set_body_max(message::SNAPSHOT_BODY_MAX);
+        loop {
+            let body = reader.next().await?;
+            let SnapshotPart::Begin { vote, meta } = message::read_snapshot(hello.from, &body)?
+            else {
+                return Err(WireError::Peer("a snapshot without a beginning"));
+            };
+            let Ok(_one) = self.receiving.try_acquire() else {
+                writer
+                    .send(message::refused("another snapshot is being received"))
+                    .await?;
+                return Ok(());
+            };
+            tracing::info!(peer = hello.from, at = %meta, "receiving a snapshot");
+            let answer = match self.receive(hello, &mut reader, vote, *meta).await {
+                Ok(vote) => message::installed(vote),
+                Err(Failure::Wire(error)) => return Err(error),
+                Err(Failure::Here(error)) => {
+                    tracing::error!("cannot receive a snapshot: {error}");
+                    writer.send(message::refused(&error.to_string())).await?;
+                    return Ok(());
+                }
+            };
+            writer.send(answer).await?;
+        }
+    }
+
+    async fn receive(
+        &self,
+        hello: &Hello,
+        reader: &mut FrameReader,
+        vote: Vote,
+        meta: SnapshotMeta,
+    ) -> Result<Vote, Failure> {
+        let machine = self.machine.clone();
+        let sink = self.transfers.call(move || machine.receive()).await;
+        let mut sink = sink.map_err(here)?.map_err(here)?;
+        loop {
+            match message::read_snapshot(hello.from, &reader.next().await?)? {
+                SnapshotPart::Begin { .. } => {
+                    return Err(WireError::Peer("a snapshot within a snapshot").into());
+                }
+                SnapshotPart::Chunk(chunk) => sink = self.push(sink, chunk).await?,
+                SnapshotPart::Last => break,
+            }
+        }
+        let snapshot = Snapshot {
+            meta,
+            snapshot: Transfer::Sink(sink),
+        };
+        let answer = self
+            .raft
+            .install_full_snapshot(vote, snapshot)
+            .await
+            .map_err(here)?;
+        Ok(answer.vote)
+    }
+
+    async fn push(
+        &self,
+        mut sink: Box<dyn SnapshotSink>,
+        chunk: Bytes,
+    ) -> Result<Box<dyn SnapshotSink>, Failure> {
+        let pushed = self
+            .transfers
+            .call(move || sink.push(chunk).map(|()| sink))
+            .await;
+        pushed.map_err(here)?.map_err(here)
+    }
+}
+
+/// Why a snapshot was not received: the connection, or this node.
+enum Failure {
+    Wire(WireError),
+    Here(io::Error),
+}
+
+impl From<WireError> for Failure {
+    fn from(error: WireError) -> Self {
+        Self::Wire(error)
+    }
+}
+
+fn here<E: std::error::Error + Send + Sync + 'static>(error: E) -> Failure {
+    Failure::Here(io::Error::other(error))
+}
+
+/// The appends on a connection, up to the first one that is no good.
+fn append_stream(
+    from: u64,
+    reader: FrameReader,
+) -> impl Stream<Item = AppendRequest> + Send + 'static {
+    Box::pin(stream::unfold(reader, move |mut reader| async move {
+        let request = match reader.next().await {
+            Ok(body) => message::read_append(from, &body),
+            Err(error) => Err(error),
+        };
+        match request {
+            Ok(request) => Some((request, reader)),
+            Err(WireError::Closed) => None,
+            Err(error) => {
+                tracing::warn!(
+                    peer = from,
+                    "closing the append connection of node {from}: {error}"
+                );
+                None
+            }
+        }
+    }))
+}

@@ -1,0 +1,259 @@
+//! What a node is started with, and what it tells about itself.
+//!
+//! It must not know how any of it is used.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Longest cluster name, in bytes.
+pub const CLUSTER_NAME_MAX: usize = 255;
+
+/// Largest entry that can be proposed, in bytes.
+pub const ENTRY_BYTES_MAX: usize = 16 << 20;
+
+/// Largest hint, in bytes.
+pub const HINT_BYTES_MAX: usize = 64 << 10;
+
+/// Proposals (and barriers) in flight per node; further ones wait.
+pub const PROPOSALS_MAX: usize = 4096;
+
+/// Bytes of proposals in flight per node; further ones wait.
+pub const PROPOSAL_BYTES_MAX: usize = 24 << 20;
+
+/// How a node takes part in its cluster.
+#[derive(Debug, Clone)]
+pub struct ConsensusOptions {
+    /// This node's id; a key of `peers`.
+    pub node_id: u64,
+    /// Name or id of the cluster. Nodes of other clusters are refused.
+    pub cluster: String,
+    /// All voters, this node included, and where they listen.
+    pub peers: BTreeMap<u64, SocketAddr>,
+    /// Where this node listens for its peers.
+    pub listen: SocketAddr,
+    /// Heartbeats, leases and elections.
+    pub timing: Timing,
+    /// When the machine makes a checkpoint and the log is cut.
+    pub checkpoints: CheckpointPolicy,
+}
+
+/// Heartbeats, leases and elections. Must be the same on all nodes of a cluster.
+///
+/// A follower stands for election when it heard nothing for `lease` plus a random time in
+/// `election_min..lease`. With the defaults the earlier of two followers stands about 500 ms after
+/// the last heartbeat, and is elected a few milliseconds later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Time between heartbeats; also how long a leader waits for the answer to one.
+    pub heartbeat: Duration,
+    /// Least random delay of an election after the lease lapsed.
+    pub election_min: Duration,
+    /// How long a follower that heard its leader refuses to elect another; also the upper bound of
+    /// the random delay.
+    pub lease: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(60),
+            election_min: Duration::from_millis(150),
+            lease: Duration::from_millis(300),
+        }
+    }
+}
+
+impl Timing {
+    /// How long after the sending of an acknowledged heartbeat a leader trusts its lease: the promise
+    /// of the voters less a tenth for clocks of different speed.
+    #[must_use]
+    pub fn lease_window(&self) -> Duration {
+        self.lease - self.lease / 10
+    }
+
+    /// A leader that a quorum has not answered for this long no longer counts as leader.
+    #[must_use]
+    pub fn quorum_loss(&self) -> Duration {
+        self.lease * 2
+    }
+
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.heartbeat.as_millis() < 5 {
+            return Err(format!("heartbeat {:?} is below 5 ms", self.heartbeat));
+        }
+        if self.election_min < self.heartbeat * 2 {
+            return Err(format!(
+                "election_min {:?} is below two heartbeats of {:?}",
+                self.election_min, self.heartbeat
+            ));
+        }
+        if self.lease < self.election_min + self.heartbeat {
+            return Err(format!(
+                "lease {:?} is below election_min {:?} plus a heartbeat",
+                self.lease, self.election_min
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// When the machine makes a checkpoint and the log is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckpointPolicy {
+    /// Entries applied since the last checkpoint.
+    pub entries: u64,
+    /// Entry bytes applied since the last checkpoint.
+    pub bytes: u64,
+    /// Entries kept behind a checkpoint for followers that lag; further behind, they get a snapshot.
+    pub keep_entries: u64,
+}
+
+impl Default for CheckpointPolicy {
+    fn default() -> Self {
+        Self {
+            entries: 50_000,
+            bytes: 64 << 20,
+            keep_entries: 5_000,
+        }
+    }
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The options contradict themselves.
+    #[error("bad consensus options: {0}")]
+    Options(String),
+    /// The listening address cannot be used.
+    #[error("cannot listen for other nodes on {addr}: {error}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    /// Log or machine cannot be read, or do not fit together.
+    #[error("cannot recover the replicated state: {0}")]
+    Recover(String),
+    /// The cluster was set up with other voters.
+    #[error(
+        "the log was written by a cluster of nodes {stored:?}, but the configuration names {configured:?}"
+    )]
+    Members {
+        /// Voters in the log or machine.
+        stored: Vec<u64>,
+        /// Voters in the options.
+        configured: Vec<u64>,
+    },
+}
+
+/// Why a proposal (or barrier) has no reply.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// This node does not lead; the entry was not taken. The leader, if known.
+    #[error("this node does not lead (leader: {0:?})")]
+    NotLeader(Option<u64>),
+    /// Leadership or the quorum was lost meanwhile. The entry may or may not take effect.
+    #[error(
+        "leadership was lost before the entry was known to be committed; its outcome is unknown"
+    )]
+    Unavailable,
+    /// The entry is larger than [`ENTRY_BYTES_MAX`].
+    #[error("the entry has {0} bytes, more than {ENTRY_BYTES_MAX}")]
+    TooLarge(usize),
+    /// The node has stopped. Entries taken before may take effect later.
+    #[error("consensus has stopped on this node")]
+    Stopped,
+}
+
+/// Why leadership was not handed over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// This node does not lead.
+    #[error("this node does not lead (leader: {0:?})")]
+    NotLeader(Option<u64>),
+    /// The named node is not another voter.
+    #[error("node {0} is not another voter of this cluster")]
+    NoSuchNode(u64),
+    /// No follower (or not the named one) answered lately and holds nearly all entries.
+    #[error("no follower is both reachable and nearly up to date")]
+    NoneReady,
+    /// Nobody took over in time. This node no longer serves in its term; an election follows.
+    #[error("no other node took over in time")]
+    TimedOut,
+    /// The node has stopped.
+    #[error("consensus has stopped on this node")]
+    Stopped,
+}
+
+/// A hint that was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the hint has {0} bytes, more than {HINT_BYTES_MAX}")]
+pub struct HintTooLarge(pub usize);
+
+/// Who leads, as this node knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader, if one is known.
+    pub leader: Option<u64>,
+    /// The newest term this node has seen.
+    pub term: u64,
+    /// Whether this node leads, is in touch with a quorum and is not handing over. Before it serves it
+    /// must still pass a barrier, and each answer needs a valid lease.
+    pub is_leader: bool,
+}
+
+/// What a node is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Not a voter (yet): the cluster was not initialised or its log has not arrived.
+    Learner,
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Stands for election.
+    Candidate,
+    /// Leads.
+    Leader,
+    /// Has stopped.
+    Stopped,
+}
+
+/// A node's view of itself and of its peers. Indices are those of entries; `None`: none yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// This node.
+    pub node_id: u64,
+    /// The newest term this node has seen.
+    pub term: u64,
+    /// What it is doing.
+    pub role: Role,
+    /// The leader, if one is known.
+    pub leader: Option<u64>,
+    /// Whether this node may answer reads now.
+    pub lease_valid: bool,
+    /// Its last log entry.
+    pub last_log: Option<u64>,
+    /// The last entry known to be committed.
+    pub committed: Option<u64>,
+    /// The last entry applied to the machine.
+    pub applied: Option<u64>,
+    /// The last entry in a checkpoint.
+    pub checkpoint: Option<u64>,
+    /// The last entry cut from the log.
+    pub purged: Option<u64>,
+    /// On the leader: the other voters.
+    pub peers: BTreeMap<u64, PeerStatus>,
+}
+
+/// The leader's view of another voter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The last entry known to be in its log.
+    pub matched: Option<u64>,
+    /// Milliseconds since the sending of the last message it answered.
+    pub acked_ms_ago: Option<u64>,
+}

@@ -1,0 +1,458 @@
+//! Whole nodes over real sockets and a real log, on loopback.
+
+mod machine;
+mod nodes;
+
+use std::time::Duration;
+use std::time::Instant;
+
+use bytes::Bytes;
+use haven_consensus::CheckpointPolicy;
+use haven_consensus::Consensus;
+use haven_consensus::ProposeError;
+use haven_consensus::StartError;
+use haven_consensus::TransferError;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::nodes::Cluster;
+use crate::nodes::names;
+use crate::nodes::soon;
+use crate::nodes::until;
+
+#[tokio::test]
+async fn single_node_keeps_everything_and_applies_each_entry_once() {
+    let mut cluster = Cluster::running(1).await;
+    cluster.leader(&[1]).await;
+    let texts = names(0..60);
+    for (at, text) in texts.iter().enumerate() {
+        if at == 20 {
+            cluster
+                .node(1)
+                .consensus
+                .trigger_checkpoint()
+                .await
+                .unwrap();
+            until("a checkpoint", || cluster.checkpointed(1) > 0).await;
+        }
+        assert_eq!(cluster.propose(1, text).await.unwrap(), at + 1);
+    }
+    assert!(cluster.node(1).consensus.lease_valid());
+    let before = cluster.node(1).machine.applied();
+    cluster.stop(1).await;
+    assert_eq!(cluster.checkpointed(1), 20);
+
+    cluster.start(1).await;
+    cluster.leader(&[1]).await;
+    // The machine refuses an entry that comes twice.
+    assert_eq!(cluster.node(1).machine.applied(), before);
+    assert_eq!(cluster.propose(1, "after").await.unwrap(), 61);
+}
+
+#[tokio::test]
+async fn entries_reach_all_nodes_and_survive_the_leader() {
+    let mut cluster = Cluster::running(3).await;
+    let first = cluster.leader(&[1, 2, 3]).await;
+    let mut texts = names(0..30);
+    for text in &texts {
+        cluster.propose(first, text).await.unwrap();
+    }
+    cluster.all_hold(&texts).await;
+
+    let follower = *cluster.all().iter().find(|id| **id != first).unwrap();
+    let refused = cluster.propose(follower, "no").await;
+    assert_eq!(refused, Err(ProposeError::NotLeader(Some(first))));
+    assert!(!cluster.node(follower).consensus.lease_valid());
+
+    cluster.stop(first).await;
+    let gone = Instant::now();
+    let second = cluster.leader(&cluster.all()).await;
+    println!("new leader after {:?}", gone.elapsed());
+    assert_ne!(second, first);
+    cluster.propose(second, "entry 30").await.unwrap();
+    texts.push("entry 30".into());
+
+    cluster.start(first).await;
+    cluster.all_hold(&texts).await;
+    let seen = cluster
+        .leadership(first, "the old leader follows", |l| l.leader.is_some())
+        .await;
+    assert!(!seen.is_leader);
+    cluster.propose(second, "entry 31").await.unwrap();
+    texts.push("entry 31".into());
+    cluster.all_hold(&texts).await;
+}
+
+#[tokio::test]
+async fn node_far_behind_gets_a_snapshot_and_the_log_from_there() {
+    let mut cluster = Cluster::of(3);
+    cluster.checkpoints = CheckpointPolicy {
+        entries: 20,
+        bytes: 1 << 20,
+        keep_entries: 5,
+    };
+    for id in 1..=3 {
+        cluster.start(id).await;
+    }
+    let leader = cluster.leader(&[1, 2, 3]).await;
+    let lagging = *cluster.all().iter().find(|id| **id != leader).unwrap();
+    let mut texts = names(0..10);
+    for text in &texts {
+        cluster.propose(leader, text).await.unwrap();
+    }
+    cluster.stop(lagging).await;
+    for text in names(10..100) {
+        cluster.propose(leader, &text).await.unwrap();
+        texts.push(text);
+    }
+    let status = || cluster.node(leader).consensus.status();
+    until("the log is cut", || status().purged.is_some_and(|i| i > 50)).await;
+
+    cluster.start(lagging).await;
+    cluster.all_hold(&texts).await;
+    assert!(*cluster.node(lagging).machine.installed.lock() >= 1);
+    // It goes on from its log after a restart, too.
+    cluster.propose(leader, "entry 100").await.unwrap();
+    texts.push("entry 100".into());
+    cluster.all_hold(&texts).await;
+    cluster.stop(lagging).await;
+    cluster.start(lagging).await;
+    cluster.all_hold(&texts).await;
+}
+
+#[tokio::test]
+async fn byte_pressure_makes_checkpoints() {
+    let mut cluster = Cluster::of(1);
+    cluster.checkpoints = CheckpointPolicy {
+        entries: 1 << 40,
+        bytes: 1000,
+        keep_entries: 0,
+    };
+    cluster.start(1).await;
+    cluster.leader(&[1]).await;
+    cluster.propose(1, "short").await.unwrap();
+    assert_eq!(cluster.checkpointed(1), 0);
+    cluster.propose(1, &"long".repeat(300)).await.unwrap();
+    until("a checkpoint", || cluster.checkpointed(1) == 2).await;
+}
+
+#[tokio::test]
+async fn leadership_is_handed_over_at_once_and_the_old_leader_is_silent_before() {
+    let cluster = Cluster::running(3).await;
+    let old = cluster.leader(&[1, 2, 3]).await;
+    cluster.propose(old, "entry 0").await.unwrap();
+    let node = &cluster.node(old).consensus;
+    until("a lease", || node.lease_valid()).await;
+    assert_eq!(
+        node.transfer(Some(77)).await,
+        Err(TransferError::NoSuchNode(77))
+    );
+    assert_eq!(
+        node.transfer(Some(old)).await,
+        Err(TransferError::NoSuchNode(old))
+    );
+    assert!(node.lease_valid(), "a refused transfer changes nothing");
+
+    let to = *cluster.all().iter().rfind(|id| **id != old).unwrap();
+    until("the successor is ready", || {
+        let status = node.status();
+        let peer = status.peers[&to];
+        peer.matched == status.last_log && peer.acked_ms_ago.is_some_and(|age| age < 100)
+    })
+    .await;
+    let begun = Instant::now();
+    let moved = tokio::spawn({
+        let node = node.clone();
+        async move { node.transfer(Some(to)).await }
+    });
+    // Whenever somebody else leads, the old lease is over.
+    let mut seen = cluster.node(to).consensus.leadership();
+    soon("the successor leads", seen.wait_for(|l| l.is_leader))
+        .await
+        .unwrap();
+    assert!(!node.lease_valid());
+    println!("handed over after {:?}", begun.elapsed());
+    assert_eq!(moved.await.unwrap(), Ok(()));
+    soon("a barrier", cluster.node(to).consensus.barrier())
+        .await
+        .unwrap();
+    cluster.propose(to, "entry 1").await.unwrap();
+    cluster.all_hold(&names(0..2)).await;
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn leader_cut_off_stops_answering_before_another_is_elected() {
+    let cluster = Cluster::running(3).await;
+    let old = cluster.leader(&[1, 2, 3]).await;
+    cluster.propose(old, "entry 0").await.unwrap();
+    let node = &cluster.node(old).consensus;
+    until("a lease", || node.lease_valid()).await;
+    let others: Vec<u64> = cluster.all().into_iter().filter(|id| *id != old).collect();
+    let elected = {
+        let waits = others.iter().map(|id| {
+            let mut seen = cluster.node(*id).consensus.leadership();
+            Box::pin(async move { seen.wait_for(|l| l.is_leader).await.map(drop) })
+        });
+        futures_util::future::select_all(waits.collect::<Vec<_>>())
+    };
+    node.sever(others.clone());
+    let cut = Instant::now();
+    // The last moment at which the lease still held.
+    let watching = async {
+        let mut held = cut;
+        loop {
+            let now = Instant::now();
+            if !node.lease_valid() {
+                return held - cut;
+            }
+            held = now;
+            tokio::task::yield_now().await;
+        }
+    };
+    let held = tokio::select! {
+        biased;
+        held = soon("the lease lapses", watching) => held,
+        _ = elected => panic!("a new leader while the old lease held"),
+    };
+    assert!(
+        held < cluster.options(old).timing.lease_window(),
+        "{held:?}"
+    );
+    let hanging = cluster.propose(old, "lost").await;
+    assert!(
+        matches!(
+            hanging,
+            Err(ProposeError::Unavailable | ProposeError::NotLeader(_))
+        ),
+        "{hanging:?}"
+    );
+    let new = cluster.leader(&others).await;
+    println!(
+        "lease held for {held:?}, new leader after {:?}",
+        cut.elapsed()
+    );
+    cluster
+        .leadership(old, "the old leader knows that it is alone", |l| {
+            !l.is_leader
+        })
+        .await;
+    cluster.propose(new, "entry 1").await.unwrap();
+
+    node.sever([]);
+    cluster.all_hold(&names(0..2)).await;
+}
+
+#[tokio::test]
+async fn proposals_that_come_together_share_flushes() {
+    let cluster = Cluster::running(3).await;
+    let leader = cluster.leader(&[1, 2, 3]).await;
+    let before = cluster.node(leader).log.stats().flushes;
+    let term = cluster.node(leader).consensus.status().term;
+    let proposals = (0..64).map(|caller| {
+        let node = cluster.node(leader).consensus.clone();
+        tokio::spawn(async move {
+            for turn in 0..20 {
+                let entry = Bytes::from(format!("{caller} {turn}"));
+                node.propose(entry).await.unwrap();
+            }
+        })
+    });
+    let proposals: Vec<_> = proposals.collect();
+    for proposal in proposals {
+        soon("a caller ends", proposal).await.unwrap();
+    }
+    let term_after = cluster.node(leader).consensus.status().term;
+    assert_eq!(term_after, term, "no election under load");
+    let flushes = cluster.node(leader).log.stats().flushes - before;
+    println!("{flushes} flushes for 1280 entries");
+    assert!(flushes <= 640, "{flushes} flushes for 1280 entries");
+    let want = cluster.node(leader).machine.applied();
+    assert_eq!(want.len(), 1280);
+    for node in cluster.nodes.values() {
+        until("all nodes hold the same", || node.machine.applied() == want).await;
+    }
+}
+
+#[tokio::test]
+async fn large_entries_travel_and_a_node_that_missed_them_catches_up() {
+    let mut cluster = Cluster::running(3).await;
+    let leader = cluster.leader(&[1, 2, 3]).await;
+    let absent = *cluster.all().iter().find(|id| **id != leader).unwrap();
+    cluster.stop(absent).await;
+    let proposals = (0..24u8).map(|caller| {
+        let node = cluster.node(leader).consensus.clone();
+        tokio::spawn(async move { node.propose(Bytes::from(vec![caller; 1 << 20])).await })
+    });
+    let proposals: Vec<_> = proposals.collect();
+    for proposal in proposals {
+        soon("a large proposal", proposal).await.unwrap().unwrap();
+    }
+    let huge = Bytes::from(vec![1; haven_consensus::ENTRY_BYTES_MAX]);
+    assert_eq!(
+        cluster.node(leader).consensus.propose(huge.clone()).await,
+        Ok(25)
+    );
+    let more = Bytes::from(vec![1; haven_consensus::ENTRY_BYTES_MAX + 1]);
+    let refused = cluster.node(leader).consensus.propose(more).await;
+    assert!(
+        matches!(refused, Err(ProposeError::TooLarge(_))),
+        "{refused:?}"
+    );
+    cluster.start(absent).await;
+    let want = cluster.node(leader).machine.applied();
+    for node in cluster.nodes.values() {
+        until("all nodes hold the same", || node.machine.applied() == want).await;
+    }
+}
+
+#[tokio::test]
+async fn hints_reach_all_peers_and_the_newest_wins() {
+    let mut cluster = Cluster::running(3).await;
+    cluster.leader(&[1, 2, 3]).await;
+    for text in ["one", "two"] {
+        cluster
+            .node(1)
+            .consensus
+            .broadcast_hint(Bytes::from_static(text.as_bytes()))
+            .unwrap();
+    }
+    for id in [2, 3] {
+        let mut hints = cluster.node(id).consensus.hints();
+        soon(
+            "the hint",
+            hints.wait_for(|all| all.get(&1).is_some_and(|h| h == "two")),
+        )
+        .await
+        .unwrap();
+    }
+    cluster.stop(3).await;
+    cluster.start(3).await;
+    let mut hints = cluster.node(3).consensus.hints();
+    soon("the hint again", hints.wait_for(|all| all.contains_key(&1)))
+        .await
+        .unwrap();
+    assert!(
+        cluster
+            .node(1)
+            .consensus
+            .broadcast_hint(Bytes::from(vec![0; 70_000]))
+            .is_err()
+    );
+}
+
+/// What a node answers to raw bytes before it closes.
+async fn answer(cluster: &Cluster, bytes: &[u8]) -> Vec<u8> {
+    let mut socket = TcpStream::connect(cluster.peers[&1]).await.unwrap();
+    socket.write_all(bytes).await.unwrap();
+    let mut got = Vec::new();
+    // The node may reset a connection whose bytes it did not read.
+    let _ = soon("the node closes", socket.read_to_end(&mut got)).await;
+    got
+}
+
+fn framed(body: &[u8]) -> Vec<u8> {
+    let mut frame = (body.len() as u32).to_le_bytes().to_vec();
+    frame.extend(crc32c::crc32c(body).to_le_bytes());
+    frame.extend(body);
+    frame
+}
+
+fn hello(cluster: &str, from: u64) -> Vec<u8> {
+    let mut body = b"\x01HVNC\x01\x00".to_vec();
+    body.extend(from.to_le_bytes());
+    body.extend(1u64.to_le_bytes());
+    body.extend((cluster.len() as u16).to_le_bytes());
+    body.extend(cluster.as_bytes());
+    framed(&body)
+}
+
+#[tokio::test]
+async fn garbage_and_foreign_nodes_are_refused() {
+    let cluster = Cluster::running(1).await;
+    cluster.leader(&[1]).await;
+    assert!(answer(&cluster, b"GET / HTTP/1.1\r\n\r\n").await.is_empty());
+    assert!(
+        answer(&cluster, &framed(b"\x04 not a hello"))
+            .await
+            .is_empty()
+    );
+    let said = answer(&cluster, &hello("other", 2)).await;
+    assert!(
+        String::from_utf8_lossy(&said).contains("this is cluster \"test\""),
+        "{said:?}"
+    );
+    let said = answer(&cluster, &hello("test", 9)).await;
+    assert!(
+        String::from_utf8_lossy(&said).contains("node 9 is not configured"),
+        "{said:?}"
+    );
+    assert_eq!(cluster.propose(1, "still here").await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn garbage_after_a_good_hello_closes_the_connection_only() {
+    let mut cluster = Cluster::of(2);
+    cluster.start(1).await;
+    let mut bytes = hello("test", 2);
+    bytes.extend(framed(b"\x04\xff\xff\xff\xff nonsense"));
+    let said = answer(&cluster, &bytes).await;
+    assert_eq!(said, framed(b"\x02"), "a welcome, then nothing");
+    cluster.start(2).await;
+    let leader = cluster.leader(&[1, 2]).await;
+    cluster.propose(leader, "entry 0").await.unwrap();
+    cluster.all_hold(&names(0..1)).await;
+}
+
+#[tokio::test]
+async fn log_of_other_voters_is_refused() {
+    let mut cluster = Cluster::running(1).await;
+    cluster.leader(&[1]).await;
+    cluster.stop(1).await;
+    let mut options = cluster.options(1);
+    options.peers.insert(2, "127.0.0.1:1".parse().unwrap());
+    let started = cluster.start_with(1, options).await;
+    assert!(
+        matches!(started, Err(StartError::Members { .. })),
+        "{:?}",
+        started.err()
+    );
+}
+
+#[test]
+fn node_works_without_a_runtime_of_the_caller() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let cluster = runtime.block_on(Cluster::running(1));
+    let node: Consensus<usize> = cluster.node(1).consensus.clone();
+    drop(runtime);
+    let mut seen = node.leadership();
+    run(async move {
+        seen.wait_for(|l| l.is_leader).await.unwrap();
+        assert_eq!(node.propose(Bytes::from_static(b"x")).await, Ok(1));
+        node.shutdown().await;
+        assert_eq!(
+            node.propose(Bytes::from_static(b"y")).await,
+            Err(ProposeError::Stopped)
+        );
+    });
+}
+
+/// Runs a future with nothing but the standard library.
+fn run(work: impl Future<Output = ()>) {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut work = std::pin::pin!(work);
+    while work.as_mut().poll(&mut context).is_pending() {
+        std::thread::park();
+    }
+}

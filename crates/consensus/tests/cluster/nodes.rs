@@ -1,0 +1,199 @@
+//! Nodes on loopback, in one process.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use haven_consensus::CheckpointPolicy;
+use haven_consensus::Consensus;
+use haven_consensus::ConsensusOptions;
+use haven_consensus::Leadership;
+use haven_consensus::ProposeError;
+use haven_consensus::StartError;
+use haven_consensus::Timing;
+use haven_disk::RealDisk;
+use haven_log::Log;
+use haven_log::LogOptions;
+use tempfile::TempDir;
+
+use crate::machine::TestDisk;
+use crate::machine::TestMachine;
+
+/// A test that waits longer for something has failed.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+pub async fn soon<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(value) => value,
+        Err(_) => panic!("never happened: {what}"),
+    }
+}
+
+/// Polls until `done` holds.
+pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    soon(what, async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
+pub struct Node {
+    pub id: u64,
+    pub consensus: Consensus<usize>,
+    pub machine: Arc<TestMachine>,
+    pub log: Log,
+}
+
+/// The voters of a cluster, running or not.
+pub struct Cluster {
+    pub peers: BTreeMap<u64, SocketAddr>,
+    pub checkpoints: CheckpointPolicy,
+    dirs: BTreeMap<u64, TempDir>,
+    disks: BTreeMap<u64, TestDisk>,
+    pub nodes: BTreeMap<u64, Node>,
+}
+
+impl Cluster {
+    /// A cluster whose nodes are not started. Each gets a loopback address of its own, so that no
+    /// other socket of this machine is in the way.
+    pub fn of(count: u64) -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let [high, low] = ((std::process::id() % 60_000) as u16).to_be_bytes();
+        let mut peers = BTreeMap::new();
+        for id in 1..=count {
+            let last = NEXT.fetch_add(1, Ordering::Relaxed);
+            let ip = Ipv4Addr::new(127, high.wrapping_add(1).max(1), low, last);
+            peers.insert(id, SocketAddr::from((ip, 7100)));
+        }
+        let dirs = peers
+            .keys()
+            .map(|id| (*id, tempfile::tempdir().unwrap()))
+            .collect();
+        let disks = peers.keys().map(|id| (*id, TestDisk::default())).collect();
+        let checkpoints = CheckpointPolicy::default();
+        Self {
+            peers,
+            checkpoints,
+            dirs,
+            disks,
+            nodes: BTreeMap::new(),
+        }
+    }
+
+    pub async fn running(count: u64) -> Self {
+        let mut cluster = Self::of(count);
+        for id in 1..=count {
+            cluster.start(id).await;
+        }
+        cluster
+    }
+
+    pub fn options(&self, id: u64) -> ConsensusOptions {
+        ConsensusOptions {
+            node_id: id,
+            cluster: "test".into(),
+            peers: self.peers.clone(),
+            listen: self.peers[&id],
+            timing: Timing::default(),
+            checkpoints: self.checkpoints,
+        }
+    }
+
+    pub async fn start(&mut self, id: u64) {
+        let options = self.options(id);
+        self.start_with(id, options).await.unwrap();
+    }
+
+    pub async fn start_with(
+        &mut self,
+        id: u64,
+        options: ConsensusOptions,
+    ) -> Result<(), StartError> {
+        let disk = Arc::new(RealDisk::open(self.dirs[&id].path()).unwrap());
+        let log = Log::open(disk, Path::new("log"), LogOptions::default()).unwrap();
+        let machine = TestMachine::open(&self.disks[&id]);
+        let consensus = Consensus::start(options, log.clone(), machine.clone()).await?;
+        self.nodes.insert(
+            id,
+            Node {
+                id,
+                consensus,
+                machine,
+                log,
+            },
+        );
+        Ok(())
+    }
+
+    /// Stops a node; what its machine did not checkpoint is lost.
+    pub async fn stop(&mut self, id: u64) {
+        let node = self.nodes.remove(&id).unwrap();
+        soon("shutdown", node.consensus.shutdown()).await;
+    }
+
+    pub fn node(&self, id: u64) -> &Node {
+        &self.nodes[&id]
+    }
+
+    pub fn checkpointed(&self, id: u64) -> usize {
+        self.disks[&id].lock().applied.len()
+    }
+
+    /// Waits until one of `among` leads and can serve.
+    pub async fn leader(&self, among: &[u64]) -> u64 {
+        let waits = among.iter().map(|id| {
+            let mut seen = self.node(*id).consensus.leadership();
+            Box::pin(async move {
+                seen.wait_for(|l| l.is_leader).await.unwrap();
+                *id
+            })
+        });
+        let id = soon("a leader", futures_util::future::select_all(waits))
+            .await
+            .0;
+        soon("a barrier", self.node(id).consensus.barrier())
+            .await
+            .unwrap();
+        id
+    }
+
+    pub fn all(&self) -> Vec<u64> {
+        self.nodes.keys().copied().collect()
+    }
+
+    pub async fn leadership(
+        &self,
+        id: u64,
+        what: &str,
+        f: impl FnMut(&Leadership) -> bool,
+    ) -> Leadership {
+        let mut seen = self.node(id).consensus.leadership();
+        *soon(what, seen.wait_for(f)).await.unwrap()
+    }
+
+    pub async fn propose(&self, id: u64, text: &str) -> Result<usize, ProposeError> {
+        let entry = Bytes::copy_from_slice(text.as_bytes());
+        soon("a proposal", self.node(id).consensus.propose(entry)).await
+    }
+
+    /// Waits until all running nodes have applied these entries, and nothing else.
+    pub async fn all_hold(&self, texts: &[String]) {
+        for node in self.nodes.values() {
+            let what = format!("node {} holds {} entries", node.id, texts.len());
+            until(&what, || node.machine.texts() == texts).await;
+        }
+    }
+}
+
+pub fn names(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|i| format!("entry {i}")).collect()
+}

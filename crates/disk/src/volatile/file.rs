@@ -1,0 +1,299 @@
+//! One file of a [`super::VolatileDisk`]: the durable bytes in a real file (its backing), and over
+//! them the unflushed state: whole pages, the length, and how much of the backing still shows.
+//!
+//! Invariants
+//! - A byte comes from its page if there is one, else from the backing below `base_len`, else is zero.
+//! - Bytes of a page beyond `len` are zero.
+//! - The backing changes in `sync` only.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::real::RealFile;
+use crate::{DiskFile, RealDisk};
+
+const PAGE: usize = 4096;
+const PAGE_BYTES: u64 = PAGE as u64;
+/// The unit in which a power loss keeps or loses bytes.
+const SECTOR: usize = 512;
+/// Pages written by one call.
+const RUN_PAGES_MAX: usize = 1024;
+
+type Page = Box<[u8; PAGE]>;
+
+/// A file, shared by all its handles and by the name tree.
+pub(super) struct FileNode {
+    disk: Arc<RealDisk>,
+    /// Where the backing is as long as the file has no durable name.
+    staged: PathBuf,
+    /// No name leads here any more, durable or not.
+    nameless: AtomicBool,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Whether there is a real file at all.
+    exists: bool,
+    /// The real file, while there are handles or unflushed bytes.
+    backing: Option<Arc<RealFile>>,
+    handles: usize,
+    real_len: u64,
+    /// Bytes of the backing that still show; the rest was cut off since the last flush.
+    base_len: u64,
+    len: u64,
+    pages: BTreeMap<u64, Page>,
+    reserve: Option<(u64, u64)>,
+}
+
+impl State {
+    fn clean(&self) -> bool {
+        self.pages.is_empty()
+            && self.reserve.is_none()
+            && self.base_len == self.real_len
+            && self.len == self.real_len
+    }
+
+    /// The bytes under the pages.
+    fn read_base(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let visible = self.base_len.saturating_sub(offset).min(buf.len() as u64) as usize;
+        let (shown, hidden) = buf.split_at_mut(visible);
+        hidden.fill(0);
+        if let (Some(backing), false) = (&self.backing, shown.is_empty()) {
+            let n = backing.read_at(offset, shown)?;
+            shown[n..].fill(0);
+        }
+        Ok(())
+    }
+
+    /// The page, filled from below when it is new and will not be overwritten as a whole.
+    fn page(&mut self, number: u64, whole: bool) -> io::Result<&mut Page> {
+        if !self.pages.contains_key(&number) {
+            let mut page: Page = Box::new([0; PAGE]);
+            if !whole {
+                self.read_base(number * PAGE_BYTES, &mut page[..])?;
+            }
+            self.pages.insert(number, page);
+        }
+        self.pages
+            .get_mut(&number)
+            .ok_or_else(|| io::Error::other("a page vanished"))
+    }
+
+    fn write(&mut self, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
+        while !data.is_empty() {
+            let start = (offset % PAGE_BYTES) as usize;
+            let n = data.len().min(PAGE - start);
+            let page = self.page(offset / PAGE_BYTES, n == PAGE)?;
+            page[start..start + n].copy_from_slice(&data[..n]);
+            data = &data[n..];
+            offset += n as u64;
+            self.len = self.len.max(offset);
+        }
+        Ok(())
+    }
+
+    /// Brings the unflushed state to the backing, which is durable in this model once written.
+    fn write_back(&mut self, backing: &RealFile) -> io::Result<()> {
+        if self.base_len < self.real_len {
+            backing.set_len(self.base_len)?;
+            self.real_len = self.base_len;
+        }
+        if let Some((start, end)) = self.reserve.take() {
+            backing.allocate(start, end - start)?;
+        }
+        let mut run: Vec<&[u8]> = Vec::new();
+        let mut run_start = 0;
+        for (&number, page) in &self.pages {
+            if run.len() == RUN_PAGES_MAX || number != run_start + run.len() as u64 {
+                backing.write_vectored_at(run_start * PAGE_BYTES, &run)?;
+                run.clear();
+            }
+            if run.is_empty() {
+                run_start = number;
+            }
+            let shown = self.len.saturating_sub(number * PAGE_BYTES);
+            run.push(&page[..shown.min(PAGE_BYTES) as usize]);
+        }
+        backing.write_vectored_at(run_start * PAGE_BYTES, &run)?;
+        if backing.len()? != self.len {
+            backing.set_len(self.len)?;
+        }
+        self.pages.clear();
+        self.real_len = self.len;
+        self.base_len = self.len;
+        Ok(())
+    }
+}
+
+impl FileNode {
+    /// A file made just now (`exists` false) or found on the disk (true).
+    pub(super) fn new(disk: Arc<RealDisk>, staged: PathBuf, exists: bool) -> FileNode {
+        FileNode {
+            disk,
+            staged,
+            nameless: AtomicBool::new(false),
+            state: Mutex::new(State {
+                exists,
+                backing: None,
+                handles: 0,
+                real_len: 0,
+                base_len: 0,
+                len: 0,
+                pages: BTreeMap::new(),
+                reserve: None,
+            }),
+        }
+    }
+
+    /// Takes a handle; `real_path` is where the backing is, if there is one.
+    pub(super) fn opened(&self, real_path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.exists && state.backing.is_none() {
+            let backing = self.disk.open_file(real_path, false)?;
+            let len = backing.len()?;
+            state.backing = Some(Arc::new(backing));
+            (state.real_len, state.base_len, state.len) = (len, len, len);
+        }
+        state.handles += 1;
+        Ok(())
+    }
+
+    pub(super) fn closed(&self) {
+        let mut state = self.state.lock();
+        state.handles -= 1;
+        // Not one open descriptor for every file ever touched.
+        if state.handles == 0 && state.clean() {
+            state.backing = None;
+        }
+    }
+
+    pub(super) fn set_nameless(&self) {
+        self.nameless.store(true, Ordering::Relaxed);
+    }
+
+    /// Sees to it that there is a real file, empty when nothing was flushed yet.
+    pub(super) fn materialize(&self) -> io::Result<()> {
+        self.backing(&mut self.state.lock()).map(|_| ())
+    }
+
+    fn backing(&self, state: &mut State) -> io::Result<Option<Arc<RealFile>>> {
+        if !state.exists {
+            state.backing = Some(Arc::new(self.disk.open_file(&self.staged, true)?));
+            state.exists = true;
+        }
+        Ok(state.backing.clone())
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.state.lock().len
+    }
+
+    pub(super) fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let state = self.state.lock();
+        let n = state.len.saturating_sub(offset).min(buf.len() as u64) as usize;
+        if n == 0 {
+            return Ok(0);
+        }
+        let buf = &mut buf[..n];
+        state.read_base(offset, buf)?;
+        let end = offset + n as u64;
+        for (&number, page) in state
+            .pages
+            .range(offset / PAGE_BYTES..end.div_ceil(PAGE_BYTES))
+        {
+            let page_start = number * PAGE_BYTES;
+            let from = offset.max(page_start);
+            let to = end.min(page_start + PAGE_BYTES);
+            buf[(from - offset) as usize..(to - offset) as usize]
+                .copy_from_slice(&page[(from - page_start) as usize..(to - page_start) as usize]);
+        }
+        Ok(n)
+    }
+
+    pub(super) fn write_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let mut at = offset;
+        for part in parts {
+            state.write(at, part)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if len < state.len {
+            state.pages.split_off(&len.div_ceil(PAGE_BYTES));
+            let kept = (len % PAGE_BYTES) as usize;
+            if let Some(page) = state.pages.get_mut(&(len / PAGE_BYTES)) {
+                page[kept..].fill(0);
+            }
+            state.base_len = state.base_len.min(len);
+            state.reserve = match state.reserve {
+                Some((start, end)) if start < len => Some((start, end.min(len))),
+                _ => None,
+            };
+        }
+        state.len = len;
+        Ok(())
+    }
+
+    pub(super) fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        let mut state = self.state.lock();
+        let end = offset + len;
+        let (low, high) = state.reserve.unwrap_or((offset, end));
+        state.reserve = Some((low.min(offset), high.max(end)));
+        state.len = state.len.max(end);
+        Ok(())
+    }
+
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let backing = {
+            let mut state = self.state.lock();
+            if !state.exists && self.nameless.load(Ordering::Relaxed) {
+                return Ok(()); // removed before it ever was durable: there is nothing to keep
+            }
+            let Some(backing) = self.backing(&mut state)? else {
+                return Ok(()); // found on the disk and never opened: nothing was written
+            };
+            if !state.clean() {
+                state.write_back(&backing)?;
+            }
+            backing
+        };
+        backing.sync()
+    }
+
+    /// The power goes: of what is not flushed, what `keep` chooses reaches the backing.
+    pub(super) fn lose(&self, keep: &mut impl FnMut() -> bool) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let pages = std::mem::take(&mut state.pages);
+        let Some(backing) = state.backing.clone() else {
+            return Ok(());
+        };
+        if state.base_len < state.real_len {
+            if !keep() {
+                return Ok(());
+            }
+            backing.set_len(state.base_len)?;
+        }
+        for (number, page) in pages {
+            for (i, sector) in page.chunks(SECTOR).enumerate() {
+                let at = number * PAGE_BYTES + (i * SECTOR) as u64;
+                let shown = state.len.saturating_sub(at).min(SECTOR as u64) as usize;
+                if shown > 0 && keep() {
+                    backing.write_at(at, &sector[..shown])?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

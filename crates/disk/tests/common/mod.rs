@@ -1,0 +1,37 @@
+//! What the disk's tests share.
+
+use std::path::Path;
+
+use haven_disk::Disk;
+use tempfile::TempDir;
+
+/// A fresh directory, in memory where the machine has that: the tests flush a lot.
+pub fn scratch() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    };
+    made.expect("a temporary directory")
+}
+
+/// The whole contents of a file, `None` when there is no such file.
+pub fn contents(disk: &dyn Disk, path: &str) -> Option<Vec<u8>> {
+    let file = match disk.open(Path::new(path), false) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(e) => panic!("open {path}: {e}"),
+    };
+    let mut bytes = vec![0; file.len().expect("length") as usize];
+    let n = file.read_at(0, &mut bytes).expect("read");
+    assert_eq!(n, bytes.len(), "{path} is shorter than its length says");
+    Some(bytes)
+}
+
+/// Makes a file with this content, unflushed.
+pub fn put(disk: &dyn Disk, path: &str, content: &[u8]) {
+    let file = disk.open(Path::new(path), true).expect("create");
+    file.set_len(0).expect("cut");
+    file.write_at(0, content).expect("write");
+}

@@ -1,0 +1,132 @@
+//! The real disk: opening, locking, paths, and plain file operations.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use common::{contents, put, scratch};
+use haven_disk::{Disk, DiskError, RealDisk};
+
+#[test]
+fn a_root_is_made_private_and_held_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = scratch();
+    let root = dir.path().join("a/b");
+    let disk = RealDisk::open(&root).expect("open");
+    let mode = std::fs::metadata(&root).expect("made").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
+
+    let second = RealDisk::open(&root).expect_err("held");
+    let DiskError::InUse { pid, .. } = &second else {
+        panic!("{second}");
+    };
+    assert_eq!(*pid, Some(std::process::id()));
+    assert!(
+        second
+            .to_string()
+            .contains("already in use by another process")
+    );
+    assert!(second.to_string().contains("a/b"));
+
+    let file = disk.open(Path::new("x"), true).expect("file");
+    drop(disk);
+    RealDisk::open(&root).expect_err("an open file still holds the root");
+    drop(file);
+    RealDisk::open(&root).expect("free again");
+}
+
+#[test]
+fn a_root_that_is_no_directory_is_refused_by_name() {
+    let dir = scratch();
+    let root = dir.path().join("file");
+    std::fs::write(&root, b"x").expect("write");
+    let error = RealDisk::open(&root).expect_err("a file");
+    assert!(matches!(error, DiskError::NotADirectory { .. }), "{error}");
+    let below = RealDisk::open(&root.join("sub")).expect_err("below a file");
+    assert!(below.to_string().contains("file"), "{below}");
+}
+
+#[test]
+fn paths_stay_inside_and_off_the_disks_own_names() {
+    let dir = scratch();
+    let disk = RealDisk::open(dir.path()).expect("open");
+    for bad in [
+        "/etc/passwd",
+        "../x",
+        "a/../../x",
+        "LOCK",
+        ".volatile/1",
+        "",
+    ] {
+        let error = disk.open(Path::new(bad), true).err().expect(bad);
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad}");
+        let error = disk.remove_file(Path::new(bad)).expect_err(bad);
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad}");
+    }
+    assert_eq!(disk.list(Path::new("")).expect("list"), [""; 0]);
+    assert_eq!(disk.list(Path::new(".")).expect("list"), [""; 0]);
+}
+
+#[test]
+fn a_vectored_write_of_more_parts_than_one_call_takes_is_whole() {
+    let dir = scratch();
+    let disk = RealDisk::open(dir.path()).expect("open");
+    let file = disk.open(Path::new("f"), true).expect("file");
+    let parts: Vec<Vec<u8>> = (0..3000u32)
+        .map(|i| vec![i as u8; (i % 5) as usize])
+        .collect();
+    let slices: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    file.write_vectored_at(7, &slices).expect("write");
+    let mut expected = vec![0; 7];
+    expected.extend(parts.concat());
+    assert_eq!(contents(&disk, "f"), Some(expected));
+}
+
+#[test]
+fn reserved_space_reads_as_zeros_and_keeps_what_was_there() {
+    let dir = scratch();
+    let disk = RealDisk::open(dir.path()).expect("open");
+    let file = disk.open(Path::new("f"), true).expect("file");
+    file.write_at(0, b"abc").expect("write");
+    file.allocate(2, 4).expect("allocate");
+    assert_eq!(contents(&disk, "f").as_deref(), Some(&b"abc\0\0\0"[..]));
+    file.allocate(0, 1).expect("allocate inside");
+    assert_eq!(file.len().expect("len"), 6);
+}
+
+#[test]
+fn renames_replace_files_but_no_directories() {
+    let dir = scratch();
+    let disk = RealDisk::open(dir.path()).expect("open");
+    disk.create_dir_all(Path::new("d/e")).expect("mkdir");
+    put(&disk, "a", b"1");
+    put(&disk, "b", b"2");
+    disk.rename(Path::new("a"), Path::new("b"))
+        .expect("replace");
+    assert_eq!(contents(&disk, "b").as_deref(), Some(&b"1"[..]));
+    assert_eq!(contents(&disk, "a"), None);
+    let kind = |from: &str, to: &str| {
+        let result = disk.rename(Path::new(from), Path::new(to));
+        result.expect_err("refused").kind()
+    };
+    assert_eq!(kind("b", "d"), ErrorKind::AlreadyExists);
+    assert_eq!(kind("d", "b"), ErrorKind::AlreadyExists);
+    assert_eq!(kind("d", "d/e/x"), ErrorKind::InvalidInput);
+    assert_eq!(kind("none", "x"), ErrorKind::NotFound);
+    disk.rename(Path::new("d"), Path::new("g"))
+        .expect("directory");
+    disk.remove_dir_all(Path::new("g")).expect("remove");
+    assert!(!disk.exists(Path::new("g/e")).expect("exists"));
+    assert_eq!(disk.list(Path::new("")).expect("list"), ["b"]);
+}
+
+#[test]
+fn space_is_that_of_the_file_system() {
+    let dir = scratch();
+    let space = RealDisk::open(dir.path())
+        .expect("open")
+        .space()
+        .expect("space");
+    assert!(space.total_bytes >= space.free_bytes && space.total_bytes > 0);
+}

@@ -1,0 +1,150 @@
+//! Reading, writing, sizes, and the system table.
+
+use super::{ok, open_dir, user};
+use crate::conformance::subject::Subject;
+use crate::{Cred, FILE_SIZE_MAX, FsError, Kind};
+use std::ops::ControlFlow;
+
+pub(super) fn read_and_write(s: &mut Subject<'_>) {
+    let (root, cred) = (s.root(), Cred::root());
+    let file = ok(s.file(&cred, root, "f", 0o644)).ino;
+    let attr = ok(s.write(&cred, file, 0, b"hello world"));
+    let now = s.now();
+    assert_eq!((attr.size, attr.used), (11, 4096));
+    assert_eq!(
+        (attr.mtime, attr.ctime, attr.change),
+        (now.time, now.time, now.index)
+    );
+    ok(s.write(&cred, file, 6, b"there"));
+    let all = ok(s.read(&cred, file, 0, 100));
+    assert_eq!((&all.data[..], all.eof), (&b"hello there"[..], true));
+    let part = ok(s.read(&cred, file, 1, 4));
+    assert_eq!((&part.data[..], part.eof), (&b"ello"[..], false));
+    let exact = ok(s.read(&cred, file, 6, 5));
+    assert_eq!((&exact.data[..], exact.eof), (&b"there"[..], true));
+    for offset in [11, 12, u64::MAX] {
+        let past = ok(s.read(&cred, file, offset, 10));
+        assert_eq!((past.data.len(), past.eof), (0, true), "at {offset}");
+    }
+    assert_eq!(s.read(&cred, root, 0, 1), Err(FsError::IsDirectory));
+    assert_eq!(s.write(&cred, root, 0, b"x"), Err(FsError::IsDirectory));
+    let link = ok(s.symlink(&cred, root, "l", b"f")).ino;
+    assert_eq!(s.read(&cred, link, 0, 1), Err(FsError::Invalid));
+    assert_eq!(s.write(&cred, link, 0, b"x"), Err(FsError::Invalid));
+    let big: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
+    ok(s.write(&cred, file, 5, &big));
+    assert_eq!(&ok(s.read(&cred, file, 5, 400_000)).data[..], &big[..]);
+}
+
+pub(super) fn sparse_file(s: &mut Subject<'_>) {
+    let (root, cred) = (s.root(), Cred::root());
+    let file = ok(s.file(&cred, root, "f", 0o644)).ino;
+    ok(s.write(&cred, file, 1_000_000, b"end"));
+    let hole = ok(s.read(&cred, file, 999_990, 13));
+    assert_eq!(&hole.data[..], b"\0\0\0\0\0\0\0\0\0\0end");
+    let far = (1 << 40) + 1;
+    let attr = ok(s.write(&cred, file, far, b"x"));
+    assert_eq!(attr.size, far + 1);
+    assert_eq!(&ok(s.read(&cred, file, far - 1, 9)).data[..], b"\0x");
+}
+
+pub(super) fn size_limits(s: &mut Subject<'_>) {
+    let (root, cred) = (s.root(), Cred::root());
+    let file = ok(s.file(&cred, root, "f", 0o644));
+    assert_eq!(
+        s.write(&cred, file.ino, FILE_SIZE_MAX, b"x"),
+        Err(FsError::TooLarge)
+    );
+    assert_eq!(
+        s.write(&cred, file.ino, u64::MAX, b"xy"),
+        Err(FsError::TooLarge)
+    );
+    assert_eq!(
+        s.truncate(&cred, file.ino, FILE_SIZE_MAX + 1),
+        Err(FsError::TooLarge)
+    );
+    assert_eq!(s.attr(file.ino), file);
+}
+
+pub(super) fn write_of_nothing(s: &mut Subject<'_>) {
+    let dir = open_dir(s, "d");
+    let me = user(10, 20);
+    let file = ok(s.file(&me, dir, "f", 0o6755));
+    assert_eq!(ok(s.write(&me, file.ino, 500, b"")), file);
+    assert_eq!(
+        s.write(&user(11, 21), file.ino, 0, b""),
+        Err(FsError::AccessDenied)
+    );
+}
+
+pub(super) fn truncate_and_grow(s: &mut Subject<'_>) {
+    let (root, cred) = (s.root(), Cred::root());
+    let file = ok(s.file(&cred, root, "f", 0o644)).ino;
+    ok(s.write(&cred, file, 0, &[7; 10_000]));
+    let cut = ok(s.truncate(&cred, file, 5_000));
+    assert_eq!(
+        (cut.size, cut.used, cut.mtime),
+        (5_000, 8_192, s.now().time)
+    );
+    ok(s.truncate(&cred, file, 9_000));
+    let data = ok(s.read(&cred, file, 4_990, 5_000)).data;
+    assert_eq!(data.len(), 4_010);
+    assert!(data[..10].iter().all(|&b| b == 7), "what was kept is there");
+    assert!(
+        data[10..].iter().all(|&b| b == 0),
+        "what was cut does not come back"
+    );
+    ok(s.truncate(&cred, file, 0));
+    assert_eq!(s.attr(file).used, 0);
+    assert_eq!(s.truncate(&cred, root, 0), Err(FsError::IsDirectory));
+    let fifo = ok(s.mknod(&cred, root, "p", Kind::Fifo)).ino;
+    assert_eq!(s.truncate(&cred, fifo, 0), Err(FsError::Invalid));
+}
+
+pub(super) fn write_clears_privileges(s: &mut Subject<'_>) {
+    let dir = open_dir(s, "d");
+    let me = user(10, 20);
+    for (before, after) in [(0o6777, 0o777), (0o4644, 0o644), (0o2644, 0o2644)] {
+        let file = ok(s.file(&me, dir, &format!("w{before}"), before)).ino;
+        assert_eq!(ok(s.write(&me, file, 0, b"x")).mode, after);
+        let file = ok(s.file(&me, dir, &format!("t{before}"), before)).ino;
+        assert_eq!(ok(s.truncate(&me, file, 9)).mode, after);
+    }
+}
+
+pub(super) fn statfs_is_sane(s: &mut Subject<'_>) {
+    let (root, cred) = (s.root(), Cred::root());
+    ok(s.file(&cred, root, "f", 0o644));
+    let stat = ok(s.fs.statfs());
+    assert!(stat.total_bytes > 0 && stat.free_bytes <= stat.total_bytes);
+    assert!(stat.total_files > 0 && stat.free_files <= stat.total_files);
+}
+
+pub(super) fn system_table(s: &mut Subject<'_>) {
+    assert_eq!(s.fs.system_get(b"a"), Ok(None));
+    for (key, value) in [("a1", "x"), ("b", "y"), ("a", ""), ("a2", "z")] {
+        ok(s.fs.system_put(key.as_bytes(), Some(value.as_bytes())));
+    }
+    ok(s.fs.system_put(b"a2", Some(b"new")));
+    assert_eq!(ok(s.fs.system_get(b"a2")).as_deref(), Some(&b"new"[..]));
+    assert_eq!(ok(s.fs.system_get(b"a")).as_deref(), Some(&b""[..]));
+    let scan = |s: &Subject<'_>, prefix: &[u8], max: usize| {
+        let mut keys = Vec::new();
+        ok(s.fs.system_scan(prefix, &mut |key, _| {
+            keys.push(String::from_utf8_lossy(key).into_owned());
+            if keys.len() == max {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        }));
+        keys
+    };
+    assert_eq!(scan(s, b"a", 9), ["a", "a1", "a2"]);
+    assert_eq!(scan(s, b"a", 2), ["a", "a1"]);
+    assert_eq!(scan(s, b"", 9), ["a", "a1", "a2", "b"]);
+    assert!(scan(s, b"zz", 9).is_empty());
+    ok(s.fs.system_put(b"a1", None));
+    ok(s.fs.system_put(b"none", None));
+    assert_eq!(scan(s, b"a", 9), ["a", "a2"]);
+}

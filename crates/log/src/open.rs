@@ -1,0 +1,183 @@
+//! Opening: from the files of a directory to the segments of a log, or a refusal.
+
+use std::path::Path;
+
+use haven_disk::Disk;
+
+use crate::format::SegmentHeader;
+use crate::segment::{Ending, Segment, file_name, path_of, seq_of};
+use crate::slots::{Meta, SLOTS_NAME, Slots};
+use crate::{LogError, LogOptions};
+
+/// The index of the first record of a log that holds none yet.
+const FIRST_INDEX: u64 = 1;
+/// The number of the first segment.
+const FIRST_SEQ: u64 = 1;
+
+/// What was found (or made).
+pub(crate) struct Opened {
+    pub(crate) slots: Slots,
+    pub(crate) meta: Meta,
+    /// At least one.
+    pub(crate) segments: Vec<Segment>,
+}
+
+pub(crate) fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<Opened, LogError> {
+    disk.create_dir_all(dir)
+        .map_err(LogError::io("make the log's directory"))?;
+    let seqs = segment_files(disk, dir)?;
+    let mut slots = match Slots::open(disk, dir)? {
+        Some(slots) => slots,
+        None if seqs.is_empty() => {
+            let meta = Meta {
+                purged: FIRST_INDEX - 1,
+                durable: FIRST_INDEX - 1,
+                base_seq: FIRST_SEQ,
+                awaits_base: true,
+            };
+            Slots::create(disk, dir, random()?, meta)?
+        }
+        None => {
+            let why = "it is missing, but there are segments";
+            return Err(LogError::damaged(SLOTS_NAME, 0, why));
+        }
+    };
+    let meta = slots.meta()?;
+    let (old, live): (Vec<u64>, Vec<u64>) = seqs.iter().partition(|&&s| s < meta.base_seq);
+    remove(disk, dir, &old)?;
+    let segments = if live.is_empty() && meta.awaits_base {
+        vec![base(disk, dir, slots.log_id(), meta, options)?]
+    } else {
+        open_segments(disk, dir, slots.log_id(), meta, &live, options)?
+    };
+    let meta = Meta {
+        durable: segments.last().map_or(meta.purged, |s| s.next() - 1),
+        awaits_base: false,
+        ..meta
+    };
+    if slots.meta()? != meta {
+        slots.save_meta(meta)?;
+    }
+    Ok(Opened {
+        slots,
+        meta,
+        segments,
+    })
+}
+
+/// Makes the segment that a new or emptied log begins with.
+pub(crate) fn base(
+    disk: &dyn Disk,
+    dir: &Path,
+    log_id: u64,
+    meta: Meta,
+    options: &LogOptions,
+) -> Result<Segment, LogError> {
+    let header = SegmentHeader {
+        log_id,
+        seq: meta.base_seq,
+        first: meta.purged + 1,
+        nonce: random()?,
+    };
+    Segment::create(disk, dir, header, options.segment_bytes)
+}
+
+/// Removes segment files, ascending, durably.
+pub(crate) fn remove(disk: &dyn Disk, dir: &Path, seqs: &[u64]) -> Result<(), LogError> {
+    if seqs.is_empty() {
+        return Ok(());
+    }
+    for &seq in seqs {
+        disk.remove_file(&path_of(dir, seq))
+            .map_err(LogError::io(format!("remove segment {}", file_name(seq))))?;
+    }
+    disk.sync_dir(dir)
+        .map_err(LogError::io("flush the log's directory"))
+}
+
+/// A number that no other file has.
+pub(crate) fn random() -> Result<u64, LogError> {
+    getrandom::u64()
+        .map_err(|e| LogError::io("get a random number")(std::io::Error::other(e.to_string())))
+}
+
+/// The segment numbers in the directory, ascending; leftovers of unfinished creations are removed.
+fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, LogError> {
+    // Also the names must be durable before anything is built on them.
+    disk.sync_dir(dir)
+        .map_err(LogError::io("flush the log's directory"))?;
+    let names = disk
+        .list(dir)
+        .map_err(LogError::io("list the log's directory"))?;
+    let mut seqs = Vec::new();
+    for name in names {
+        if let Some(seq) = seq_of(&name) {
+            seqs.push(seq);
+        } else if name.ends_with(".new") {
+            disk.remove_file(&dir.join(&name))
+                .map_err(LogError::io(format!("remove the leftover {name}")))?;
+        } else if name != SLOTS_NAME {
+            tracing::warn!(name, "a file in the log's directory is not the log's");
+        }
+    }
+    seqs.sort_unstable();
+    Ok(seqs)
+}
+
+fn open_segments(
+    disk: &dyn Disk,
+    dir: &Path,
+    log_id: u64,
+    meta: Meta,
+    seqs: &[u64],
+    options: &LogOptions,
+) -> Result<Vec<Segment>, LogError> {
+    let mut segments: Vec<Segment> = Vec::with_capacity(seqs.len());
+    let mut last_ending = Ending::Clean;
+    let count = seqs.len().max(1) as u64;
+    for (seq, position) in (meta.base_seq..).zip(0..count) {
+        if seqs.get(position as usize) != Some(&seq) {
+            return Err(LogError::damaged(&file_name(seq), 0, "the file is missing"));
+        }
+        let expected = segments.last().map(Segment::next);
+        let (segment, ending) = Segment::open(disk, dir, log_id, seq, expected)?;
+        if position == 0 && segment.first() > meta.purged + 1 {
+            let why = format!(
+                "it begins with record {}, but only records up to {} were purged",
+                segment.first(),
+                meta.purged
+            );
+            return Err(LogError::damaged(&segment.file.name, 0, why));
+        }
+        last_ending = ending;
+        segments.push(segment);
+    }
+    // What one segment lost at its end showed at the next one; the last one is judged by itself.
+    if let Some(last) = segments.last() {
+        if last.next() <= meta.durable {
+            let why = format!(
+                "the records end with {}, but those up to {} had been durable",
+                last.next() - 1,
+                meta.durable
+            );
+            return Err(LogError::damaged(&last.file.name, last.end, why));
+        }
+        settle_end(last, last_ending, options)?;
+    }
+    Ok(segments)
+}
+
+/// Cuts a torn end off, durably, and reserves the rest of the segment.
+fn settle_end(segment: &Segment, ending: Ending, options: &LogOptions) -> Result<(), LogError> {
+    if let Ending::Torn(why) = ending {
+        tracing::warn!(
+            segment = segment.file.name,
+            offset = segment.end,
+            why,
+            last_index = segment.next() - 1,
+            "the end of the log was being written when it stopped; the unfinished part is cut off"
+        );
+        segment.file.cut(segment.end)?;
+    }
+    segment.file.reserve(segment.end, options.segment_bytes)
+}

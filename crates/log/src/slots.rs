@@ -1,0 +1,297 @@
+//! The slots: small values beside the log, each in two alternating checksummed copies in one file.
+//!
+//! Invariants
+//! - A slot has a valid copy from the file's creation on; both invalid means damage.
+//! - The copy that was last known durable is never overwritten: a write goes to the other one, and
+//!   again to that one until a flush has made it durable.
+//!
+//! The file's existence also says that a log was made here, so it comes before any segment.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crc32c::crc32c;
+use haven_disk::{Disk, DiskFile};
+
+use crate::LogError;
+use crate::format::{VERSION, check_version, u32_at, u64_at};
+
+pub(crate) const SLOTS_NAME: &str = "SLOTS";
+const SLOTS_NEW: &str = "SLOTS.new";
+const MAGIC: [u8; 8] = *b"HAVENSLT";
+const HEADER_FIELDS: usize = 24;
+const PAGE: usize = 4096;
+const COPY_HEADER: usize = 32;
+const COPY_MAGIC: u32 = 0x544f_4c53;
+/// Copy numbers fit the two pages of a slot.
+const COPIES: usize = 2;
+const SLOT_COUNT: usize = 5;
+
+/// The most bytes a slot keeps.
+pub const SLOT_BYTES_MAX: usize = PAGE - COPY_HEADER;
+
+/// A small durable value beside the log. What it means is the owner's business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Slot {
+    /// The vote.
+    Vote,
+    /// What is known to be committed.
+    Committed,
+    /// The identity of the last purged record.
+    Purged,
+    /// Free for the owner (for instance about snapshots).
+    Snapshot,
+}
+
+impl Slot {
+    fn number(self) -> usize {
+        match self {
+            Slot::Vote => 1,
+            Slot::Committed => 2,
+            Slot::Purged => 3,
+            Slot::Snapshot => 4,
+        }
+    }
+}
+
+/// What the log itself keeps in slot 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Meta {
+    /// Records up to here are gone.
+    pub(crate) purged: u64,
+    /// Records up to here are known to be durable (there may be more). It never is beyond the log's
+    /// end, so a log that ends before it lost something.
+    pub(crate) durable: u64,
+    /// The first segment that belongs to the log; older files are leftovers.
+    pub(crate) base_seq: u64,
+    /// The base segment may not have been made yet.
+    pub(crate) awaits_base: bool,
+}
+
+const META: usize = 0;
+const META_BYTES: usize = 25;
+
+struct State {
+    value: Vec<u8>,
+    generation: u64,
+    /// Which copy holds `value`.
+    copy: usize,
+    /// That copy was not flushed yet.
+    dirty: bool,
+}
+
+pub(crate) struct Slots {
+    file: Arc<dyn DiskFile>,
+    log_id: u64,
+    slots: Vec<State>,
+}
+
+impl Slots {
+    /// Opens the slots of a log, `None` when no log was made here yet.
+    pub(crate) fn open(disk: &dyn Disk, dir: &Path) -> Result<Option<Slots>, LogError> {
+        let file = match disk.open(&dir.join(SLOTS_NAME), false) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(LogError::io("open the slots")(e)),
+        };
+        // A killed process may have left writes in the page cache: what is read must also be durable.
+        file.sync().map_err(LogError::io("flush the slots"))?;
+        let page = read_page(&*file, 0)?;
+        if page[..8] != MAGIC {
+            return Err(LogError::damaged(SLOTS_NAME, 0, "it has no header"));
+        }
+        check_version(SLOTS_NAME, u32_at(&page, 8))?;
+        if crc32c(&page[..HEADER_FIELDS]) != u32_at(&page, HEADER_FIELDS) {
+            return Err(LogError::damaged(
+                SLOTS_NAME,
+                0,
+                "the header's checksum is wrong",
+            ));
+        }
+        let log_id = u64_at(&page, 16);
+        let slots = (0..SLOT_COUNT)
+            .map(|slot| read_slot(&*file, log_id, slot))
+            .collect::<Result<_, _>>()?;
+        Ok(Some(Slots {
+            file,
+            log_id,
+            slots,
+        }))
+    }
+
+    /// Makes the file, durably, with empty slots and this meta.
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        dir: &Path,
+        log_id: u64,
+        meta: Meta,
+    ) -> Result<Slots, LogError> {
+        let mut page = Vec::with_capacity(PAGE);
+        page.extend_from_slice(&MAGIC);
+        page.extend_from_slice(&VERSION.to_le_bytes());
+        page.extend_from_slice(&[0; 4]);
+        page.extend_from_slice(&log_id.to_le_bytes());
+        page.extend_from_slice(&crc32c(&page).to_le_bytes());
+        page.resize(PAGE, 0);
+        let mut contents = page;
+        let meta = meta.encode();
+        for slot in 0..SLOT_COUNT {
+            let value: &[u8] = if slot == META { &meta } else { &[] };
+            contents.extend_from_slice(&encode_copy(log_id, slot, 1, value));
+            contents.extend_from_slice(&[0; PAGE]);
+        }
+        let new = dir.join(SLOTS_NEW);
+        let make = || -> io::Result<()> {
+            let file = disk.open(&new, true)?;
+            file.set_len(0)?;
+            file.write_at(0, &contents)?;
+            file.sync()?;
+            disk.rename(&new, &dir.join(SLOTS_NAME))?;
+            disk.sync_dir(dir)
+        };
+        make().map_err(LogError::io("make the slots"))?;
+        Slots::open(disk, dir)?
+            .ok_or_else(|| LogError::damaged(SLOTS_NAME, 0, "it vanished when it was made"))
+    }
+
+    pub(crate) fn log_id(&self) -> u64 {
+        self.log_id
+    }
+
+    pub(crate) fn meta(&self) -> Result<Meta, LogError> {
+        Meta::decode(&self.slots[META].value)
+    }
+
+    pub(crate) fn save_meta(&mut self, meta: Meta) -> Result<(), LogError> {
+        self.write(META, &meta.encode(), true)
+    }
+
+    /// The value last saved, `None` when there never was one (or an empty one).
+    pub(crate) fn read(&self, slot: Slot) -> Option<Vec<u8>> {
+        let value = &self.slots[slot.number()].value;
+        (!value.is_empty()).then(|| value.clone())
+    }
+
+    pub(crate) fn save(&mut self, slot: Slot, bytes: &[u8], durable: bool) -> Result<(), LogError> {
+        self.write(slot.number(), bytes, durable)
+    }
+
+    fn write(&mut self, slot: usize, bytes: &[u8], durable: bool) -> Result<(), LogError> {
+        let state = &mut self.slots[slot];
+        let copy = if state.dirty {
+            state.copy
+        } else {
+            (state.copy + 1) % COPIES
+        };
+        let generation = state.generation + 1;
+        let page = encode_copy(self.log_id, slot, generation, bytes);
+        self.file
+            .write_at(copy_offset(slot, copy), &page)
+            .map_err(LogError::io("write a slot"))?;
+        *state = State {
+            value: bytes.to_vec(),
+            generation,
+            copy,
+            dirty: true,
+        };
+        if durable {
+            self.file.sync().map_err(LogError::io("flush a slot"))?;
+            for state in &mut self.slots {
+                state.dirty = false; // one file: all are durable now
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Meta {
+    fn encode(self) -> [u8; META_BYTES] {
+        let mut out = [0; META_BYTES];
+        out[..8].copy_from_slice(&self.purged.to_le_bytes());
+        out[8..16].copy_from_slice(&self.base_seq.to_le_bytes());
+        out[16..24].copy_from_slice(&self.durable.to_le_bytes());
+        out[24] = u8::from(self.awaits_base);
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Meta, LogError> {
+        if bytes.len() != META_BYTES {
+            let offset = copy_offset(META, 0);
+            return Err(LogError::damaged(
+                SLOTS_NAME,
+                offset,
+                "the log's own slot is too short",
+            ));
+        }
+        Ok(Meta {
+            purged: u64_at(bytes, 0),
+            base_seq: u64_at(bytes, 8),
+            durable: u64_at(bytes, 16),
+            awaits_base: bytes[24] != 0,
+        })
+    }
+}
+
+fn copy_offset(slot: usize, copy: usize) -> u64 {
+    ((1 + slot * COPIES + copy) * PAGE) as u64
+}
+
+fn encode_copy(log_id: u64, slot: usize, generation: u64, value: &[u8]) -> Vec<u8> {
+    let mut page = Vec::with_capacity(PAGE);
+    page.extend_from_slice(&[0; 4]);
+    page.extend_from_slice(&COPY_MAGIC.to_le_bytes());
+    page.extend_from_slice(&log_id.to_le_bytes());
+    page.extend_from_slice(&generation.to_le_bytes());
+    page.extend_from_slice(&(slot as u32).to_le_bytes());
+    page.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    page.extend_from_slice(value);
+    let crc = crc32c(&page[4..]);
+    page[..4].copy_from_slice(&crc.to_le_bytes());
+    page.resize(PAGE, 0);
+    page
+}
+
+/// The generation and value of a copy, if it is whole.
+fn decode_copy(page: &[u8], log_id: u64, slot: usize) -> Option<(u64, Vec<u8>)> {
+    let len = u32_at(page, 28) as usize;
+    let value = page.get(COPY_HEADER..COPY_HEADER + len)?;
+    let whole = u32_at(page, 0) == crc32c(&page[4..COPY_HEADER + len])
+        && u32_at(page, 4) == COPY_MAGIC
+        && u64_at(page, 8) == log_id
+        && u32_at(page, 24) as usize == slot;
+    whole.then(|| (u64_at(page, 16), value.to_vec()))
+}
+
+fn read_slot(file: &dyn DiskFile, log_id: u64, slot: usize) -> Result<State, LogError> {
+    let mut newest: Option<State> = None;
+    for copy in 0..COPIES {
+        let offset = copy_offset(slot, copy);
+        let page = read_page(file, offset)?;
+        match decode_copy(&page, log_id, slot) {
+            Some((generation, value)) => {
+                if newest.as_ref().is_none_or(|n| n.generation < generation) {
+                    newest = Some(State {
+                        value,
+                        generation,
+                        copy,
+                        dirty: false,
+                    });
+                }
+            }
+            None if page.iter().all(|&b| b == 0) => {}
+            None => tracing::warn!(slot, copy, "a torn copy of a log slot is ignored"),
+        }
+    }
+    newest.ok_or_else(|| {
+        let why = format!("both copies of slot {slot} are unreadable");
+        LogError::damaged(SLOTS_NAME, copy_offset(slot, 0), why)
+    })
+}
+
+fn read_page(file: &dyn DiskFile, offset: u64) -> Result<Vec<u8>, LogError> {
+    let mut page = vec![0; PAGE];
+    file.read_at(offset, &mut page)
+        .map_err(LogError::io("read the slots"))?;
+    Ok(page)
+}

@@ -1,0 +1,7 @@
+//! The log from outside: what it promises, on disks that behave and disks that do not.
+
+mod basics;
+mod common;
+mod crash;
+mod damage;
+mod failing;

@@ -1,0 +1,77 @@
+//! READDIRPLUS (RFC 1813 section 3.3.17): names in a directory with handles and attributes.
+//!
+//! `maxcount` bounds the whole result, `dircount` names, cookies and file ids; a `dircount` of zero
+//! says nothing (some clients have no use for it).
+
+use super::readdir::{Budget, check_cookieverf, scan};
+use super::status::{Failure, finish};
+use super::view::View;
+use crate::Fatal;
+use crate::handle::HANDLE_BYTES;
+use haven_fs::{Attr, DirEntry, Filesystem, Ino};
+use haven_proto::nfs3::{
+    Cookie3, Entry3, Entryplus3, Fileid3, Nfsstat3, ReaddirplusArgs, ReaddirplusOk, ReaddirplusRes,
+};
+
+pub(super) fn readdirplus<F: Filesystem>(
+    view: &View<'_, F>,
+    args: &ReaddirplusArgs,
+) -> Result<ReaddirplusRes, Fatal> {
+    finish(run(view, args), || view.post_op(&args.dir))
+}
+
+fn run<F: Filesystem>(
+    view: &View<'_, F>,
+    args: &ReaddirplusArgs,
+) -> Result<ReaddirplusOk, Failure> {
+    let dir = view.resolve(&args.dir)?;
+    let cookieverf = check_cookieverf(args.cookie, args.cookieverf)?;
+    let mut total = Budget::new(args.maxcount, ReaddirplusOk::OVERHEAD_BYTES)?;
+    let names_max = if args.dircount == 0 {
+        u32::MAX
+    } else {
+        args.dircount
+    };
+    let mut names = Budget::new(names_max, 0)?;
+    let mut entries = Vec::new();
+    let eof = scan(view, &dir, args.cookie, true, &mut |ino, entry| {
+        let len = entry.name.len();
+        let fits = names.take(Entry3::wire_bytes(len))
+            && total.take(Entryplus3::wire_bytes(len, HANDLE_BYTES));
+        if fits {
+            entries.push(entryplus(view, &dir, ino, entry));
+        }
+        fits
+    })?;
+    if entries.is_empty() && !eof {
+        return Err(Nfsstat3::TooSmall.into());
+    }
+    let dir_attributes = Some(view.fattr(&dir));
+    Ok(ReaddirplusOk {
+        dir_attributes,
+        cookieverf,
+        entries,
+        eof,
+    })
+}
+
+fn entryplus<F: Filesystem>(
+    view: &View<'_, F>,
+    dir: &Attr,
+    ino: Ino,
+    entry: DirEntry<'_>,
+) -> Entryplus3 {
+    // Where another inode is shown than the one stored, it is the directory itself.
+    let attr = if ino == dir.ino {
+        Some(dir)
+    } else {
+        entry.attr.as_ref()
+    };
+    Entryplus3 {
+        fileid: Fileid3(ino.0),
+        name: entry.name.into(),
+        cookie: Cookie3(entry.cookie.0),
+        name_attributes: attr.map(|attr| view.fattr(attr)),
+        name_handle: attr.map(|attr| view.fh(attr)),
+    }
+}

@@ -1,0 +1,279 @@
+//! A server without a network: one machine, one client, short names for the procedures.
+
+use bytes::Bytes;
+use haven_fs::model::Model;
+use haven_fs::{Filesystem, SystemTable, Time};
+use haven_nfsd::{Entry, Machine, Outcome, Prepared, Service, Squash, prepare};
+use haven_proto::mount;
+use haven_proto::nfs3::*;
+use haven_rpc::{AuthSys, Call, Credential, decode_reply};
+use haven_xdr::{Decode, Encode, Gather, decode_all, encode_all};
+use std::net::IpAddr;
+
+pub const VOLUME_ID: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+pub const HANDLE_KEY: [u8; 16] = [42; 16];
+pub const DATA: &str = "/data";
+
+pub struct Server<F = Model> {
+    pub machine: Machine<F>,
+    pub service: Service,
+    pub client: IpAddr,
+    pub cred: Credential,
+    pub xid: u32,
+    pub index: u64,
+    /// Everything that was applied.
+    pub log: Vec<Bytes>,
+    pub root: Fh3,
+}
+
+pub fn auth_sys(uid: u32, gid: u32, gids: &[u32]) -> Credential {
+    let machine_name = Bytes::from_static(b"client");
+    Credential::Sys(AuthSys {
+        stamp: 1,
+        machine_name,
+        uid,
+        gid,
+        gids: gids.to_vec(),
+    })
+}
+
+/// Entries that every volume begins with.
+pub fn first_entries() -> Vec<Bytes> {
+    let time = Time {
+        secs: 1_000,
+        nanos: 0,
+    };
+    let genesis = Entry::Genesis {
+        volume_id: VOLUME_ID,
+        handle_key: HANDLE_KEY,
+        time,
+    };
+    let path = Bytes::from_static(DATA.as_bytes());
+    let export = Entry::Export {
+        path,
+        uid: 0,
+        gid: 0,
+        mode: 0o777,
+        time,
+    };
+    [genesis, export]
+        .iter()
+        .map(|entry| entry.encode().unwrap())
+        .collect()
+}
+
+impl Server<Model> {
+    pub fn new() -> Self {
+        Self::on(Model::new())
+    }
+}
+
+impl<F: Filesystem + SystemTable> Server<F> {
+    pub fn on(fs: F) -> Self {
+        let exports = [Bytes::from_static(DATA.as_bytes())].into();
+        let squash = Squash {
+            root: false,
+            ..Squash::default()
+        };
+        let mut server = Self {
+            machine: Machine::new(fs).unwrap(),
+            service: Service {
+                squash,
+                exports,
+                ..Service::default()
+            },
+            client: IpAddr::from([192, 0, 2, 1]),
+            cred: auth_sys(0, 0, &[]),
+            xid: 0,
+            index: 0,
+            log: Vec::new(),
+            root: Fh3(Bytes::new()),
+        };
+        for entry in first_entries() {
+            assert_eq!(server.apply(entry), Outcome::Done);
+        }
+        server.root = server.mount(DATA).unwrap();
+        server
+    }
+
+    pub fn apply(&mut self, entry: Bytes) -> Outcome {
+        self.index += 1;
+        self.log.push(entry.clone());
+        self.machine.apply(self.index, &entry).unwrap()
+    }
+
+    /// A raw call with a transaction id of its own.
+    pub fn call(&mut self, prog: u32, vers: u32, proc: u32, args: Gather) -> Call {
+        self.xid += 1;
+        let cred = self.cred.clone();
+        Call {
+            xid: self.xid,
+            prog,
+            vers,
+            proc,
+            cred,
+            args: args.into_bytes(),
+        }
+    }
+
+    /// The RPC reply.
+    pub fn send(&mut self, call: &Call) -> Gather {
+        let now = Time {
+            secs: 2_000 + i64::from(call.xid),
+            nanos: 0,
+        };
+        match prepare(call, self.client, &self.service, now) {
+            Prepared::Reply(reply) => reply,
+            Prepared::Query(request) => self.machine.query(&request).unwrap(),
+            Prepared::Mutation(entry) => match self.apply(entry) {
+                Outcome::Reply { message, .. } => message,
+                other => panic!("a mutation is answered, not {other:?}"),
+            },
+        }
+    }
+
+    /// The results of an NFSv3 procedure, which must have been executed.
+    pub fn nfs<T: Decode>(&mut self, args: Args3) -> T {
+        let proc = args.proc().to_wire();
+        let call = self.call(PROGRAM, VERSION, proc, encode_all(&args));
+        results(self.send(&call))
+    }
+
+    pub fn mnt<T: Decode>(&mut self, version: u32, proc: mount::Procedure, args: Gather) -> T {
+        let call = self.call(mount::PROGRAM, version, proc.to_wire(), args);
+        results(self.send(&call))
+    }
+
+    pub fn mount(&mut self, path: &str) -> Result<Fh3, mount::Mountstat3> {
+        let path = mount::Dirpath(Bytes::copy_from_slice(path.as_bytes()));
+        let args = encode_all(&path);
+        match self.mnt(mount::VERSION3, mount::Procedure::Mnt, args) {
+            mount::Mountres3::Ok(ok) => {
+                assert_eq!(ok.auth_flavors, [1]);
+                Ok(Fh3(ok.fhandle.0))
+            }
+            mount::Mountres3::Fail(status) => Err(status),
+        }
+    }
+
+    pub fn as_user(&mut self, uid: u32, gid: u32) {
+        self.cred = auth_sys(uid, gid, &[]);
+    }
+
+    pub fn at(&self, dir: &Fh3, name: &str) -> Diropargs3 {
+        Diropargs3 {
+            dir: dir.clone(),
+            name: name.into(),
+        }
+    }
+
+    pub fn getattr(&mut self, object: &Fh3) -> Result<Fattr3, Nfsstat3> {
+        let args = Args3::Getattr(GetattrArgs {
+            object: object.clone(),
+        });
+        self.nfs::<GetattrRes>(args)
+            .ok_or_status()
+            .map(|ok| ok.obj_attributes)
+    }
+
+    pub fn lookup(&mut self, dir: &Fh3, name: &str) -> LookupRes {
+        let what = self.at(dir, name);
+        self.nfs(Args3::Lookup(LookupArgs { what }))
+    }
+
+    pub fn create(&mut self, dir: &Fh3, name: &str, how: Createhow3) -> CreateRes {
+        let place = self.at(dir, name);
+        self.nfs(Args3::Create(CreateArgs { place, how }))
+    }
+
+    /// A new file with mode 0644.
+    pub fn file(&mut self, dir: &Fh3, name: &str) -> Fh3 {
+        let how = Createhow3::Guarded(mode(0o644));
+        self.create(dir, name, how)
+            .ok_or_status()
+            .unwrap()
+            .obj
+            .unwrap()
+    }
+
+    pub fn mkdir(&mut self, dir: &Fh3, name: &str) -> MkdirRes {
+        let place = self.at(dir, name);
+        self.nfs(Args3::Mkdir(MkdirArgs {
+            place,
+            attributes: mode(0o755),
+        }))
+    }
+
+    /// A new directory with mode 0755.
+    pub fn dir(&mut self, dir: &Fh3, name: &str) -> Fh3 {
+        self.mkdir(dir, name).ok_or_status().unwrap().obj.unwrap()
+    }
+
+    pub fn write(&mut self, file: &Fh3, offset: u64, data: &[u8]) -> WriteRes {
+        let (count, data) = (data.len() as u32, Bytes::copy_from_slice(data));
+        let (file, stable) = (file.clone(), StableHow::Unstable);
+        self.nfs(Args3::Write(WriteArgs {
+            file,
+            offset,
+            count,
+            stable,
+            data,
+        }))
+    }
+
+    pub fn read(&mut self, file: &Fh3, offset: u64, count: u32) -> ReadRes {
+        self.nfs(Args3::Read(ReadArgs {
+            file: file.clone(),
+            offset,
+            count,
+        }))
+    }
+
+    pub fn setattr(
+        &mut self,
+        object: &Fh3,
+        new_attributes: Sattr3,
+        guard: Option<Nfstime3>,
+    ) -> SetattrRes {
+        let object = object.clone();
+        self.nfs(Args3::Setattr(SetattrArgs {
+            object,
+            new_attributes,
+            guard,
+        }))
+    }
+
+    pub fn remove(&mut self, dir: &Fh3, name: &str) -> RemoveRes {
+        let object = self.at(dir, name);
+        self.nfs(Args3::Remove(RemoveArgs { object }))
+    }
+
+    pub fn rmdir(&mut self, dir: &Fh3, name: &str) -> RmdirRes {
+        let object = self.at(dir, name);
+        self.nfs(Args3::Rmdir(RmdirArgs { object }))
+    }
+}
+
+/// The results in an RPC reply, which must be a success.
+pub fn results<T: Decode>(reply: Gather) -> T {
+    match decode_reply(reply.into_bytes()).unwrap().outcome {
+        haven_rpc::Outcome::Success(body) => decode_all(body).unwrap(),
+        other => panic!("not executed: {other:?}"),
+    }
+}
+
+pub fn mode(mode: u32) -> Sattr3 {
+    Sattr3 {
+        mode: Some(mode),
+        ..Sattr3::default()
+    }
+}
+
+/// What wcc data say before a change.
+pub fn wcc_of(attr: &Fattr3) -> Option<WccAttr> {
+    Some(WccAttr::from(attr))
+}
+
+pub fn encoded(value: &impl Encode) -> Gather {
+    encode_all(value)
+}

@@ -1,0 +1,177 @@
+//! Checkpoints: making what was applied durable without holding up what is being applied.
+//!
+//! Three steps: [`Store::freeze`] (quick, exclusive) sets the changed rows aside; [`CheckpointJob::run`]
+//! (slow, beside everything else) flushes file data, then commits the rows in one step;
+//! [`Store::finish_checkpoint`] (quick, exclusive) drops the rows from memory.
+//!
+//! Invariants
+//! - File data is durable before any row that speaks of it.
+//! - A data file is unlinked only when a durable checkpoint says that its inode is gone. Until then a
+//!   crash may bring the inode back, and replaying the log reads and writes its file again.
+//! - Rows that did not become durable stay in memory, whatever fails.
+//!
+//! It must not know what rows mean.
+
+use crate::data::Dirty;
+use crate::layers::Rows;
+use crate::open::{Generation, Store};
+use crate::{fatal, keys};
+use bytes::Bytes;
+use haven_disk::Disk;
+use haven_fs::{FsResult, Ino};
+use std::collections::BTreeSet;
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// A frozen checkpoint that is still to be made durable. Dropping it without running it means that this
+/// store makes no checkpoint any more.
+pub struct CheckpointJob {
+    disk: Arc<dyn Disk>,
+    generation: Arc<Generation>,
+    rows: Arc<Rows>,
+    dirty: Dirty,
+    buried: Vec<Ino>,
+    token: Arc<()>,
+}
+
+/// A checkpoint that is durable, to be handed to [`Store::finish_checkpoint`].
+#[must_use = "the store keeps the rows in memory until the checkpoint is finished"]
+pub struct Checkpointed {
+    generation: Arc<Generation>,
+    rows: Arc<Rows>,
+    _token: Arc<()>,
+}
+
+impl Store {
+    /// Sets aside everything applied so far for a checkpoint. `None` when nothing changed since the last
+    /// one or when one is under way.
+    ///
+    /// # Errors
+    /// [`FsError::Fatal`](haven_fs::FsError::Fatal) when the last checkpoint failed, when the store
+    /// stopped, or when something was applied that [`Store::set_position`] does not cover.
+    pub fn freeze(&mut self) -> FsResult<Option<CheckpointJob>> {
+        self.check_usable()?;
+        if self.layers.is_frozen() {
+            return match self.in_flight.strong_count() {
+                0 => Err(fatal(
+                    "cannot checkpoint",
+                    "the last checkpoint failed; restart",
+                )),
+                _ => Ok(None),
+            };
+        }
+        if self.unpositioned && self.position()?.is_some() {
+            return Err(fatal(
+                "cannot checkpoint",
+                "an entry was applied without its position",
+            ));
+        }
+        let buried = std::mem::take(&mut self.buried);
+        for &ino in &buried {
+            self.layers.remove(keys::grave(ino));
+        }
+        if self.layers.is_clean() {
+            return Ok(None);
+        }
+        let token = Arc::new(());
+        self.in_flight = Arc::downgrade(&token);
+        Ok(Some(CheckpointJob {
+            disk: Arc::clone(&self.disk),
+            generation: Arc::clone(&self.generation),
+            rows: self.layers.freeze(),
+            dirty: self.generation.data.take_dirty(),
+            buried,
+            token,
+        }))
+    }
+
+    /// Takes note that a checkpoint is durable. Returns the position that is durable now.
+    pub fn finish_checkpoint(&mut self, done: Checkpointed) -> FsResult<Option<Bytes>> {
+        // A checkpoint of a state that a snapshot has replaced meanwhile is of no interest.
+        if Arc::ptr_eq(&done.generation, &self.generation) {
+            let view = self.generation.base.view()?;
+            self.layers.thaw(view);
+            self.buried = graves(&done.rows);
+        }
+        self.durable_position()
+    }
+
+    /// Makes everything applied so far durable. Returns the position that is durable now.
+    pub fn checkpoint(&mut self) -> FsResult<Option<Bytes>> {
+        match self.freeze()? {
+            Some(job) => self.finish_checkpoint(job.run()?),
+            None if self.layers.is_frozen() => Err(fatal(
+                "cannot checkpoint",
+                "another checkpoint is under way",
+            )),
+            None => self.durable_position(),
+        }
+    }
+}
+
+impl CheckpointJob {
+    /// Makes the checkpoint durable. Needs no access to the store and may take long.
+    ///
+    /// # Errors
+    /// [`FsError::Fatal`](haven_fs::FsError::Fatal) when the disk fails. The store can still be read.
+    pub fn run(self) -> FsResult<Checkpointed> {
+        let result = self.make_durable();
+        if !self.generation.is_retired() {
+            result?;
+        }
+        Ok(Checkpointed {
+            generation: self.generation,
+            rows: self.rows,
+            _token: self.token,
+        })
+    }
+
+    fn make_durable(&self) -> FsResult<()> {
+        for (path, file) in &self.dirty.files {
+            let flushed = match file {
+                Some(file) => file.sync(),
+                None => self.disk.open(path, false).and_then(|file| file.sync()),
+            };
+            flushed.map_err(|e| fatal(format!("cannot flush data file {}", path.display()), e))?;
+        }
+        let mut dirs: BTreeSet<_> = self.dirty.dirs.iter().cloned().collect();
+        for &ino in &self.buried {
+            if self.unlink(ino)? {
+                dirs.insert(self.generation.data.dir_of(ino));
+            }
+        }
+        for dir in dirs {
+            self.disk
+                .sync_dir(&dir)
+                .map_err(|e| fatal(format!("cannot flush directory {}", dir.display()), e))?;
+        }
+        self.generation.base.commit_layer(&self.rows)
+    }
+
+    /// Removes the data file of an inode that no durable state knows. Whether there was one.
+    fn unlink(&self, ino: Ino) -> FsResult<bool> {
+        let path = self.generation.data.path(ino);
+        match self.disk.remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(fatal(
+                format!("cannot remove data file {}", path.display()),
+                error,
+            )),
+        }
+    }
+}
+
+/// The inodes that a layer marks for removal of their data files.
+fn graves(rows: &Rows) -> Vec<Ino> {
+    let end = keys::after_prefix(keys::GRAVEYARD).unwrap_or_default();
+    let bounds = (
+        Bound::Included(keys::GRAVEYARD),
+        Bound::Excluded(end.as_slice()),
+    );
+    rows.range::<[u8], _>(bounds)
+        .filter(|(_, value)| value.is_some())
+        .filter_map(|(key, _)| keys::ino_of_grave(key))
+        .collect()
+}

@@ -1,0 +1,293 @@
+//! Contents of regular files: one sparse file per inode, made at its first write.
+//!
+//! Replay safety: after a crash (or in a received snapshot) a data file may be ahead of the metadata.
+//! Writing and cutting the same ranges again gives the same contents. Growing does not by itself: it
+//! would show what a later write had already put past the size. Therefore every operation that may grow
+//! a file first cuts it to the size the metadata says, once per opening; from then on the file is never
+//! longer than the metadata says, because every change goes through here.
+//!
+//! Invariants
+//! - At most [`OPEN_FILES_MAX`] files stay open.
+//! - Every file changed since the last [`DataFiles::take_dirty`] is in the next one, unless removed.
+//!
+//! It must not know attributes or permissions.
+
+use crate::fatal;
+use haven_disk::{Disk, DiskFile};
+use haven_fs::{FsError, FsResult, Ino};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Most data files kept open.
+pub const OPEN_FILES_MAX: usize = 1024;
+/// Where a file's data must end: ext4's limit with 4 KiB blocks, the lowest among the file systems in
+/// use. The same everywhere, so that all replicas refuse the same writes.
+pub const DATA_END_MAX: u64 = (16 << 40) - 4096;
+
+/// Data directories: one for each value of an inode number's lowest byte.
+const DIRS: usize = 256;
+
+/// The data files of one generation.
+pub struct DataFiles {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
+    open: HashMap<u64, Open>,
+    by_use: BTreeMap<u64, u64>,
+    uses: u64,
+    dirty: BTreeSet<u64>,
+    dirty_dirs: BTreeSet<u8>,
+    known_dirs: [bool; DIRS],
+}
+
+struct Open {
+    file: Arc<dyn DiskFile>,
+    used: u64,
+    /// Whether the file is known to be no longer than the metadata says.
+    trimmed: bool,
+}
+
+/// What must be flushed before a checkpoint of the metadata.
+pub struct Dirty {
+    /// Changed files, with their open handles where there are any.
+    pub files: Vec<(PathBuf, Option<Arc<dyn DiskFile>>)>,
+    /// Directories with new names.
+    pub dirs: Vec<PathBuf>,
+}
+
+impl DataFiles {
+    /// The data files below `dir`.
+    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> Self {
+        let state = State {
+            open: HashMap::new(),
+            by_use: BTreeMap::new(),
+            uses: 0,
+            dirty: BTreeSet::new(),
+            dirty_dirs: BTreeSet::new(),
+            known_dirs: [false; DIRS],
+        };
+        Self {
+            disk,
+            dir,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Makes the names of all data files durable. An earlier process may have made files and ended
+    /// before it flushed their names; replaying finds them there and does not make them again.
+    pub fn sync_dirs(&self) -> FsResult<()> {
+        let sync = || {
+            for name in self.disk.list(&self.dir)? {
+                self.disk.sync_dir(&self.dir.join(name))?;
+            }
+            Ok(())
+        };
+        sync().map_err(|e: io::Error| fatal(format!("cannot flush {}", self.dir.display()), e))
+    }
+
+    /// Reads the file's bytes at `offset` into `buf`, which must be zeros: where the file has none,
+    /// they stay.
+    pub fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> FsResult<()> {
+        if offset >= DATA_END_MAX {
+            return Ok(());
+        }
+        let Some(file) = self.existing(ino)? else {
+            return Ok(());
+        };
+        file.read_at(offset, buf)
+            .map(drop)
+            .map_err(|e| self.failed("read", ino, e))
+    }
+
+    /// The length of the file; 0 when it does not exist.
+    pub fn len(&self, ino: Ino) -> FsResult<u64> {
+        let Some(file) = self.existing(ino)? else {
+            return Ok(0);
+        };
+        file.len().map_err(|e| self.failed("measure", ino, e))
+    }
+
+    /// Writes `data` at `offset` into the file of an inode of `size` bytes.
+    pub fn write(&self, ino: Ino, size: u64, offset: u64, data: &[u8]) -> FsResult<()> {
+        let file = match self.trimmed(ino, size)? {
+            Some(file) => file,
+            None => self.create(ino)?,
+        };
+        file.write_at(offset, data)
+            .map_err(|e| self.failed("write", ino, e))?;
+        self.state.lock().dirty.insert(ino.0);
+        Ok(())
+    }
+
+    /// Prepares the file of an inode of `old` bytes for having `new` bytes: nothing past either stays.
+    pub fn resize(&self, ino: Ino, old: u64, new: u64) -> FsResult<()> {
+        if new >= old {
+            return self.trimmed(ino, old).map(drop);
+        }
+        let Some(file) = self.existing(ino)? else {
+            return Ok(());
+        };
+        self.cut(ino, file.as_ref(), new)
+    }
+
+    /// The inode is gone: its file need not be flushed any more. The file itself stays.
+    pub fn forget(&self, ino: Ino) {
+        let mut state = self.state.lock();
+        if let Some(open) = state.open.remove(&ino.0) {
+            state.by_use.remove(&open.used);
+        }
+        state.dirty.remove(&ino.0);
+    }
+
+    /// Takes the list of what must be flushed.
+    pub fn take_dirty(&self) -> Dirty {
+        let mut state = self.state.lock();
+        let files = std::mem::take(&mut state.dirty);
+        let dirs = std::mem::take(&mut state.dirty_dirs);
+        let handle = |ino| state.open.get(&ino).map(|open| Arc::clone(&open.file));
+        Dirty {
+            files: files
+                .into_iter()
+                .map(|ino| (self.path(Ino(ino)), handle(ino)))
+                .collect(),
+            dirs: dirs
+                .into_iter()
+                .map(|low| dir_path(&self.dir, low))
+                .collect(),
+        }
+    }
+
+    /// Where the file of `ino` is.
+    pub fn path(&self, ino: Ino) -> PathBuf {
+        file_path(&self.dir, ino)
+    }
+
+    /// The directory that holds the file of `ino`.
+    pub fn dir_of(&self, ino: Ino) -> PathBuf {
+        dir_path(&self.dir, low_byte(ino))
+    }
+
+    /// The open file, cut to `size` if this opening has not done so.
+    fn trimmed(&self, ino: Ino, size: u64) -> FsResult<Option<Arc<dyn DiskFile>>> {
+        let Some(file) = self.existing(ino)? else {
+            return Ok(None);
+        };
+        if !self
+            .state
+            .lock()
+            .open
+            .get(&ino.0)
+            .is_some_and(|open| open.trimmed)
+        {
+            self.cut(ino, file.as_ref(), size)?;
+        }
+        Ok(Some(file))
+    }
+
+    fn cut(&self, ino: Ino, file: &dyn DiskFile, size: u64) -> FsResult<()> {
+        let failed = |e| self.failed("cut", ino, e);
+        let longer = file.len().map_err(failed)? > size;
+        if longer {
+            file.set_len(size).map_err(failed)?;
+        }
+        let mut state = self.state.lock();
+        if longer {
+            state.dirty.insert(ino.0);
+        }
+        if let Some(open) = state.open.get_mut(&ino.0) {
+            open.trimmed = true;
+        }
+        Ok(())
+    }
+
+    fn existing(&self, ino: Ino) -> FsResult<Option<Arc<dyn DiskFile>>> {
+        if let Some(file) = self.state.lock().touch(ino) {
+            return Ok(Some(file));
+        }
+        match self.disk.open(&self.path(ino), false) {
+            Ok(file) => {
+                self.state.lock().keep(ino, &file, false);
+                Ok(Some(file))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed("open", ino, error)),
+        }
+    }
+
+    fn create(&self, ino: Ino) -> FsResult<Arc<dyn DiskFile>> {
+        let low = low_byte(ino);
+        if !self.state.lock().known_dirs[usize::from(low)] {
+            let dir = dir_path(&self.dir, low);
+            self.disk
+                .create_dir_all(&dir)
+                .map_err(|e| fatal(format!("cannot make directory {}", dir.display()), e))?;
+        }
+        let file = self
+            .disk
+            .open(&self.path(ino), true)
+            .map_err(|e| self.failed("create", ino, e))?;
+        let mut state = self.state.lock();
+        state.known_dirs[usize::from(low)] = true;
+        state.dirty_dirs.insert(low);
+        state.keep(ino, &file, true);
+        Ok(file)
+    }
+
+    fn failed(&self, what: &str, ino: Ino, error: io::Error) -> FsError {
+        fatal(
+            format!("cannot {what} data file {}", self.path(ino).display()),
+            error,
+        )
+    }
+}
+
+impl State {
+    /// The open file, marked as just used.
+    fn touch(&mut self, ino: Ino) -> Option<Arc<dyn DiskFile>> {
+        let open = self.open.get_mut(&ino.0)?;
+        self.by_use.remove(&open.used);
+        self.uses += 1;
+        open.used = self.uses;
+        self.by_use.insert(self.uses, ino.0);
+        Some(Arc::clone(&open.file))
+    }
+
+    /// Keeps a file open, in place of the one unused for longest when there are too many.
+    fn keep(&mut self, ino: Ino, file: &Arc<dyn DiskFile>, trimmed: bool) {
+        self.uses += 1;
+        let open = Open {
+            file: Arc::clone(file),
+            used: self.uses,
+            trimmed,
+        };
+        if let Some(old) = self.open.insert(ino.0, open) {
+            self.by_use.remove(&old.used);
+        }
+        self.by_use.insert(self.uses, ino.0);
+        while self.open.len() > OPEN_FILES_MAX {
+            let Some((_, oldest)) = self.by_use.pop_first() else {
+                break;
+            };
+            self.open.remove(&oldest);
+        }
+    }
+}
+
+/// The data file of `ino` below the data directory `dir`.
+pub fn file_path(dir: &Path, ino: Ino) -> PathBuf {
+    dir_path(dir, low_byte(ino)).join(format!("{:016x}", ino.0))
+}
+
+fn dir_path(dir: &Path, low: u8) -> PathBuf {
+    dir.join(format!("{low:02x}"))
+}
+
+fn low_byte(ino: Ino) -> u8 {
+    ino.0.to_be_bytes()[7]
+}

@@ -1,0 +1,76 @@
+//! Changing a file's data and attributes.
+
+use crate::data::DATA_END_MAX;
+use crate::open::Store;
+use crate::record::Inode;
+use haven_fs::{Attr, Change, Cred, FsResult, Ino, Kind, SetAttr, Time, rules};
+
+impl Store {
+    pub(super) fn do_setattr(
+        &mut self,
+        at: &Change,
+        cred: &Cred,
+        ino: Ino,
+        set: &SetAttr,
+        guard: Option<Time>,
+    ) -> FsResult<Attr> {
+        let inode = self.inode(ino)?;
+        rules::check_guard(&inode.attr, guard)?;
+        self.change_attr(at, cred, inode, set)
+    }
+
+    /// Replay safety: cutting the data file again cuts the same; growing changes metadata only, after
+    /// what a crash may have left past the old size was cut.
+    pub(super) fn change_attr(
+        &mut self,
+        at: &Change,
+        cred: &Cred,
+        mut inode: Inode,
+        set: &SetAttr,
+    ) -> FsResult<Attr> {
+        let attr = rules::apply_setattr(&inode.attr, set, cred, at)?;
+        if attr == inode.attr {
+            return Ok(attr);
+        }
+        if attr.kind == Kind::Regular && attr.size != inode.attr.size {
+            self.far_cut(attr.ino, inode.attr.size, attr.size)?;
+            self.generation
+                .data
+                .resize(attr.ino, inode.attr.size, attr.size)?;
+        }
+        inode.attr = attr.clone();
+        self.put_inode(&inode);
+        Ok(attr)
+    }
+
+    /// Replay safety: the same bytes go to the same place again, and what lies between an old end and a
+    /// later start is cut away before, so that it reads as zeros.
+    pub(super) fn do_write(
+        &mut self,
+        at: &Change,
+        cred: &Cred,
+        ino: Ino,
+        offset: u64,
+        data: &[u8],
+    ) -> FsResult<Attr> {
+        let mut inode = self.inode(ino)?;
+        rules::may_write(&inode.attr, cred)?;
+        let end = rules::write_end(offset, data.len())?;
+        if data.is_empty() {
+            return Ok(inode.attr);
+        }
+        let near = DATA_END_MAX.saturating_sub(offset);
+        let near = usize::try_from(near).unwrap_or(usize::MAX).min(data.len());
+        let (near, far) = data.split_at(near);
+        let size = inode.attr.size;
+        if near.is_empty() {
+            self.generation.data.resize(ino, size, size.max(end))?;
+        } else {
+            self.generation.data.write(ino, size, offset, near)?;
+        }
+        self.far_write(ino, offset.max(DATA_END_MAX), far)?;
+        inode.attr = rules::after_write(&inode.attr, end, at);
+        self.put_inode(&inode);
+        Ok(inode.attr)
+    }
+}

@@ -1,0 +1,305 @@
+//! [`Store`] itself: opening, making and replacing what is on disk.
+//!
+//! Invariants
+//! - The directory holds `CURRENT` and the generation it names; whatever else is there is a leftover of
+//!   an interrupted step and goes at the next open.
+//! - A directory with generations but without `CURRENT` is not touched.
+//!
+//! It must not know what operations do.
+
+use crate::base::{Base, View};
+use crate::current::{self, Current};
+use crate::data::DataFiles;
+use crate::layers::Layers;
+use crate::record::{Counters, Inode};
+use crate::{fatal, keys};
+use bytes::Bytes;
+use haven_disk::Disk;
+use haven_fs::{FsError, FsResult, Ino, rules};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+const FIRST_GENERATION: u64 = 1;
+const METADATA_FILE: &str = "meta.redb";
+const DATA_DIR: &str = "data";
+const CACHE_BYTES_DEFAULT: usize = 256 << 20;
+
+/// What can be chosen about a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Memory for pages of the metadata.
+    pub cache_bytes: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: CACHE_BYTES_DEFAULT,
+        }
+    }
+}
+
+/// The durable file system of one volume. See the crate's head comment.
+pub struct Store {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) dir: PathBuf,
+    pub(crate) options: StoreOptions,
+    pub(crate) generation: Arc<Generation>,
+    pub(crate) layers: Layers,
+    pub(crate) counters: Counters,
+    /// Removed inodes whose removal is durable: their data files may go.
+    pub(crate) buried: Vec<Ino>,
+    /// Alive as long as somebody may still finish the frozen checkpoint.
+    pub(crate) in_flight: Weak<()>,
+    /// Whether something was applied that the position does not cover yet.
+    pub(crate) unpositioned: bool,
+    /// Why nothing more may be applied.
+    pub(crate) failed: Option<String>,
+    pub(crate) generation_next: Arc<AtomicU64>,
+}
+
+/// One whole state on disk.
+pub(crate) struct Generation {
+    pub number: u64,
+    pub dir: PathBuf,
+    pub base: Base,
+    pub data: DataFiles,
+    /// Set when another generation took its place: its files may be gone.
+    pub retired: AtomicBool,
+}
+
+impl Generation {
+    /// Opens (or makes) generation `number` of the store in `dir`.
+    pub fn open(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        number: u64,
+        options: StoreOptions,
+    ) -> FsResult<Self> {
+        let dir = current::generation_dir(dir, number);
+        let data_dir = dir.join(DATA_DIR);
+        disk.create_dir_all(&data_dir)
+            .map_err(|e| fatal(format!("cannot make directory {}", data_dir.display()), e))?;
+        let base = Base::open(disk.as_ref(), &dir.join(METADATA_FILE), options.cache_bytes)?;
+        let data = DataFiles::new(Arc::clone(disk), data_dir);
+        Ok(Self {
+            number,
+            dir,
+            base,
+            data,
+            retired: AtomicBool::new(false),
+        })
+    }
+
+    /// Makes the names in the generation's directory durable.
+    pub fn sync_names(&self, disk: &dyn Disk) -> FsResult<()> {
+        disk.sync_dir(&self.dir)
+            .map_err(|e| fatal(format!("cannot flush directory {}", self.dir.display()), e))
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+}
+
+impl Store {
+    /// Opens the store in `dir`, at its last durable checkpoint; makes an empty one when there is none.
+    ///
+    /// # Errors
+    /// [`FsError::Fatal`] when the disk fails, the format is unknown or something is damaged.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: StoreOptions) -> FsResult<Self> {
+        disk.create_dir_all(dir)
+            .map_err(|e| fatal(format!("cannot make directory {}", dir.display()), e))?;
+        let number = match current::read(disk.as_ref(), dir)? {
+            Current::Generation(number) => {
+                check_present(disk.as_ref(), dir, number)?;
+                remove_leftovers(disk.as_ref(), dir, Some(number))?;
+                number
+            }
+            Current::Absent => {
+                refuse_orphans(disk.as_ref(), dir)?;
+                make(&disk, dir, options)?
+            }
+            Current::BeingMade => make(&disk, dir, options)?,
+        };
+        let generation = Arc::new(Generation::open(&disk, dir, number, options)?);
+        generation.data.sync_dirs()?;
+        let loaded = Loaded::from(generation.base.view()?)?;
+        Ok(Self {
+            disk,
+            dir: dir.to_path_buf(),
+            options,
+            generation,
+            layers: loaded.layers,
+            counters: loaded.counters,
+            buried: loaded.buried,
+            in_flight: Weak::new(),
+            unpositioned: false,
+            failed: None,
+            generation_next: Arc::new(AtomicU64::new(number + 1)),
+        })
+    }
+
+    /// Remembers the position of the last applied entry. It becomes durable with the next checkpoint,
+    /// together with what was applied.
+    pub fn set_position(&mut self, position: Bytes) -> FsResult<()> {
+        self.mutate(|store| {
+            if position.len() > keys::POSITION_BYTES_MAX {
+                return Err(fatal("position blob too long", position.len()));
+            }
+            store.layers.put(keys::POSITION, position);
+            Ok(())
+        })?;
+        self.unpositioned = false;
+        Ok(())
+    }
+
+    /// The position of the last applied entry, as far as it was set.
+    pub fn position(&self) -> FsResult<Option<Bytes>> {
+        self.layers.get(keys::POSITION)
+    }
+
+    /// The position of the last durable checkpoint.
+    pub fn durable_position(&self) -> FsResult<Option<Bytes>> {
+        self.layers.get_durable(keys::POSITION)
+    }
+
+    /// Runs a change. After a fatal error in one, half of it may be in memory: from then on nothing is
+    /// changed or checkpointed any more.
+    pub(crate) fn mutate<T>(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> FsResult<T>,
+    ) -> FsResult<T> {
+        self.check_usable()?;
+        let result = change(self);
+        match &result {
+            Ok(_) => self.unpositioned = true,
+            Err(FsError::Fatal(why)) => self.failed = Some(why.clone()),
+            Err(_) => {}
+        }
+        result
+    }
+
+    pub(crate) fn check_usable(&self) -> FsResult<()> {
+        match &self.failed {
+            Some(why) => Err(fatal("the store stopped after an earlier failure", why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts another whole state in place of the present one, in memory.
+    pub(crate) fn adopt(&mut self, generation: Arc<Generation>) -> FsResult<()> {
+        let loaded = Loaded::from(generation.base.view()?)?;
+        self.generation = generation;
+        self.layers = loaded.layers;
+        self.counters = loaded.counters;
+        self.buried = loaded.buried;
+        self.in_flight = Weak::new();
+        self.unpositioned = false;
+        Ok(())
+    }
+}
+
+/// What is kept in memory of a generation.
+struct Loaded {
+    layers: Layers,
+    counters: Counters,
+    buried: Vec<Ino>,
+}
+
+impl Loaded {
+    fn from(view: View) -> FsResult<Self> {
+        let layers = Layers::new(view);
+        let counters = layers
+            .get(keys::COUNTERS)?
+            .ok_or_else(|| fatal("the metadata is damaged", "its counters are missing"))?;
+        let counters = Counters::decode(&counters)?;
+        let mut buried = Vec::new();
+        layers.scan_prefix(keys::GRAVEYARD, &mut |key, _| {
+            buried.extend(keys::ino_of_grave(key));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(Self {
+            layers,
+            counters,
+            buried,
+        })
+    }
+}
+
+/// Makes the first generation and names it in `CURRENT`.
+fn make(disk: &Arc<dyn Disk>, dir: &Path, options: StoreOptions) -> FsResult<u64> {
+    current::write(disk.as_ref(), dir, 0)?;
+    remove_leftovers(disk.as_ref(), dir, None)?;
+    let generation = Generation::open(disk, dir, FIRST_GENERATION, options)?;
+    let root = Inode::new(rules::root_attr(), rules::ROOT_INO).encode();
+    let counters = Counters {
+        next_ino: rules::FIRST_INO.0,
+        inodes: 1,
+    }
+    .encode();
+    let rows: [(&[u8], Option<&[u8]>); 2] = [
+        (&keys::inode(rules::ROOT_INO), Some(&root)),
+        (keys::COUNTERS, Some(&counters)),
+    ];
+    generation.base.commit(rows.into_iter())?;
+    generation.sync_names(disk.as_ref())?;
+    current::write(disk.as_ref(), dir, FIRST_GENERATION)?;
+    Ok(FIRST_GENERATION)
+}
+
+/// Removes all generations but `keep`, and half-written files.
+pub(crate) fn remove_leftovers(disk: &dyn Disk, dir: &Path, keep: Option<u64>) -> FsResult<()> {
+    let failed = |e| fatal(format!("cannot clean up {}", dir.display()), e);
+    let mut removed = false;
+    for name in disk.list(dir).map_err(failed)? {
+        match current::generation_of(&name) {
+            Some(number) if Some(number) != keep => {
+                disk.remove_dir_all(&dir.join(&name)).map_err(failed)?;
+                removed = true;
+            }
+            None if current::is_leftover(&name) => {
+                disk.remove_file(&dir.join(&name)).map_err(failed)?;
+                removed = true;
+            }
+            _ => {}
+        }
+    }
+    if removed {
+        disk.sync_dir(dir).map_err(failed)
+    } else {
+        Ok(())
+    }
+}
+
+fn check_present(disk: &dyn Disk, dir: &Path, number: u64) -> FsResult<()> {
+    let path = current::generation_dir(dir, number).join(METADATA_FILE);
+    let shown = path.display();
+    match disk.exists(&path) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(fatal(
+            format!("{shown} is missing"),
+            "restore it, or empty the store's directory to fetch everything from the other nodes",
+        )),
+        Err(error) => Err(fatal(format!("cannot look for {shown}"), error)),
+    }
+}
+
+fn refuse_orphans(disk: &dyn Disk, dir: &Path) -> FsResult<()> {
+    let shown = dir.display();
+    let names = disk
+        .list(dir)
+        .map_err(|e| fatal(format!("cannot list {shown}"), e))?;
+    match names
+        .iter()
+        .find(|name| current::generation_of(name).is_some())
+    {
+        None => Ok(()),
+        Some(name) => Err(fatal(
+            format!("{shown} holds {name} but no CURRENT file"),
+            "restore CURRENT, or empty the directory to fetch everything from the other nodes",
+        )),
+    }
+}

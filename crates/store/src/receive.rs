@@ -1,0 +1,299 @@
+//! Receiving: a stream of chunks becomes a new generation beside the present one, which it replaces in
+//! one atomic step when it is whole.
+//!
+//! Invariants
+//! - Nothing of the stream is believed: kinds, order, keys, values, sizes, counts and the hash are
+//!   checked. What arrives changes only the new generation's directory.
+//! - The switch is the replacement of `CURRENT`; before it everything received is durable.
+//! - What is not installed is removed, at the latest by the next open.
+//!
+//! It must not know who sends.
+
+use crate::base::{self, View};
+use crate::current;
+use crate::data::DATA_END_MAX;
+use crate::layers::Rows;
+use crate::open::{Generation, Store};
+use crate::record::{self, Counters, Inode};
+use crate::snapshot::absorb;
+use crate::stream::{self, Chunk, RowIter, SnapshotError, Totals};
+use crate::{fatal, keys};
+use bytes::Bytes;
+use haven_disk::Disk;
+use haven_fs::{FsResult, Ino, Kind, rules};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Rows are committed whenever this many bytes have gathered.
+const GATHERED_BYTES_MAX: usize = 8 << 20;
+
+/// A snapshot being received. Dropping it discards what came.
+pub struct SnapshotWriter {
+    staging: Staging,
+    stage: Stage,
+    position: Bytes,
+    gathered: Rows,
+    gathered_bytes: usize,
+    last_key: Vec<u8>,
+    last_ino: Ino,
+    view: Option<View>,
+    last_data: (Ino, u64),
+    hasher: blake3::Hasher,
+    totals: Totals,
+}
+
+/// A whole snapshot, durable beside the present state. Dropping it discards it.
+pub struct StagedSnapshot {
+    staging: Staging,
+    position: Bytes,
+}
+
+/// What the stream may go on with.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Start,
+    Rows,
+    Data,
+    Ended,
+}
+
+/// A generation that does not count yet: removed unless taken.
+struct Staging {
+    disk: Arc<dyn Disk>,
+    generation: Option<Arc<Generation>>,
+}
+
+impl Staging {
+    fn generation(&self) -> FsResult<&Arc<Generation>> {
+        self.generation
+            .as_ref()
+            .ok_or_else(|| fatal("cannot receive a snapshot", "already taken"))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let Some(generation) = self.generation.take() else {
+            return;
+        };
+        let dir = generation.dir.clone();
+        drop(generation);
+        if let Err(error) = self.disk.remove_dir_all(&dir) {
+            tracing::warn!(dir = %dir.display(), %error, "discarded snapshot stays until restart");
+        }
+    }
+}
+
+impl Store {
+    /// Starts receiving a snapshot beside the present state.
+    pub fn receive(&self) -> FsResult<SnapshotWriter> {
+        let number = self.generation_next.fetch_add(1, Ordering::Relaxed);
+        let generation = Generation::open(&self.disk, &self.dir, number, self.options)?;
+        let staging = Staging {
+            disk: Arc::clone(&self.disk),
+            generation: Some(Arc::new(generation)),
+        };
+        Ok(SnapshotWriter {
+            staging,
+            stage: Stage::Start,
+            position: Bytes::new(),
+            gathered: Rows::new(),
+            gathered_bytes: 0,
+            last_key: Vec::new(),
+            last_ino: Ino(0),
+            view: None,
+            last_data: (Ino(0), 0),
+            hasher: blake3::Hasher::new(),
+            totals: Totals::default(),
+        })
+    }
+
+    /// Replaces the present state by a received one, durably and atomically. A checkpoint under way
+    /// loses its meaning; finishing it changes nothing.
+    pub fn install(&mut self, mut staged: StagedSnapshot) -> FsResult<()> {
+        let generation = Arc::clone(staged.staging.generation()?);
+        if generation.dir.parent() != Some(self.dir.as_path()) {
+            return Err(fatal(
+                "cannot install a snapshot",
+                "it was received by another store",
+            ));
+        }
+        self.mutate(|store| {
+            current::write(store.disk.as_ref(), &store.dir, generation.number)?;
+            staged.staging.generation = None;
+            store.generation.retired.store(true, Ordering::Release);
+            let old = store.generation.dir.clone();
+            store.adopt(generation)?;
+            remove_old(store.disk.as_ref(), &store.dir, &old)
+        })?;
+        self.unpositioned = false;
+        Ok(())
+    }
+}
+
+impl StagedSnapshot {
+    /// The position that the state belongs to.
+    pub fn position(&self) -> Bytes {
+        self.position.clone()
+    }
+}
+
+impl SnapshotWriter {
+    /// Takes the next chunk.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Bad`] when the stream is not a valid one; the rest of it is of no use then.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<(), SnapshotError> {
+        let parsed = stream::parse(chunk)?;
+        match parsed {
+            Chunk::Header { position } => {
+                self.advance(Stage::Start, Stage::Start)?;
+                self.stage = Stage::Rows;
+                self.position = Bytes::copy_from_slice(position);
+            }
+            Chunk::Rows(rows) => {
+                self.advance(Stage::Rows, Stage::Rows)?;
+                for row in RowIter(rows) {
+                    let (key, value) = row?;
+                    self.take_row(key, value)?;
+                }
+            }
+            Chunk::Data { ino, offset, bytes } => {
+                self.advance(Stage::Rows, Stage::Data)?;
+                self.take_data(ino, offset, bytes)?;
+            }
+            Chunk::End { totals, hash } => {
+                self.advance(Stage::Rows, Stage::Ended)?;
+                if totals != self.totals {
+                    return Err(SnapshotError::Bad("counts differ: a part is missing"));
+                }
+                if hash != *self.hasher.finalize().as_bytes() {
+                    return Err(SnapshotError::Bad("checksum differs"));
+                }
+            }
+        }
+        absorb(&mut self.hasher, chunk);
+        Ok(())
+    }
+
+    /// Makes what was received durable. It must be whole.
+    pub fn finish(mut self) -> Result<StagedSnapshot, SnapshotError> {
+        if self.stage != Stage::Ended {
+            return Err(SnapshotError::Bad("the end is missing"));
+        }
+        self.gathered
+            .insert(keys::POSITION.to_vec(), Some(self.position.clone()));
+        self.commit()?;
+        self.check_whole()?;
+        self.view = None;
+        flush(self.staging.disk.as_ref(), self.staging.generation()?)?;
+        Ok(StagedSnapshot {
+            staging: self.staging,
+            position: self.position,
+        })
+    }
+
+    /// Goes on to `next`, which may follow any stage from `earliest` on.
+    fn advance(&mut self, earliest: Stage, next: Stage) -> Result<(), SnapshotError> {
+        if self.stage < earliest || self.stage > next || self.stage == Stage::Ended {
+            return Err(SnapshotError::Bad("chunks out of order"));
+        }
+        self.stage = next;
+        Ok(())
+    }
+
+    fn take_row(&mut self, key: &[u8], value: &[u8]) -> Result<(), SnapshotError> {
+        if key <= self.last_key.as_slice() {
+            return Err(SnapshotError::Bad("rows out of order"));
+        }
+        record::validate(key, value).map_err(|_| SnapshotError::Bad("a row has no meaning"))?;
+        if let (Some(&keys::INODE), Some(ino)) = (key.first(), keys::ino_of(key)) {
+            self.last_ino = ino;
+        }
+        self.last_key = key.to_vec();
+        self.totals.rows += 1;
+        self.gathered_bytes += key.len() + value.len();
+        self.gathered
+            .insert(key.to_vec(), Some(Bytes::copy_from_slice(value)));
+        if self.gathered_bytes >= GATHERED_BYTES_MAX {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    fn take_data(&mut self, ino: Ino, offset: u64, bytes: &[u8]) -> Result<(), SnapshotError> {
+        let end = offset
+            .checked_add(bytes.len() as u64)
+            .filter(|&end| end <= DATA_END_MAX);
+        let end = end.ok_or(SnapshotError::Bad("file data beyond the largest file"))?;
+        if (ino, offset) < self.last_data {
+            return Err(SnapshotError::Bad("file data out of order"));
+        }
+        if self.view.is_none() {
+            self.commit()?;
+            self.view = Some(self.staging.generation()?.base.view()?);
+        }
+        let row = match &self.view {
+            Some(view) => base::get(view, &keys::inode(ino))?,
+            None => None,
+        };
+        let row = row.ok_or(SnapshotError::Bad("data of an unknown file"))?;
+        let attr = Inode::decode(ino, &row)?.attr;
+        if attr.kind != Kind::Regular || end > attr.size {
+            return Err(SnapshotError::Bad("data past the end of its file"));
+        }
+        self.staging
+            .generation()?
+            .data
+            .write(ino, attr.size, offset, bytes)?;
+        self.last_data = (ino, end);
+        self.totals.data_chunks += 1;
+        self.totals.data_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn commit(&mut self) -> FsResult<()> {
+        let rows = std::mem::take(&mut self.gathered);
+        self.gathered_bytes = 0;
+        self.staging.generation()?.base.commit_layer(&rows)
+    }
+
+    /// What every state has: a root directory, and counters that are ahead of all inodes.
+    fn check_whole(&self) -> Result<(), SnapshotError> {
+        let view = self.staging.generation()?.base.view()?;
+        let root = base::get(&view, &keys::inode(rules::ROOT_INO))?;
+        let root = root.ok_or(SnapshotError::Bad("no root directory"))?;
+        let root = Inode::decode(rules::ROOT_INO, &root)?;
+        let counters = base::get(&view, keys::COUNTERS)?;
+        let counters = counters.ok_or(SnapshotError::Bad("no counters"))?;
+        let counters = Counters::decode(&counters)?;
+        if root.attr.kind != Kind::Directory || counters.next_ino <= self.last_ino.0 {
+            return Err(SnapshotError::Bad("root or counters make no sense"));
+        }
+        Ok(())
+    }
+}
+
+fn flush(disk: &dyn Disk, generation: &Generation) -> FsResult<()> {
+    let dirty = generation.data.take_dirty();
+    for (path, file) in dirty.files {
+        let flushed = match file {
+            Some(file) => file.sync(),
+            None => disk.open(&path, false).and_then(|file| file.sync()),
+        };
+        flushed.map_err(|e| fatal(format!("cannot flush data file {}", path.display()), e))?;
+    }
+    for dir in dirty.dirs {
+        disk.sync_dir(&dir)
+            .map_err(|e| fatal(format!("cannot flush directory {}", dir.display()), e))?;
+    }
+    generation.sync_names(disk)
+}
+
+/// Removes the generation that was replaced. Other generations are other snapshots being received.
+fn remove_old(disk: &dyn Disk, dir: &Path, old: &Path) -> FsResult<()> {
+    disk.remove_dir_all(old)
+        .and_then(|()| disk.sync_dir(dir))
+        .map_err(|e| fatal(format!("cannot remove {}", old.display()), e))
+}

@@ -1,0 +1,367 @@
+//! What rows mean: inodes, directory entries, counters, and their bytes.
+//!
+//! Invariants
+//! - Decoding what was encoded gives the same; decoding anything else gives an error, never a panic.
+//! - Encodings are canonical: equal records have equal bytes (the state hash relies on it).
+//!
+//! It must not know where rows live.
+
+use crate::fatal;
+use crate::keys;
+use haven_fs::{Attr, Cookie, Device, FsError, FsResult, Ino, Kind, Time, rules};
+
+const KIND_REGULAR: u8 = 1;
+const KIND_DIRECTORY: u8 = 2;
+const KIND_SYMLINK: u8 = 3;
+const KIND_FIFO: u8 = 4;
+const KIND_SOCKET: u8 = 5;
+const KIND_BLOCK: u8 = 6;
+const KIND_CHAR: u8 = 7;
+
+const ENTRY_BYTES: usize = 16;
+const COUNTERS_BYTES: usize = 16;
+
+/// An inode as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inode {
+    /// Its attributes.
+    pub attr: Attr,
+    /// The verifier of the exclusive creation that made it.
+    pub verifier: Option<[u8; 8]>,
+    /// What only directories have.
+    pub dir: DirState,
+}
+
+/// State of a directory (zeros for everything else).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DirState {
+    /// The directory above; the root's is the root.
+    pub parent: u64,
+    /// Stored entries.
+    pub entries: u64,
+    /// The cookie of the next entry.
+    pub next_cookie: u64,
+}
+
+impl Inode {
+    /// A new inode; `parent` matters for directories only.
+    pub fn new(attr: Attr, parent: Ino) -> Self {
+        let dir = match attr.kind {
+            Kind::Directory => DirState {
+                parent: parent.0,
+                entries: 0,
+                next_cookie: rules::COOKIE_FIRST,
+            },
+            _ => DirState::default(),
+        };
+        Self {
+            attr,
+            verifier: None,
+            dir,
+        }
+    }
+
+    /// The row's value.
+    pub fn encode(&self) -> Vec<u8> {
+        let (kind, device) = kind_code(self.attr.kind);
+        let mut out = Vec::with_capacity(128);
+        out.push(kind);
+        for number in [
+            self.attr.generation,
+            self.attr.mode,
+            self.attr.nlink,
+            self.attr.uid,
+            self.attr.gid,
+            device.major,
+            device.minor,
+        ] {
+            out.extend_from_slice(&number.to_be_bytes());
+        }
+        out.extend_from_slice(&self.attr.size.to_be_bytes());
+        out.extend_from_slice(&self.attr.change.to_be_bytes());
+        for time in [self.attr.atime, self.attr.mtime, self.attr.ctime] {
+            out.extend_from_slice(&time.secs.to_be_bytes());
+            out.extend_from_slice(&time.nanos.to_be_bytes());
+        }
+        out.push(u8::from(self.verifier.is_some()));
+        out.extend_from_slice(&self.verifier.unwrap_or_default());
+        if self.attr.kind == Kind::Directory {
+            for number in [self.dir.parent, self.dir.entries, self.dir.next_cookie] {
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+        }
+        out
+    }
+
+    /// The inode in a row's value.
+    pub fn decode(ino: Ino, value: &[u8]) -> FsResult<Self> {
+        Self::parse(ino, value).ok_or_else(|| broken(&format!("inode {}", ino.0)))
+    }
+
+    fn parse(ino: Ino, value: &[u8]) -> Option<Self> {
+        let mut fields = Fields(value);
+        let code = fields.u8()?;
+        let [generation, mode, nlink, uid, gid, major, minor] = fields.u32s()?;
+        let [size, change] = [fields.u64()?, fields.u64()?];
+        let [atime, mtime, ctime] = [fields.time()?, fields.time()?, fields.time()?];
+        let has_verifier = fields.u8()?;
+        let verifier = fields.take::<8>()?;
+        let kind = kind_of(code, Device { major, minor })?;
+        let dir = match kind {
+            Kind::Directory => DirState {
+                parent: fields.u64()?,
+                entries: fields.u64()?,
+                next_cookie: fields.u64()?,
+            },
+            _ => DirState::default(),
+        };
+        let verifier = match has_verifier {
+            0 if verifier == [0; 8] => None,
+            1 => Some(verifier),
+            _ => return None,
+        };
+        let used = rules::used(size);
+        let attr = Attr {
+            ino,
+            generation,
+            kind,
+            mode,
+            nlink,
+            uid,
+            gid,
+            size,
+            used,
+            atime,
+            mtime,
+            ctime,
+            change,
+        };
+        fields.0.is_empty().then_some(Self {
+            attr,
+            verifier,
+            dir,
+        })
+    }
+}
+
+/// A directory entry found by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// The entry's inode.
+    pub ino: Ino,
+    /// Its place in the directory.
+    pub cookie: Cookie,
+}
+
+impl Entry {
+    /// The value of the row by name.
+    pub fn encode(self) -> [u8; ENTRY_BYTES] {
+        let mut out = [0; ENTRY_BYTES];
+        out[..8].copy_from_slice(&self.ino.0.to_be_bytes());
+        out[8..].copy_from_slice(&self.cookie.0.to_be_bytes());
+        out
+    }
+
+    /// The entry in the value of a row by name.
+    pub fn decode(value: &[u8]) -> FsResult<Self> {
+        let [ino, cookie] = two_numbers(value).ok_or_else(|| broken("directory entry"))?;
+        Ok(Self {
+            ino: Ino(ino),
+            cookie: Cookie(cookie),
+        })
+    }
+}
+
+/// The value of an entry's row by cookie.
+pub fn encode_named(ino: Ino, name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(8 + name.len());
+    out.extend_from_slice(&ino.0.to_be_bytes());
+    out.extend_from_slice(name);
+    out
+}
+
+/// Inode and name in the value of an entry's row by cookie.
+pub fn decode_named(value: &[u8]) -> FsResult<(Ino, &[u8])> {
+    let (ino, name) = value
+        .split_first_chunk::<8>()
+        .ok_or_else(|| broken("directory entry"))?;
+    rules::check_name(name).map_err(|_| broken("name of a directory entry"))?;
+    Ok((Ino(u64::from_be_bytes(*ino)), name))
+}
+
+/// Counters of the file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    /// The number of the next inode.
+    pub next_ino: u64,
+    /// How many inodes there are.
+    pub inodes: u64,
+}
+
+impl Counters {
+    /// The row's value.
+    pub fn encode(self) -> [u8; COUNTERS_BYTES] {
+        Entry {
+            ino: Ino(self.next_ino),
+            cookie: Cookie(self.inodes),
+        }
+        .encode()
+    }
+
+    /// The counters in a row's value.
+    pub fn decode(value: &[u8]) -> FsResult<Self> {
+        let [next_ino, inodes] = two_numbers(value).ok_or_else(|| broken("counters"))?;
+        Ok(Self { next_ino, inodes })
+    }
+}
+
+/// Checks that a row from another machine is one that this engine could have written. Rows that
+/// refer to each other are not checked against each other.
+pub fn validate(key: &[u8], value: &[u8]) -> FsResult<()> {
+    let wrong = || broken("row in the snapshot");
+    if !keys::is_well_formed(key) {
+        return Err(wrong());
+    }
+    match key.first() {
+        Some(&keys::INODE) => {
+            let ino = keys::ino_of(key).ok_or_else(wrong)?;
+            Inode::decode(ino, value).map(drop)
+        }
+        Some(&keys::ENTRY_BY_NAME) => Entry::decode(value).map(drop),
+        Some(&keys::ENTRY_BY_COOKIE) => decode_named(value).map(drop),
+        Some(&keys::TARGET) => rules::check_link_target(value).map_err(|_| wrong()),
+        Some(&keys::FAR_PAGE) if value.len() == crate::FAR_PAGE_BYTES => Ok(()),
+        Some(&keys::META) => Counters::decode(value).map(drop),
+        Some(&keys::SYSTEM) if value.len() <= crate::SYSTEM_VALUE_BYTES_MAX => Ok(()),
+        _ => Err(wrong()),
+    }
+}
+
+fn broken(what: &str) -> FsError {
+    fatal("the metadata is damaged", format!("{what} cannot be read"))
+}
+
+fn two_numbers(value: &[u8]) -> Option<[u64; 2]> {
+    let mut fields = Fields(value);
+    let numbers = [fields.u64()?, fields.u64()?];
+    fields.0.is_empty().then_some(numbers)
+}
+
+fn kind_code(kind: Kind) -> (u8, Device) {
+    let none = Device { major: 0, minor: 0 };
+    match kind {
+        Kind::Regular => (KIND_REGULAR, none),
+        Kind::Directory => (KIND_DIRECTORY, none),
+        Kind::Symlink => (KIND_SYMLINK, none),
+        Kind::Fifo => (KIND_FIFO, none),
+        Kind::Socket => (KIND_SOCKET, none),
+        Kind::BlockDevice(device) => (KIND_BLOCK, device),
+        Kind::CharDevice(device) => (KIND_CHAR, device),
+    }
+}
+
+fn kind_of(code: u8, device: Device) -> Option<Kind> {
+    let plain = match code {
+        KIND_BLOCK => return Some(Kind::BlockDevice(device)),
+        KIND_CHAR => return Some(Kind::CharDevice(device)),
+        KIND_REGULAR => Kind::Regular,
+        KIND_DIRECTORY => Kind::Directory,
+        KIND_SYMLINK => Kind::Symlink,
+        KIND_FIFO => Kind::Fifo,
+        KIND_SOCKET => Kind::Socket,
+        _ => return None,
+    };
+    (device == Device { major: 0, minor: 0 }).then_some(plain)
+}
+
+/// Reads fixed fields off the front of a value.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[byte]| byte)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_be_bytes)
+    }
+
+    fn u32s<const N: usize>(&mut self) -> Option<[u32; N]> {
+        let mut out = [0; N];
+        for slot in &mut out {
+            *slot = self.u32()?;
+        }
+        Some(out)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_be_bytes)
+    }
+
+    fn time(&mut self) -> Option<Time> {
+        let secs = self.take().map(i64::from_be_bytes)?;
+        let nanos = self.u32().filter(|&nanos| nanos < 1_000_000_000)?;
+        Some(Time { secs, nanos })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(kind: Kind) -> Inode {
+        let attr = Attr {
+            kind,
+            size: 4097,
+            used: 8192,
+            uid: 7,
+            change: 99,
+            ..rules::root_attr()
+        };
+        Inode::new(attr, Ino(3))
+    }
+
+    #[test]
+    fn inodes_survive_their_encoding() {
+        let device = Device {
+            major: 8,
+            minor: 17,
+        };
+        for kind in [
+            Kind::Regular,
+            Kind::Directory,
+            Kind::Symlink,
+            Kind::Fifo,
+            Kind::Socket,
+            Kind::BlockDevice(device),
+            Kind::CharDevice(device),
+        ] {
+            let mut inode = sample(kind);
+            inode.verifier = (kind == Kind::Regular).then_some([0; 8]);
+            assert_eq!(Inode::decode(Ino(1), &inode.encode()).unwrap(), inode);
+        }
+    }
+
+    #[test]
+    fn every_cut_or_padded_value_is_refused() {
+        let whole = sample(Kind::Directory).encode();
+        for len in 0..whole.len() {
+            assert!(
+                Inode::decode(Ino(1), &whole[..len]).is_err(),
+                "cut to {len}"
+            );
+        }
+        let mut long = whole;
+        long.push(0);
+        assert!(Inode::decode(Ino(1), &long).is_err());
+        assert!(Entry::decode(&[0; 15]).is_err());
+        assert!(Counters::decode(&[0; 17]).is_err());
+        assert!(decode_named(&[0; 8]).is_err(), "an entry without a name");
+    }
+}

@@ -1,0 +1,278 @@
+//! Sending: the last durable checkpoint as a stream of chunks.
+//!
+//! Rows come from one redb read transaction, so later checkpoints do not show. File data is read as it
+//! is now: it may be newer than the rows, and a file may be gone because its inode was removed. Both are
+//! what a crash leaves, too: the receiver applies the log from the position on and gets the same state.
+//!
+//! Invariant: data of a generation that was replaced is never sent; its files may be missing for
+//! another reason than a removal.
+//!
+//! It must not know who receives.
+
+use crate::base::{self, View, ViewRange};
+use crate::data;
+use crate::hash::is_zero;
+use crate::keys;
+use crate::open::{Generation, Store};
+use crate::record::Inode;
+use crate::stream::{self, RowsChunk, SnapshotError, Totals};
+use crate::{CHUNK_BYTES_MAX, fatal};
+use bytes::Bytes;
+use haven_disk::{Disk, DiskFile};
+use haven_fs::{FsResult, Ino, Kind};
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// File data in a chunk: half a chunk, a multiple of every block size in use.
+const DATA_BYTES: usize = CHUNK_BYTES_MAX / 2;
+
+/// The last durable checkpoint, being sent. Keeps its rows alive: drop it when it is not needed.
+pub struct SnapshotReader {
+    disk: Arc<dyn Disk>,
+    generation: Arc<Generation>,
+    view: View,
+    position: Bytes,
+    stage: Stage,
+    hasher: blake3::Hasher,
+    totals: Totals,
+}
+
+enum Stage {
+    Header,
+    Rows {
+        rows: ViewRange,
+        put_off: Option<(Vec<u8>, Vec<u8>)>,
+    },
+    Files {
+        inodes: ViewRange,
+        file: Option<FileCursor>,
+    },
+    End,
+    Done,
+}
+
+struct FileCursor {
+    ino: Ino,
+    file: Arc<dyn DiskFile>,
+    offset: u64,
+    end: u64,
+}
+
+impl Store {
+    /// Opens the last durable checkpoint for sending. `None` when no checkpoint has a position yet.
+    pub fn snapshot_source(&self) -> FsResult<Option<SnapshotReader>> {
+        let view = self.generation.base.view()?;
+        let Some(position) = base::get(&view, keys::POSITION)? else {
+            return Ok(None);
+        };
+        Ok(Some(SnapshotReader {
+            disk: Arc::clone(&self.disk),
+            generation: Arc::clone(&self.generation),
+            view,
+            position,
+            stage: Stage::Header,
+            hasher: blake3::Hasher::new(),
+            totals: Totals::default(),
+        }))
+    }
+}
+
+impl SnapshotReader {
+    /// The position that the rows belong to: apply the log from here on.
+    pub fn position(&self) -> Bytes {
+        self.position.clone()
+    }
+
+    /// The next chunk, `None` at the end.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Replaced`] when the store installed a snapshot meanwhile, otherwise what the
+    /// disk says.
+    pub fn next_chunk(&mut self) -> Result<Option<Bytes>, SnapshotError> {
+        let chunk = self.produce();
+        if self.generation.is_retired() {
+            return Err(SnapshotError::Replaced);
+        }
+        let chunk = chunk?;
+        if let Some(chunk) = &chunk {
+            absorb(&mut self.hasher, chunk);
+        }
+        Ok(chunk.map(Bytes::from))
+    }
+
+    fn produce(&mut self) -> FsResult<Option<Vec<u8>>> {
+        loop {
+            let (chunk, next) = match &mut self.stage {
+                Stage::Header => {
+                    let end = Bound::Excluded(&[keys::LOCAL][..]);
+                    let rows = base::range(&self.view, Bound::Unbounded, end)?;
+                    let next = Stage::Rows {
+                        rows,
+                        put_off: None,
+                    };
+                    (Some(stream::header(&self.position)), Some(next))
+                }
+                Stage::Rows { rows, put_off } => {
+                    match next_rows(rows, put_off, &mut self.totals)? {
+                        Some(chunk) => (Some(chunk), None),
+                        None => (None, Some(self.files()?)),
+                    }
+                }
+                Stage::Files { inodes, file } => {
+                    match next_data(self.disk.as_ref(), &self.generation, inodes, file)? {
+                        Some(found) => {
+                            self.totals.data_chunks += 1;
+                            self.totals.data_bytes += found.bytes.len() as u64;
+                            (
+                                Some(stream::data(found.ino, found.offset, &found.bytes)),
+                                None,
+                            )
+                        }
+                        None => (None, Some(Stage::End)),
+                    }
+                }
+                Stage::End => {
+                    let hash = *self.hasher.finalize().as_bytes();
+                    (Some(stream::end(self.totals, hash)), Some(Stage::Done))
+                }
+                Stage::Done => return Ok(None),
+            };
+            if let Some(next) = next {
+                self.stage = next;
+            }
+            if chunk.is_some() {
+                return Ok(chunk);
+            }
+        }
+    }
+
+    fn files(&self) -> FsResult<Stage> {
+        let (from, end) = ([keys::INODE], [keys::INODE + 1]);
+        let inodes = base::range(&self.view, Bound::Included(&from), Bound::Excluded(&end))?;
+        Ok(Stage::Files { inodes, file: None })
+    }
+}
+
+/// Adds a chunk to the running hash of a stream.
+pub(crate) fn absorb(hasher: &mut blake3::Hasher, chunk: &[u8]) {
+    hasher.update(&(chunk.len() as u64).to_be_bytes());
+    hasher.update(chunk);
+}
+
+fn next_rows(
+    rows: &mut ViewRange,
+    put_off: &mut Option<(Vec<u8>, Vec<u8>)>,
+    totals: &mut Totals,
+) -> FsResult<Option<Vec<u8>>> {
+    let mut chunk = RowsChunk::new();
+    if let Some((key, value)) = put_off.take() {
+        if !chunk.push(&key, &value) {
+            return Err(fatal(
+                "cannot make a snapshot",
+                "a row does not fit a chunk",
+            ));
+        }
+        totals.rows += 1;
+    }
+    while let Some(row) = rows
+        .next()
+        .transpose()
+        .map_err(|e| fatal("cannot read metadata", e))?
+    {
+        let (key, value) = (row.0.value(), row.1.value());
+        if !chunk.push(key, value) {
+            *put_off = Some((key.to_vec(), value.to_vec()));
+            break;
+        }
+        totals.rows += 1;
+    }
+    match chunk.finish() {
+        // The first row of all does not fit an empty chunk: the next call says so.
+        None if put_off.is_some() => next_rows(rows, put_off, totals),
+        chunk => Ok(chunk),
+    }
+}
+
+struct Found {
+    ino: Ino,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+/// The next piece of a file that is not all zeros.
+fn next_data(
+    disk: &dyn Disk,
+    generation: &Generation,
+    inodes: &mut ViewRange,
+    at: &mut Option<FileCursor>,
+) -> FsResult<Option<Found>> {
+    loop {
+        let Some(cursor) = at else {
+            let row = inodes
+                .next()
+                .transpose()
+                .map_err(|e| fatal("cannot read metadata", e))?;
+            let Some((key, value)) = row else {
+                return Ok(None);
+            };
+            *at = open_file(disk, generation, key.value(), value.value())?;
+            continue;
+        };
+        if cursor.offset >= cursor.end {
+            *at = None;
+            continue;
+        }
+        let offset = cursor.offset;
+        let left = usize::try_from(cursor.end - offset).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; left.min(DATA_BYTES)];
+        let shown = data::file_path(std::path::Path::new(""), cursor.ino);
+        let read = cursor
+            .file
+            .read_at(offset, &mut bytes)
+            .map_err(|e| fatal(format!("cannot read data file {}", shown.display()), e))?;
+        bytes.truncate(read);
+        cursor.offset += DATA_BYTES as u64;
+        if !is_zero(&bytes) {
+            return Ok(Some(Found {
+                ino: cursor.ino,
+                offset,
+                bytes,
+            }));
+        }
+    }
+}
+
+fn open_file(
+    disk: &dyn Disk,
+    generation: &Generation,
+    key: &[u8],
+    value: &[u8],
+) -> FsResult<Option<FileCursor>> {
+    let Some(ino) = keys::ino_of(key) else {
+        return Ok(None);
+    };
+    let attr = Inode::decode(ino, value)?.attr;
+    if attr.kind != Kind::Regular || attr.size == 0 {
+        return Ok(None);
+    }
+    let path = generation.data.path(ino);
+    let opened = disk.open(&path, false).and_then(|file| {
+        let end = file.len()?.min(attr.size);
+        Ok(FileCursor {
+            ino,
+            file,
+            offset: 0,
+            end,
+        })
+    });
+    match opened {
+        Ok(cursor) => Ok(Some(cursor)),
+        // Never written, or removed since the checkpoint.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(fatal(
+            format!("cannot open data file {}", path.display()),
+            error,
+        )),
+    }
+}

@@ -1,0 +1,377 @@
+//! The engine against the conformance suite and the reference model.
+
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+mod common;
+
+use common::{Twins, open_disk, open_store};
+use haven_disk::{Disk, DiskFile, Space, VolatileDisk};
+use haven_fs::conformance::{self, Engine};
+use haven_fs::{
+    Change, Cookie, Create, Cred, Filesystem, FsError, Ino, SetAttr, SystemTable, Time,
+};
+use haven_store::{SYSTEM_VALUE_BYTES_MAX, Store, StoreOptions};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+const AT: Change = Change {
+    index: 1,
+    time: Time { secs: 5, nanos: 0 },
+};
+
+fn file(store: &mut Store, name: &[u8]) -> Ino {
+    let set = SetAttr {
+        mode: Some(0o644),
+        ..SetAttr::default()
+    };
+    store
+        .create(&AT, &Cred::root(), Ino(1), name, &Create::Guarded(set))
+        .unwrap()
+        .ino
+}
+
+fn resize(store: &mut Store, ino: Ino, size: u64) {
+    let set = SetAttr {
+        size: Some(size),
+        ..SetAttr::default()
+    };
+    store.setattr(&AT, &Cred::root(), ino, &set, None).unwrap();
+}
+
+fn data_path(ino: Ino) -> String {
+    format!("store/gen-1/data/{:02x}/{:016x}", ino.0 & 0xff, ino.0)
+}
+
+#[test]
+fn passes_the_conformance_suite() {
+    let roots = std::cell::RefCell::new(Vec::new());
+    conformance::run(&|| {
+        let root = tempfile::tempdir().unwrap();
+        let store = open_store(&open_disk(root.path()));
+        roots.borrow_mut().push(root);
+        Box::new(store)
+    });
+}
+
+#[test]
+fn equals_the_model() {
+    let roots = std::cell::RefCell::new(Vec::new());
+    for seed in 1..=3 {
+        let make = || -> Box<dyn Engine> {
+            let root = tempfile::tempdir().unwrap();
+            let store = open_store(&open_disk(root.path()));
+            roots.borrow_mut().push(root);
+            Box::new(store)
+        };
+        conformance::random_ops_equal(&make, seed, 1_500);
+    }
+}
+
+#[test]
+fn scans_merge_the_layers() {
+    let root = tempfile::tempdir().unwrap();
+    let mut twins = Twins::new(open_store(&open_disk(root.path())), 77);
+    for _ in 0..6 {
+        twins.steps(40);
+        let job = twins.store.freeze().unwrap().unwrap();
+        assert!(
+            twins.store.freeze().unwrap().is_none(),
+            "one checkpoint at a time"
+        );
+        twins.steps(40);
+        twins.assert_equal();
+        let done = job.run().unwrap();
+        twins.assert_equal();
+        twins.store.finish_checkpoint(done).unwrap();
+        twins.assert_equal();
+    }
+}
+
+#[test]
+fn a_removed_file_keeps_its_data_until_its_removal_is_durable() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = open_disk(root.path());
+    let mut store = open_store(&disk);
+    let ino = file(&mut store, b"a");
+    store.write(&AT, &Cred::root(), ino, 0, b"data").unwrap();
+    store.checkpoint().unwrap();
+    store.remove(&AT, &Cred::root(), Ino(1), b"a").unwrap();
+    let exists = || disk.exists(Path::new(&data_path(ino))).unwrap();
+
+    let job = store.freeze().unwrap().unwrap();
+    assert!(exists(), "a crash now brings the inode back");
+    let done = job.run().unwrap();
+    store.finish_checkpoint(done).unwrap();
+    store.checkpoint().unwrap();
+    assert!(
+        !exists(),
+        "gone after the checkpoint that follows its removal's"
+    );
+    assert!(
+        store.freeze().unwrap().is_none(),
+        "and there is nothing left to do"
+    );
+}
+
+#[test]
+fn an_interrupted_removal_is_finished_after_a_restart() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = open_disk(root.path());
+    let mut store = open_store(&disk);
+    let ino = file(&mut store, b"a");
+    store.write(&AT, &Cred::root(), ino, 0, b"data").unwrap();
+    store.checkpoint().unwrap();
+    store.remove(&AT, &Cred::root(), Ino(1), b"a").unwrap();
+    store.checkpoint().unwrap();
+    drop(store);
+    let mut store = open_store(&disk);
+    assert!(disk.exists(Path::new(&data_path(ino))).unwrap());
+    store.checkpoint().unwrap();
+    assert!(!disk.exists(Path::new(&data_path(ino))).unwrap());
+}
+
+#[test]
+fn bytes_past_the_size_never_come_back() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = open_disk(root.path());
+    let mut store = open_store(&disk);
+    let ino = file(&mut store, b"a");
+    store.write(&AT, &Cred::root(), ino, 0, &[9; 10]).unwrap();
+    store.checkpoint().unwrap();
+    // Written after the checkpoint, then the process dies: the data file is ahead.
+    store.write(&AT, &Cred::root(), ino, 0, &[9; 5000]).unwrap();
+    drop(store);
+
+    let mut store = open_store(&disk);
+    assert_eq!(store.attr(ino).unwrap().size, 10);
+    resize(&mut store, ino, 100);
+    let read = store.read(&Cred::root(), ino, 0, 1000).unwrap();
+    assert_eq!(&read.data[..10], &[9; 10]);
+    assert_eq!(&read.data[10..], &[0; 90]);
+    drop(store);
+
+    let mut store = open_store(&disk);
+    disk.open(Path::new(&data_path(ino)), false)
+        .unwrap()
+        .write_at(0, &[9; 5000])
+        .unwrap();
+    store.write(&AT, &Cred::root(), ino, 50, b"x").unwrap();
+    let read = store.read(&Cred::root(), ino, 10, 1000).unwrap();
+    assert_eq!(
+        &read.data[..40],
+        &[0; 40],
+        "between the old end and the write"
+    );
+    assert_eq!(&read.data[40..], b"x");
+}
+
+#[test]
+fn shrinking_cuts_the_data_file_and_growing_does_not_touch_it() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = open_disk(root.path());
+    let mut store = open_store(&disk);
+    let ino = file(&mut store, b"a");
+    store.write(&AT, &Cred::root(), ino, 0, &[9; 5000]).unwrap();
+    resize(&mut store, ino, 7);
+    let len = || {
+        disk.open(Path::new(&data_path(ino)), false)
+            .unwrap()
+            .len()
+            .unwrap()
+    };
+    assert_eq!(len(), 7);
+    resize(&mut store, ino, 1 << 40);
+    assert_eq!(len(), 7);
+    let read = store.read(&Cred::root(), ino, (1 << 40) - 5, 100).unwrap();
+    assert_eq!((&read.data[..], read.eof), (&[0; 5][..], true));
+    let hash = store.state_hash().unwrap();
+    store
+        .write(&AT, &Cred::root(), ino, 1 << 20, &[0; 4096])
+        .unwrap();
+    assert_eq!(
+        hash,
+        store.state_hash().unwrap(),
+        "written zeros are a hole"
+    );
+}
+
+#[test]
+fn a_checkpoint_needs_the_position_of_what_was_applied() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = open_store(&open_disk(root.path()));
+    file(&mut store, b"a");
+    store.set_position(common::position(1)).unwrap();
+    file(&mut store, b"b");
+    assert!(matches!(store.freeze(), Err(FsError::Fatal(why)) if why.contains("position")));
+    store.set_position(common::position(2)).unwrap();
+    assert_eq!(store.checkpoint().unwrap(), Some(common::position(2)));
+}
+
+#[test]
+fn the_system_table_is_bounded() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = open_store(&open_disk(root.path()));
+    let long = vec![1; SYSTEM_VALUE_BYTES_MAX];
+    store.system_put(b"k", Some(&long)).unwrap();
+    let too_long = vec![1; SYSTEM_VALUE_BYTES_MAX + 1];
+    assert_eq!(
+        store.system_put(b"k", Some(&too_long)),
+        Err(FsError::TooLarge)
+    );
+    assert_eq!(store.system_get(b"k").unwrap().unwrap(), long);
+}
+
+#[test]
+fn a_write_no_disk_can_hold_is_served_from_pages() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = open_store(&open_disk(root.path()));
+    let ino = file(&mut store, b"a");
+    let root_cred = Cred::root();
+    let end = i64::MAX as u64;
+    let limit = (16 << 40) - 4096;
+    store.write(&AT, &root_cred, ino, end - 1, b"x").unwrap();
+    store
+        .write(&AT, &root_cred, ino, limit - 2, b"abcd")
+        .unwrap();
+    let read = |store: &Store, offset, len| store.read(&root_cred, ino, offset, len).unwrap();
+    assert_eq!(&read(&store, limit - 3, 6).data[..], b"\0abcd\0");
+    let last = read(&store, end - 2, 10);
+    assert_eq!((&last.data[..], last.eof), (&b"\0x"[..], true));
+    resize(&mut store, ino, limit + 1);
+    resize(&mut store, ino, end);
+    assert_eq!(
+        &read(&store, limit - 3, 6).data[..],
+        b"\0abc\0\0",
+        "cut inside a page"
+    );
+    assert_eq!(
+        &read(&store, end - 1, 10).data[..],
+        b"\0",
+        "cut with its page"
+    );
+}
+
+#[test]
+fn cookies_are_never_given_twice() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = open_store(&open_disk(root.path()));
+    let cookies = |store: &Store| {
+        let mut seen = Vec::new();
+        store
+            .readdir(&Cred::root(), Ino(1), Cookie(2), false, &mut |entry| {
+                seen.push(entry.cookie.0);
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+        seen
+    };
+    file(&mut store, b"a");
+    store.remove(&AT, &Cred::root(), Ino(1), b"a").unwrap();
+    store.checkpoint().unwrap();
+    file(&mut store, b"a");
+    assert_eq!(cookies(&store), [4]);
+}
+
+/// A disk whose flushes fail on demand.
+struct Failing {
+    inner: Arc<VolatileDisk>,
+    fail: Arc<AtomicBool>,
+}
+
+struct FailingFile(Arc<dyn DiskFile>, Arc<AtomicBool>);
+
+impl Disk for Failing {
+    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.inner.open(path, create)?;
+        Ok(Arc::new(FailingFile(file, self.fail.clone())))
+    }
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.create_dir_all(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_file(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove_dir_all(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.inner.list(path)
+    }
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.inner.exists(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.inner.sync_dir(path)
+    }
+    fn space(&self) -> io::Result<Space> {
+        self.inner.space()
+    }
+}
+
+impl FailingFile {
+    fn check(&self) -> io::Result<()> {
+        match self.1.load(Ordering::Relaxed) {
+            true => Err(io::Error::other("flush failed")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl DiskFile for FailingFile {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, data)
+    }
+    fn write_vectored_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.0.write_vectored_at(offset, parts)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.0.allocate(offset, len)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.check()?;
+        self.0.sync()
+    }
+}
+
+#[test]
+fn a_failed_checkpoint_is_fatal_and_loses_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let fail = Arc::new(AtomicBool::new(false));
+    let disk = Arc::new(Failing {
+        inner: open_disk(root.path()),
+        fail: fail.clone(),
+    });
+    let options = StoreOptions::default();
+    let mut store = Store::open(disk.clone(), Path::new("store"), options).unwrap();
+    let ino = file(&mut store, b"kept");
+    store.set_position(common::position(1)).unwrap();
+    store.checkpoint().unwrap();
+    store.write(&AT, &Cred::root(), ino, 0, b"data").unwrap();
+    store.set_position(common::position(2)).unwrap();
+
+    fail.store(true, Ordering::Relaxed);
+    assert!(matches!(store.checkpoint(), Err(FsError::Fatal(_))));
+    assert_eq!(store.attr(ino).unwrap().size, 4, "still read");
+    assert_eq!(
+        &store.read(&Cred::root(), ino, 0, 9).unwrap().data[..],
+        b"data"
+    );
+    assert_eq!(store.durable_position().unwrap(), Some(common::position(1)));
+    fail.store(false, Ordering::Relaxed);
+    let again = store.checkpoint();
+    assert!(matches!(again, Err(FsError::Fatal(why)) if why.contains("last checkpoint failed")));
+}
