@@ -111,6 +111,7 @@ pub struct Driver {
     handle: Handle,
     inbox: mpsc::Receiver<Event>,
     hands: mpsc::Sender<Action>,
+    voice: mpsc::Sender<Action>,
     started: Instant,
     elected: Option<Instant>,
 }
@@ -132,6 +133,8 @@ impl Driver {
         let parts = Arc::new(parts);
         let (hands, queue) = mpsc::channel(EVENTS_MAX);
         tokio::spawn(work(Arc::clone(&parts), queue, handle.clone()));
+        let (voice, said) = mpsc::channel(EVENTS_MAX);
+        tokio::spawn(speak(Arc::clone(&parts), said));
         tokio::spawn(watch_leadership(parts.consensus.clone(), handle.clone()));
         let mut driver = Self {
             parts,
@@ -139,6 +142,7 @@ impl Driver {
             handle: handle.clone(),
             inbox,
             hands,
+            voice,
             started: Instant::now(),
             elected: None,
         };
@@ -226,15 +230,11 @@ impl Driver {
             Action::CommitBarrier { term } => {
                 tokio::spawn(async move { handle.send(commit_barrier(&parts, term).await).await });
             }
-            Action::Announce => {
-                tokio::spawn(async move {
-                    if let Some(addresses) = &parts.addresses {
-                        addresses.announce().await;
-                    }
-                });
-            }
-            Action::TickleClients => {
-                tokio::spawn(async move { parts.clients.tickle().await });
+            Action::Announce | Action::TickleClients => {
+                // Unlike address work these may be left out: they are repeated, and clients have timers.
+                if self.voice.try_send(action).is_err() {
+                    warn!(?action, "announcing takes long; left out");
+                }
             }
             Action::Drain => {
                 self.parts.gate.drain();
@@ -309,6 +309,18 @@ async fn work(parts: Arc<Parts>, mut queue: mpsc::Receiver<Action>, handle: Hand
             _ => continue,
         };
         handle.send(report).await;
+    }
+}
+
+/// What is said to neighbours and clients, strictly in order: a client tickled before it has learned
+/// where the address is now would answer the old node.
+async fn speak(parts: Arc<Parts>, mut said: mpsc::Receiver<Action>) {
+    while let Some(action) = said.recv().await {
+        match (action, &parts.addresses) {
+            (Action::Announce, Some(addresses)) => addresses.announce().await,
+            (Action::TickleClients, _) => parts.clients.tickle().await,
+            _ => {}
+        }
     }
 }
 

@@ -140,7 +140,7 @@ fn run_demo(args: &DemoArgs) -> Result<bool, String> {
 
 fn run_serve(args: ServeArgs) -> Result<(), String> {
     let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

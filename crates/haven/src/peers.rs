@@ -20,6 +20,12 @@ use tracing::{debug, info, warn};
 const FORMAT: u8 = 1;
 /// Changes within this time are told together.
 const GATHER: Duration = Duration::from_millis(20);
+/// Pauses before a tickle is repeated.
+const TICKLE_PAUSES: [Duration; 3] = [
+    Duration::from_millis(100),
+    Duration::from_millis(300),
+    Duration::from_millis(600),
+];
 /// How often the table is told without a change, for nodes that were away.
 const REPEAT: Duration = Duration::from_secs(1);
 
@@ -64,24 +70,36 @@ impl Clients {
         }
     }
 
-    /// Makes the former leader's clients reconnect.
+    /// Makes the former leader's clients reconnect: at once, and again after pauses, for a client's TCP
+    /// answers such segments only so often, and an announcement may have been lost.
     pub async fn tickle(&self) {
         let told = std::mem::take(&mut *self.told.lock());
+        let clients = self.tickle_once(&told).await;
+        info!(clients, "tickled");
+        let again = self.clone();
+        tokio::spawn(async move {
+            for pause in TICKLE_PAUSES {
+                tokio::time::sleep(pause).await;
+                again.tickle_once(&told).await;
+            }
+        });
+    }
+
+    async fn tickle_once(&self, told: &[Endpoint]) -> usize {
+        // A client may have come back from the same port: its living connection is left alone.
         let here = (self.own)();
         let connections: Vec<Connection> = told
-            .into_iter()
+            .iter()
             .filter(|e| self.floating.contains(&e.local.ip()) && !here.contains(e))
             .map(|e| Connection {
                 local: e.local,
                 remote: e.remote,
             })
             .collect();
-        match tickle::tickle(&connections).await {
-            Ok(sent) => info!(clients = sent, "tickled"),
-            Err(why) => {
-                warn!(%why, "cannot tickle the clients; they reconnect by their own timers")
-            }
-        }
+        tickle::tickle(&connections).await.unwrap_or_else(|why| {
+            warn!(%why, "cannot tickle the clients; they reconnect by their own timers");
+            0
+        })
     }
 
     /// Tells the other nodes our table while this node serves. Runs for ever.

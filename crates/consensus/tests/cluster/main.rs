@@ -1,5 +1,10 @@
 //! Whole nodes over real sockets and a real log, on loopback.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail by panicking, too"
+)]
+
 mod machine;
 mod nodes;
 
@@ -359,8 +364,10 @@ fn framed(body: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn hello(cluster: &str, from: u64) -> Vec<u8> {
-    let mut body = b"\x01HVNC\x01\x00".to_vec();
+/// A hello to node 1. Purpose 0 carries entries, 2 votes.
+fn hello(cluster: &str, from: u64, purpose: u8) -> Vec<u8> {
+    let mut body = b"\x01HVNC\x01".to_vec();
+    body.push(purpose);
     body.extend(from.to_le_bytes());
     body.extend(1u64.to_le_bytes());
     body.extend((cluster.len() as u16).to_le_bytes());
@@ -378,12 +385,12 @@ async fn garbage_and_foreign_nodes_are_refused() {
             .await
             .is_empty()
     );
-    let said = answer(&cluster, &hello("other", 2)).await;
+    let said = answer(&cluster, &hello("other", 2, 0)).await;
     assert!(
         String::from_utf8_lossy(&said).contains("this is cluster \"test\""),
         "{said:?}"
     );
-    let said = answer(&cluster, &hello("test", 9)).await;
+    let said = answer(&cluster, &hello("test", 9, 0)).await;
     assert!(
         String::from_utf8_lossy(&said).contains("node 9 is not configured"),
         "{said:?}"
@@ -395,7 +402,7 @@ async fn garbage_and_foreign_nodes_are_refused() {
 async fn garbage_after_a_good_hello_closes_the_connection_only() {
     let mut cluster = Cluster::of(2);
     cluster.start(1).await;
-    let mut bytes = hello("test", 2);
+    let mut bytes = hello("test", 2, 0);
     bytes.extend(framed(b"\x04\xff\xff\xff\xff nonsense"));
     let said = answer(&cluster, &bytes).await;
     assert_eq!(said, framed(b"\x02"), "a welcome, then nothing");
@@ -403,6 +410,81 @@ async fn garbage_after_a_good_hello_closes_the_connection_only() {
     let leader = cluster.leader(&[1, 2]).await;
     cluster.propose(leader, "entry 0").await.unwrap();
     cluster.all_hold(&names(0..1)).await;
+}
+
+/// Node 2 asks node 1 for its vote, with the mark of a planned transfer; gives the answer's kind and
+/// text.
+async fn ask_for_vote(cluster: &Cluster, term: u64) -> (u8, String) {
+    let mut bytes = hello("test", 2, 2);
+    let mut vote = b"\x06".to_vec();
+    vote.extend(term.to_le_bytes());
+    vote.extend(2u64.to_le_bytes());
+    vote.extend(b"\x00\x01");
+    vote.extend(term.to_le_bytes());
+    vote.extend(1_000_000u64.to_le_bytes());
+    vote.push(1);
+    bytes.extend(framed(&vote));
+    let mut socket = TcpStream::connect(cluster.peers[&1]).await.unwrap();
+    socket.write_all(&bytes).await.unwrap();
+    let mut welcome = [0; 9];
+    soon("a welcome", socket.read_exact(&mut welcome))
+        .await
+        .unwrap();
+    let mut head = [0; 8];
+    soon("an answer", socket.read_exact(&mut head))
+        .await
+        .unwrap();
+    let mut body = vec![0; u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize];
+    soon("the answer's body", socket.read_exact(&mut body))
+        .await
+        .unwrap();
+    (body[0], String::from_utf8_lossy(&body[1..]).into_owned())
+}
+
+#[tokio::test]
+async fn restarted_node_does_not_vote_until_its_promises_have_lapsed() {
+    let (refused, voted) = (3, 8);
+    let mut cluster = Cluster::of(2);
+    cluster.start(1).await;
+    // It founds the cluster and votes for itself, so it is not fresh any more.
+    until("a vote", || cluster.node(1).consensus.status().term > 0).await;
+    assert_eq!(
+        ask_for_vote(&cluster, 1000).await.0,
+        voted,
+        "a fresh node owes nobody anything"
+    );
+    cluster.stop(1).await;
+
+    let started = Instant::now();
+    cluster.start(1).await;
+    let (kind, text) = ask_for_vote(&cluster, 2000).await;
+    assert_eq!(
+        (kind, text.as_str()),
+        (refused, "this node started a moment ago")
+    );
+    let until_vote = async { while ask_for_vote(&cluster, 2000).await.0 != voted {} };
+    soon("a vote after the quarantine", until_vote).await;
+    assert!(started.elapsed() >= cluster.options(1).timing.lease);
+}
+
+#[tokio::test]
+async fn whole_cluster_comes_back_after_a_stop() {
+    let mut cluster = Cluster::running(3).await;
+    let leader = cluster.leader(&[1, 2, 3]).await;
+    let mut texts = names(0..10);
+    for text in &texts {
+        cluster.propose(leader, text).await.unwrap();
+    }
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
+    for id in 1..=3 {
+        cluster.start(id).await;
+    }
+    let leader = cluster.leader(&[1, 2, 3]).await;
+    cluster.propose(leader, "entry 10").await.unwrap();
+    texts.push("entry 10".into());
+    cluster.all_hold(&texts).await;
 }
 
 #[tokio::test]
