@@ -28,6 +28,9 @@
 //!   ([`Lease::revoke`], called again by the transport itself with the term that the message
 //!   carries). Votes that carry the transfer mark are for term `T + 1`, which one node at most can win
 //!   (one leader per term), so a late one cannot depose the leader of `T + 1` or later.
+//! - *A leader that hears of a later term* becomes a voter without promises at once. Before a vote of
+//!   a later term is saved, the leases of all earlier terms are revoked; and nothing about a vote
+//!   leaves a node before it is saved. So its vote cannot help a successor while it still answers.
 //! - *A leader that restarts* does not resume its leadership (`enable_leader_restore` is off).
 //!
 //! # Clocks and pauses

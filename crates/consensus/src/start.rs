@@ -29,7 +29,6 @@ use crate::lease::Lease;
 use crate::machine::Machine;
 use crate::machine::Pressure;
 use crate::monitor::Monitor;
-use crate::monitor::Standing;
 use crate::net::client::Network;
 use crate::net::hints;
 use crate::net::hints::Board;
@@ -37,7 +36,6 @@ use crate::net::link::Place;
 use crate::net::server::Server;
 use crate::options::CLUSTER_NAME_MAX;
 use crate::options::ConsensusOptions;
-use crate::options::Leadership;
 use crate::options::PROPOSAL_BYTES_MAX;
 use crate::options::PROPOSALS_MAX;
 use crate::options::StartError;
@@ -150,17 +148,23 @@ async fn assemble<R: Send + 'static>(
 
     let transfers = Worker::start("haven-raft-snap").map_err(StartError::Thread)?;
     let pressure = Arc::new(Pressure::new(options.checkpoints.bytes));
+    let single = options.peers.len() == 1;
+    let lease = Arc::new(Lease::new(
+        KernelClocks,
+        options.timing.lease_window(),
+        single,
+    ));
     let (in_use, released) = mpsc::channel(1);
     let opening = open(
         log,
         machine.clone(),
         transfers.clone(),
         pressure.clone(),
+        lease.clone(),
         in_use,
     );
     let (store, adapter) = opening.await?;
 
-    let single = options.peers.len() == 1;
     let fresh = store.is_fresh();
     let free = single || fresh;
     let votes_from = if free {
@@ -168,11 +172,6 @@ async fn assemble<R: Send + 'static>(
     } else {
         started + options.timing.lease
     };
-    let lease = Arc::new(Lease::new(
-        KernelClocks,
-        options.timing.lease_window(),
-        single,
-    ));
     let place = Arc::new(Place {
         node_id: options.node_id,
         cluster: options.cluster.clone(),
@@ -184,13 +183,7 @@ async fn assemble<R: Send + 'static>(
         lease: lease.clone(),
         transfers: transfers.clone(),
     };
-    let config = Arc::new(config(&options, free)?);
-    let raft = Raft::new(options.node_id, config, network, store, adapter).await;
-    let raft = raft.map_err(|error| StartError::Recover(error.to_string()))?;
-    if let Err(error) = check_members(&raft, &options).await {
-        let _ = raft.shutdown().await;
-        return Err(error);
-    }
+    let raft = recover(&options, free, network, store, adapter).await?;
 
     let mut tasks = JoinSet::new();
     let board = Arc::new(Board::new());
@@ -204,19 +197,19 @@ async fn assemble<R: Send + 'static>(
         receiving: Semaphore::new(1),
     };
     tasks.spawn(Arc::new(server).run(listener));
+    spawn_helpers(
+        &mut tasks,
+        &raft,
+        &options,
+        fresh,
+        (!free).then_some(votes_from),
+    );
+    tasks.spawn(checkpoint_on_pressure(raft.clone(), pressure));
     for peer in place.others() {
         tasks.spawn(hints::tell(place.clone(), board.clone(), peer));
     }
-    if !free {
-        tasks.spawn(elect_after(raft.clone(), votes_from + ELECTION_PAUSE));
-    }
-    if fresh {
-        tasks.spawn(found(raft.clone(), options.clone()));
-    }
-    tasks.spawn(checkpoint_on_pressure(raft.clone(), pressure));
 
-    let standing = watch::Sender::new(Standing::default());
-    let public = watch::Sender::new(Leadership::default());
+    let (standing, public) = (watch::Sender::default(), watch::Sender::default());
     let revoked = Arc::new(Notify::new());
     let (standing_seen, public_seen) = (standing.subscribe(), public.subscribe());
     let monitor = Monitor {
@@ -247,16 +240,51 @@ async fn assemble<R: Send + 'static>(
     })
 }
 
+/// Openraft on the recovered state, once the voters are known to be the configured ones.
+async fn recover<R: Send + 'static>(
+    options: &ConsensusOptions,
+    may_elect: bool,
+    network: Network,
+    store: Store,
+    adapter: Machine<R>,
+) -> Result<Raft<Types, Machine<R>>, StartError> {
+    let config = Arc::new(config(options, may_elect)?);
+    let raft = Raft::new(options.node_id, config, network, store, adapter).await;
+    let raft = raft.map_err(|error| StartError::Recover(error.to_string()))?;
+    if let Err(error) = check_members(&raft, options).await {
+        let _ = raft.shutdown().await;
+        return Err(error);
+    }
+    Ok(raft)
+}
+
+/// Founds the cluster, or ends the quarantine, when it is time.
+fn spawn_helpers<R: Send + 'static>(
+    tasks: &mut JoinSet<()>,
+    raft: &Raft<Types, Machine<R>>,
+    options: &ConsensusOptions,
+    fresh: bool,
+    quarantined_until: Option<Instant>,
+) {
+    if let Some(end) = quarantined_until {
+        tasks.spawn(elect_after(raft.clone(), end + ELECTION_PAUSE));
+    }
+    if fresh {
+        tasks.spawn(found(raft.clone(), options.clone()));
+    }
+}
+
 /// Opens log and machine, off the runtime's threads.
 async fn open<R: Send + 'static>(
     log: Log,
     machine: Arc<dyn Replicated<Reply = R>>,
     transfers: Worker,
     pressure: Arc<Pressure>,
+    lease: Arc<Lease>,
     in_use: mpsc::Sender<()>,
 ) -> Result<(Store, Machine<R>), StartError> {
     let opening = tokio::task::spawn_blocking(move || {
-        let store = Store::open(log, in_use.clone())?;
+        let store = Store::open(log, lease, in_use.clone())?;
         Ok::<_, std::io::Error>((store, Machine::open(machine, transfers, pressure, in_use)?))
     });
     let opened = opening

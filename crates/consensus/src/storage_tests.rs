@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use haven_disk::RealDisk;
@@ -25,6 +26,8 @@ use crate::MachineError;
 use crate::Replicated;
 use crate::SnapshotSink;
 use crate::SnapshotSource;
+use crate::lease::KernelClocks;
+use crate::lease::Lease;
 use crate::machine::Machine;
 use crate::machine::Pressure;
 use crate::store::Store;
@@ -86,7 +89,8 @@ fn open_log(dir: &TempDir) -> Log {
 
 fn open_store(log: Log) -> (Store, mpsc::Receiver<()>) {
     let (in_use, released) = mpsc::channel(1);
-    (Store::open(log, in_use).unwrap(), released)
+    let lease = Lease::new(KernelClocks, Duration::from_secs(60), false);
+    (Store::open(log, Arc::new(lease), in_use).unwrap(), released)
 }
 
 impl StoreBuilder<Types, Store, Machine<()>, TempDir> for Builder {
@@ -247,4 +251,23 @@ async fn purge_cut_short_by_a_crash_is_finished_at_the_next_start() {
     let left = store.try_get_log_entries(0..100).await.unwrap();
     assert_eq!(left.first().map(|e| e.log_id.index), Some(7));
     assert_eq!(left.len(), 3);
+}
+
+#[tokio::test]
+async fn saving_a_later_vote_ends_the_lease_of_earlier_terms() {
+    let dir = tempfile::tempdir().unwrap();
+    let lease = Arc::new(Lease::new(KernelClocks, Duration::from_secs(60), false));
+    let (in_use, _released) = mpsc::channel(1);
+    let mut store = Store::open(open_log(&dir), lease.clone(), in_use).unwrap();
+    lease.renew(4, lease.now_ns(), Some(Duration::ZERO));
+    assert!(lease.valid());
+    let vote = Vote {
+        leader_id: LeaderId::new(5, 2),
+        committed: false,
+    };
+    store.save_vote(&vote).await.unwrap();
+    lease.renew(4, lease.now_ns(), Some(Duration::ZERO));
+    assert!(!lease.valid());
+    lease.renew(5, lease.now_ns(), Some(Duration::ZERO));
+    assert!(lease.valid());
 }

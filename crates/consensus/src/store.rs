@@ -40,6 +40,7 @@ use tokio::sync::watch;
 
 use crate::codec;
 use crate::codec::DecodeError;
+use crate::lease::Lease;
 use crate::tail::Tail;
 use crate::types::Entry;
 use crate::types::LogId;
@@ -92,6 +93,7 @@ struct Shared {
     unflushed: watch::Sender<u64>,
     /// Whether a job that writes the committed position is waiting to run.
     commit_queued: AtomicBool,
+    lease: Arc<Lease>,
     /// Says, by being dropped, that the log is no longer used.
     _in_use: mpsc::Sender<()>,
 }
@@ -105,7 +107,7 @@ struct State {
 
 impl Store {
     /// Brings `log` in line with its purge point. Blocks.
-    pub(crate) fn open(log: Log, in_use: mpsc::Sender<()>) -> io::Result<Self> {
+    pub(crate) fn open(log: Log, lease: Arc<Lease>, in_use: mpsc::Sender<()>) -> io::Result<Self> {
         let vote = read_slot(&log, Slot::Vote, "vote", codec::read_vote_slot)?;
         let purged = read_slot(&log, Slot::Purged, "purge point", codec::read_log_id_slot)?;
         let committed = read_slot(
@@ -130,6 +132,7 @@ impl Store {
             state: Mutex::new(state),
             unflushed: watch::Sender::new(0),
             commit_queued: AtomicBool::new(false),
+            lease,
             _in_use: in_use,
         };
         Ok(Self {
@@ -347,6 +350,11 @@ impl RaftLogStorage<Types> for Store {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let vote = *vote;
+        // Whoever answers a later term, be it with its own vote, has stopped answering reads in
+        // earlier ones: nothing about this vote leaves the node before it is saved.
+        self.shared
+            .lease
+            .revoke(vote.leader_id.term.saturating_sub(1));
         self.wait_flushed().await?;
         self.on_worker(move |log| {
             log.save_slot(Slot::Vote, &codec::vote_slot(vote), true)
