@@ -23,7 +23,8 @@ impl fmt::Display for Term {
 /// Something that happened to the service on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// This node was elected. A quorum has just voted, so the lease counts as valid until
+    /// This node was elected, or leads again in the same term after [`Event::Deposed`] (it had lost touch with
+    /// its quorum, and nobody else was elected). A quorum has just answered, so the lease counts as valid until
     /// [`Event::LeaseLapsed`] says otherwise.
     Elected {
         /// The new term.

@@ -295,11 +295,12 @@ impl Takeover {
     }
 
     fn note_elected(&mut self, term: Term, out: &mut Vec<Action>) {
-        if self.term_max.is_some_and(|newest| term <= newest) {
+        if self.term_max.is_some_and(|newest| term < newest) || self.leading == Some(term) {
             return;
         }
         // Elected anew without having heard of the end of the last term: somebody else may have led in
-        // between, so everything goes down first.
+        // between, so everything goes down first. The same term again is a leader that had lost its quorum:
+        // nobody else led, but that is for a new barrier to prove.
         self.lose_leadership();
         self.go_down(out);
         self.term_max = Some(term);

@@ -160,6 +160,21 @@ fn a_newer_term_without_notice_of_the_old_ones_end_starts_over() {
 }
 
 #[test]
+fn a_leader_that_lost_and_regained_its_quorum_in_one_term_serves_again() {
+    let mut machine = serving();
+    machine.handle(Event::LeaseLapsed);
+    machine.handle(Event::AddressesRemoved);
+    machine.handle(Event::ConnectionsClosed);
+    assert_eq!(machine.handle(Event::Deposed), []);
+    assert_eq!(
+        machine.handle(Event::Elected { term: T1 }),
+        [CommitBarrier { term: T1 }]
+    );
+    finish_barrier(&mut machine, T1);
+    assert_eq!(machine.phase(), Phase::Serving);
+}
+
+#[test]
 fn stale_events_change_nothing() {
     let mut machine = standby();
     machine.handle(Event::Elected { term: T2 });
