@@ -1,8 +1,8 @@
 //! From the file's values to values that make sense together. One function per section.
 
 use crate::{
-    Cluster, Config, ConfigError, Export, FloatingAddress, MOUNT_PORT_DEFAULT, NFS_PORT_DEFAULT,
-    Node, Peer, Service, Squash, SquashMode, raw,
+    Checkpoints, Cluster, Config, ConfigError, Export, FloatingAddress, MOUNT_PORT_DEFAULT,
+    NFS_PORT_DEFAULT, Node, Peer, Service, Squash, SquashMode, raw,
 };
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,6 +13,10 @@ pub const NODES_MAX: usize = 7;
 pub const ADDRESSES_MAX: usize = 64;
 /// Most exports of a service.
 pub const EXPORTS_MAX: usize = 1024;
+/// Most entries between checkpoints: they are held in memory until then.
+const CHECKPOINT_ENTRIES_MAX: u64 = 1_000_000;
+/// Most MiB of entries between checkpoints.
+const CHECKPOINT_MIB_MAX: u64 = 4096;
 /// Most bytes in an export's path (MNTPATHLEN of RFC 1813 appendix I).
 const EXPORT_PATH_BYTES_MAX: usize = 1024;
 /// uid and gid of "nobody", as exports(5) has it.
@@ -151,11 +155,36 @@ fn node(raw: raw::Node, cluster: &Cluster) -> Result<Node, ConfigError> {
         ));
     }
     let control = raw.control.unwrap_or_else(|| raw.data.join("control.sock"));
+    let checkpoints = checkpoints(raw.checkpoint_entries, raw.checkpoint_mib, raw.keep_entries)?;
     Ok(Node {
         id: own.id,
         name: own.name.clone(),
         data: raw.data,
         control,
+        checkpoints,
+    })
+}
+
+fn checkpoints(
+    entries: Option<u64>,
+    mib: Option<u64>,
+    keep_entries: Option<u64>,
+) -> Result<Checkpoints, ConfigError> {
+    let usual = Checkpoints::default();
+    let within = |key: &str, value: u64, least: u64, most: u64| match value {
+        v if v < least || v > most => Err(bad(
+            format!("node.{key}"),
+            format!("{v} is not within {least} and {most}"),
+        )),
+        v => Ok(v),
+    };
+    let entries = entries.unwrap_or(usual.entries);
+    let mib = mib.unwrap_or(usual.bytes >> 20);
+    let keep = keep_entries.unwrap_or(usual.keep_entries);
+    Ok(Checkpoints {
+        entries: within("checkpoint_entries", entries, 100, CHECKPOINT_ENTRIES_MAX)?,
+        bytes: within("checkpoint_mib", mib, 1, CHECKPOINT_MIB_MAX)? << 20,
+        keep_entries: within("keep_entries", keep, 0, CHECKPOINT_ENTRIES_MAX)?,
     })
 }
 
@@ -400,6 +429,12 @@ mod tests {
             ("192.0.2.2:7400", "192.0.2.1:7400", "same address"),
             ("id = 2", "id = 1", "same id"),
             ("id = 2", "id = 0", "start at 1"),
+            ("[cluster]", "checkpoint_mib = 0\n[cluster]", "not within 1"),
+            (
+                "[cluster]",
+                "checkpoint_entries = 7\n[cluster]",
+                "not within 100",
+            ),
             ("id = 2", "id = -2", "line 8"),
             ("192.0.2.100/24", "192.0.2.100", "ADDRESS/PREFIX"),
             ("192.0.2.100/24", "192.0.2.100/33", "ADDRESS/PREFIX"),

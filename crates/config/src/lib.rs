@@ -46,6 +46,29 @@ pub struct Node {
     pub data: PathBuf,
     /// The Unix socket of its control API.
     pub control: PathBuf,
+    /// When it makes checkpoints.
+    pub checkpoints: Checkpoints,
+}
+
+/// When a node makes a checkpoint, which bounds its log, its memory and its restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// After so many entries; at least 100.
+    pub entries: u64,
+    /// Or after so many bytes of entries; at least 1 MiB.
+    pub bytes: u64,
+    /// Entries kept behind a checkpoint for nodes that lag; a node further behind gets a snapshot.
+    pub keep_entries: u64,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Self {
+            entries: 50_000,
+            bytes: 64 << 20,
+            keep_entries: 5_000,
+        }
+    }
 }
 
 /// The cluster.

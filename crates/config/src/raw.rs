@@ -30,6 +30,12 @@ pub struct Node {
     pub data: PathBuf,
     /// Control socket; default `control.sock` in the data directory.
     pub control: Option<PathBuf>,
+    /// Entries applied between two checkpoints.
+    pub checkpoint_entries: Option<u64>,
+    /// MiB of entries applied between two checkpoints.
+    pub checkpoint_mib: Option<u64>,
+    /// Entries kept behind a checkpoint for nodes that lag.
+    pub keep_entries: Option<u64>,
 }
 
 /// `[cluster]`

@@ -4,7 +4,7 @@
 //! is for trying and for tests, and must not open a machine's files to a network by accident.
 
 use crate::serve::Ports;
-use haven_config::{Cluster, Config, Export, Node, Peer, Service, Squash, SquashMode};
+use haven_config::{Checkpoints, Cluster, Config, Export, Node, Peer, Service, Squash, SquashMode};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +37,7 @@ pub fn config(wishes: &Wishes<'_>) -> Result<Config, String> {
             name: name.clone(),
             data: wishes.data.to_owned(),
             control: wishes.data.join("control.sock"),
+            checkpoints: Checkpoints::default(),
         },
         cluster: Cluster {
             name: name.clone(),

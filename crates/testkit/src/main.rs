@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const CALM_OPERATIONS: u32 = 20;
 /// And up to so many more, by chance.
 const CALM_JITTER: u64 = 100;
+/// So often that blows fall into checkpoints, and that nodes which were away need snapshots.
+const CHECKPOINT_OFTEN: &str = "checkpoint_entries = 2000\nkeep_entries = 200\n";
 /// How long the clients may stand still.
 const STALL_MAX: Duration = Duration::from_secs(60);
 /// Pause between looks at the clients.
@@ -143,7 +145,7 @@ fn torture(plan: Plan, blow: Blow) -> Result<(), String> {
     let mut place = Workplace::new(None).map_err(|e| e.to_string())?;
     let dir = place.dir().to_owned();
     let result = in_own_network(async {
-        let mut lab = Lab::build(&dir, &exe)?;
+        let mut lab = Lab::build(&dir, &exe, CHECKPOINT_OFTEN)?;
         for index in 0..NODES {
             lab.start(index)?;
         }
@@ -192,9 +194,7 @@ impl Torture {
             Blow::Kill if self.next().is_multiple_of(4) => vec![first, (first + 1) % NODES],
             Blow::Kill => vec![first],
         };
-        for index in &victims {
-            self.lab.kill(*index)?;
-        }
+        self.lab.kill(&victims)?;
         // Sometimes the others notice, sometimes they do not.
         let pause = Duration::from_millis(self.next() % 1_500);
         tokio::time::sleep(pause).await;
@@ -251,7 +251,7 @@ fn steady(time: Duration, clients: usize) -> Result<(), String> {
     let place = Workplace::new(None).map_err(|e| e.to_string())?;
     let dir = place.dir().to_owned();
     in_own_network(async {
-        let mut lab = Lab::build(&dir, &exe)?;
+        let mut lab = Lab::build(&dir, &exe, "")?;
         for index in 0..NODES {
             lab.start(index)?;
         }

@@ -60,12 +60,12 @@ fn node_ip(index: usize) -> Ipv4Addr {
 }
 
 impl Lab {
-    /// Builds the network and writes the nodes' configurations below `dir`. Must be called in a network
-    /// namespace made for the demo.
+    /// Builds the network and writes the nodes' configurations below `dir`, with `more` lines in each one's
+    /// `[node]`. Must be called in a network namespace made for the demo.
     ///
     /// # Errors
     /// What the kernel refused, in words.
-    pub fn build(dir: &Path, exe: &Path) -> Result<Self, String> {
+    pub fn build(dir: &Path, exe: &Path, more: &str) -> Result<Self, String> {
         link::add_bridge("haven0").map_err(words)?;
         link::set_up("haven0", true).map_err(words)?;
         let client = Arc::new(plug("client", Ipv4Addr::new(10, 77, 0, 200))?);
@@ -80,7 +80,7 @@ impl Lab {
                 process: None,
             };
             fs::create_dir_all(&node.dir).map_err(words)?;
-            fs::write(node.config(), config(&node)).map_err(words)?;
+            fs::write(node.config(), config(&node, more)).map_err(words)?;
             nodes.push(node);
         }
         Ok(Self {
@@ -107,16 +107,22 @@ impl Lab {
         Ok(())
     }
 
-    /// Kills a node's process (SIGKILL).
-    pub fn kill(&mut self, index: usize) -> Result<(), String> {
-        let Some(mut child) = self.nodes[index].process.take() else {
-            return Ok(());
-        };
-        child
-            .kill()
-            .and_then(|()| child.wait())
-            .map(drop)
-            .map_err(words)
+    /// Kills the processes of nodes (SIGKILL), all before any is waited for.
+    ///
+    /// # Errors
+    /// What the system said, in words.
+    pub fn kill(&mut self, indices: &[usize]) -> Result<(), String> {
+        let mut children: Vec<Child> = indices
+            .iter()
+            .filter_map(|i| self.nodes[*i].process.take())
+            .collect();
+        for child in &mut children {
+            child.kill().map_err(words)?;
+        }
+        for mut child in children {
+            child.wait().map_err(words)?;
+        }
+        Ok(())
     }
 
     /// Stops or continues a node's process.
@@ -271,9 +277,9 @@ fn port_name(name: &str) -> String {
     format!("port-{name}")
 }
 
-fn config(node: &Node) -> String {
+fn config(node: &Node, more: &str) -> String {
     let mut text = format!(
-        "[node]\nname = \"{}\"\ndata = \"{}\"\ncontrol = \"{}\"\n\n[cluster]\nname = \"demo\"\n",
+        "[node]\nname = \"{}\"\ndata = \"{}\"\ncontrol = \"{}\"\n{more}\n[cluster]\nname = \"demo\"\n",
         node.name,
         node.dir.join("data").display(),
         node.control().display(),

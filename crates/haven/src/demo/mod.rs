@@ -92,7 +92,7 @@ struct Demo {
 
 impl Demo {
     async fn play(options: Options, dir: &Path, exe: &Path) -> Result<Report, String> {
-        let lab = Lab::build(dir, exe)?;
+        let lab = Lab::build(dir, exe, "")?;
         let (random, began) = (options.seed, Instant::now());
         let mut demo = Self {
             lab,
@@ -164,7 +164,7 @@ impl Demo {
         let leader = self.lab.wait_serving(None).await?;
         recorder.open_window();
         match fault {
-            Fault::Killed => self.lab.kill(leader)?,
+            Fault::Killed => self.lab.kill(&[leader])?,
             Fault::CutOff => self.lab.cut(leader, true)?,
             Fault::Frozen => self.lab.freeze(leader, true)?,
             Fault::Planned => drop(self.lab.request_move(leader).await?),
