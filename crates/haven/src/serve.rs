@@ -183,7 +183,11 @@ fn consensus_options(config: &Config) -> ConsensusOptions {
             .collect(),
         listen: own.address,
         timing: Timing::default(),
-        checkpoints: CheckpointPolicy::default(),
+        checkpoints: CheckpointPolicy {
+            entries: config.node.checkpoints.entries,
+            bytes: config.node.checkpoints.bytes,
+            keep_entries: config.node.checkpoints.keep_entries,
+        },
     }
 }
 
