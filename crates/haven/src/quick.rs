@@ -5,6 +5,7 @@
 
 use crate::serve::Ports;
 use haven_config::{Checkpoints, Cluster, Config, Export, Node, Peer, Service, Squash, SquashMode};
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -71,14 +72,15 @@ pub fn config(wishes: &Wishes<'_>) -> Result<Config, String> {
     })
 }
 
-/// Says how to use the server.
+/// Says how to use the server. Nobody listening is no reason to stop.
 pub fn announce(listen: IpAddr, export: &str, ports: Ports) {
     let Ports { nfs, mount } = ports;
-    println!("serving {export} at {listen}, NFS port {nfs}, MOUNT port {mount}");
-    println!(
-        "  mount -t nfs -o vers=3,nolock,tcp,port={nfs},mountport={mount},mountproto=tcp {listen}:{export} /mnt"
+    let text = format!(
+        "serving {export} at {listen}, NFS port {nfs}, MOUNT port {mount}\n  \
+         mount -t nfs -o vers=3,nolock,tcp,port={nfs},mountport={mount},mountproto=tcp {listen}:{export} /mnt\n  \
+         nfs-ls 'nfs://{listen}{export}?version=3&nfsport={nfs}&mountport={mount}'\n"
     );
-    println!("  nfs-ls 'nfs://{listen}{export}?version=3&nfsport={nfs}&mountport={mount}'");
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 /// A directory that is removed at the end.

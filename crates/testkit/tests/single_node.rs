@@ -1,1 +1,0 @@
-//! One node as a process.
