@@ -6,6 +6,7 @@ use crate::driver::{Driver, Handle, Parts};
 use crate::engine::Engine;
 use crate::peers::Clients;
 use crate::service::Service;
+use haven_cluster::Phase;
 use haven_config::Config;
 use haven_consensus::{CheckpointPolicy, Consensus, ConsensusOptions, Timing};
 use haven_disk::Disk;
@@ -24,6 +25,9 @@ const LOG_DIR: &str = "log";
 /// this only ends the process.)
 const FAILURE_POLL: std::time::Duration = std::time::Duration::from_millis(100);
 
+/// How often a starting node is asked whether it serves.
+const FIRST_POLL: std::time::Duration = std::time::Duration::from_millis(5);
+
 /// The ports a node listens on, once it does.
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
@@ -35,7 +39,8 @@ pub struct Ports {
 
 /// Runs a node until SIGTERM or SIGINT, or until it cannot go on.
 ///
-/// `exe` is the binary to start the address guard from; `listening` is told the ports.
+/// `exe` is the binary to start the address guard from; `serving` is called when clients are answered here for the
+/// first time.
 ///
 /// # Errors
 /// What went wrong and what to do, in words.
@@ -43,13 +48,13 @@ pub async fn serve(
     config: Config,
     disk: Arc<dyn Disk>,
     exe: &Path,
-    listening: impl FnOnce(Ports),
+    serving: impl FnOnce(Ports) + Send + 'static,
 ) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
     let node = Node::start(config, disk, exe).await?;
-    listening(node.ports);
     let handle = node.handle.clone();
+    tokio::spawn(first_served(handle.clone(), node.ports, serving));
     let mut driver = tokio::spawn(node.driver.run());
     let stopped = node.consensus.clone();
     let end = tokio::select! {
@@ -67,6 +72,14 @@ pub async fn serve(
     node.consensus.shutdown().await;
     info!("stopped");
     Ok(())
+}
+
+/// Waits until this node serves, then says so.
+async fn first_served(handle: Handle, ports: Ports, serving: impl FnOnce(Ports)) {
+    while handle.view().phase != Phase::Serving {
+        tokio::time::sleep(FIRST_POLL).await;
+    }
+    serving(ports);
 }
 
 /// Returns when consensus has stopped by itself: a disk or the state machine failed.

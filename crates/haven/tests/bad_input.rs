@@ -134,12 +134,13 @@ async fn forged_and_stale_handles_are_refused() {
     for byte in 0..file.0.len() {
         let mut forged = file.0.to_vec();
         forged[byte] ^= 1;
+        // A handle of another volume is not a forgery, only useless here.
+        let status = match byte {
+            16..24 => Nfsstat3::Stale,
+            _ => Nfsstat3::BadHandle,
+        };
         let result = client.getattr(&Fh3(Bytes::from(forged))).await;
-        assert_eq!(
-            result,
-            Err(ClientError::Nfs(Nfsstat3::BadHandle)),
-            "byte {byte}"
-        );
+        assert_eq!(result, Err(ClientError::Nfs(status)), "byte {byte}");
     }
     for length in [0, 1, 31, 33, 64] {
         let result = client.getattr(&Fh3(Bytes::from(vec![1; length]))).await;
