@@ -30,6 +30,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::Replicated;
 use crate::lease::Lease;
@@ -54,6 +55,12 @@ use haven_log::Log;
 
 /// How long a transfer may take until somebody else leads.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a proposal waits for a leadership that is just beginning.
+const SETTLE_MAX: Duration = Duration::from_millis(100);
+
+/// How often it looks meanwhile.
+const SETTLE_STEP: Duration = Duration::from_millis(1);
 
 /// Proposal bytes are counted in steps of this.
 pub(crate) const ROOM_UNIT: usize = 1024;
@@ -86,6 +93,8 @@ pub(crate) struct Inner<R: Send + 'static> {
     pub(crate) standing: watch::Receiver<Standing>,
     pub(crate) public: watch::Receiver<Leadership>,
     pub(crate) revoked: Arc<Notify>,
+    /// Rung when a quorum's answer is wanted now.
+    pub(crate) quorum: Arc<Notify>,
     pub(crate) board: Arc<Board>,
     pub(crate) slots: Semaphore,
     /// Bytes of proposals, in units of [`ROOM_UNIT`].
@@ -165,17 +174,21 @@ impl<R: Send + 'static> Consensus<R> {
             .await
             .map_err(|_| ProposeError::Stopped)?;
         let mut standing = self.inner.standing.clone();
+        let mut settling = None;
         loop {
             let at = *standing.borrow_and_update();
             if at.stopped {
                 return Err(ProposeError::Stopped);
             }
-            if !at.leading {
-                return Err(ProposeError::NotLeader(
-                    at.public.leader.filter(|id| *id != self.id()),
-                ));
-            }
             let mut metrics = self.inner.raft.metrics();
+            let elected = metrics.borrow_watched().state == ServerState::Leader;
+            if !at.leading {
+                let refused = at.public.leader.filter(|id| *id != self.id());
+                if elected && self.settles(&mut standing, &mut settling).await {
+                    continue;
+                }
+                return Err(ProposeError::NotLeader(refused));
+            }
             let written = tokio::select! {
                 biased;
                 written = self.write_once(entry.clone()) => written,
@@ -186,16 +199,44 @@ impl<R: Send + 'static> Consensus<R> {
                     });
                 }
             };
-            if let Some(done) = written.transpose() {
-                return done;
+            match written {
+                Ok(Some(done)) => return Ok(done),
+                // Openraft says who leads before it takes its part. Such an entry was not taken.
+                Err(ProposeError::NotLeader(to)) if to.is_none_or(|to| to == self.id()) => {
+                    if self.settles(&mut standing, &mut settling).await {
+                        continue;
+                    }
+                    return Err(ProposeError::NotLeader(None));
+                }
+                Err(error) => return Err(error),
+                Ok(None) => {}
             }
-            // The lease lapsed for a moment, so the entry was not taken: openraft's next news may be
-            // the answer of a quorum.
+            // The lease lapsed for a moment, or is not there yet, so the entry was not taken: openraft's
+            // next news may be the answer of a quorum.
+            self.inner.quorum.notify_one();
             tokio::select! {
                 _ = metrics.changed() => {}
                 _ = standing.changed() => {}
             }
         }
+    }
+
+    /// Waits for what openraft and the monitor say of this node to agree: for news, or a moment. False
+    /// when [`SETTLE_MAX`] has passed since the first call with this `since`.
+    async fn settles(
+        &self,
+        standing: &mut watch::Receiver<Standing>,
+        since: &mut Option<Instant>,
+    ) -> bool {
+        let since = *since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= SETTLE_MAX {
+            return false;
+        }
+        tokio::select! {
+            _ = standing.changed() => {}
+            () = tokio::time::sleep(SETTLE_STEP) => {}
+        }
+        true
     }
 
     /// One attempt; `None` if it was not taken because the lease had lapsed.

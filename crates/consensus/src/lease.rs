@@ -7,8 +7,9 @@
 //!
 //! 1. A voter that takes a heartbeat or append of the leader of term `T` refuses every vote and
 //!    pre-vote for `L` after it took the message, by its own monotonic clock, and does not stand
-//!    itself for longer than that (openraft adds the election timeout to `L`). Openraft answers a
-//!    message only after it renewed that promise.
+//!    itself before that either: openraft begins no pre-vote round while the promise holds, and a
+//!    message of the leader ends a round under way. Openraft answers a message only after it renewed
+//!    that promise.
 //! 2. The leader dates its lease from the *sending* of the newest round that a quorum answered. The
 //!    sending comes before the taking, so every voter of that quorum keeps its promise until at
 //!    least `sent + L`.

@@ -13,6 +13,7 @@ mod machine;
 mod monitor;
 mod net;
 mod options;
+mod stand;
 mod start;
 #[cfg(test)]
 mod storage_tests;

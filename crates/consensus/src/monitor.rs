@@ -4,6 +4,9 @@
 //! Invariants
 //! - The lease is renewed only from one snapshot of openraft's metrics: role, term and quorum time
 //!   belong together.
+//! - Openraft calls a node that founds a cluster the leader of term 0 for a moment. It is none: it can
+//!   commit nothing. Terms of leaders begin at 1.
+//! - A new leader does not wait for the next heartbeat to learn that a quorum follows it.
 //! - A leader that no quorum answers does not count as one, although openraft lets it stay leader
 //!   until it meets a later term.
 //!
@@ -24,6 +27,7 @@ use tokio::time::Instant;
 use crate::lease::Lease;
 use crate::options::Leadership;
 use crate::options::Timing;
+use crate::start::QUORUM_PAUSE;
 use crate::types::Types;
 
 /// What this node's own operations need to know of its leadership.
@@ -47,6 +51,8 @@ pub(crate) struct Monitor {
     pub(crate) public: watch::Sender<Leadership>,
     /// Rung when a lease was revoked.
     pub(crate) revoked: Arc<Notify>,
+    /// To be rung when a quorum's answer is wanted now.
+    pub(crate) quorum: Arc<Notify>,
 }
 
 impl Monitor {
@@ -87,11 +93,11 @@ impl Monitor {
         let term = metrics.current_term;
         let stopped = metrics.running_state.is_err();
         let mut public = Leadership {
-            leader: metrics.current_leader,
+            leader: metrics.current_leader.filter(|_| term > 0),
             term,
             is_leader: false,
         };
-        if metrics.state != ServerState::Leader || stopped {
+        if metrics.state != ServerState::Leader || term == 0 || stopped {
             *leads_since = None;
             self.lease.clear();
             let rest = Duration::from_secs(3600);
@@ -116,7 +122,13 @@ impl Monitor {
         let limit = self.timing.quorum_loss();
         let leading = self.single || silent < limit;
         public.is_leader = leading && !self.lease.is_revoked(term);
-        let wait = limit.saturating_sub(silent).max(Duration::from_millis(10));
+        let fresh = age.is_none() && !self.single && since.elapsed() < self.timing.lease;
+        let wait = if fresh {
+            self.quorum.notify_one();
+            QUORUM_PAUSE
+        } else {
+            limit.saturating_sub(silent).max(Duration::from_millis(10))
+        };
         (
             Standing {
                 public,
@@ -134,4 +146,63 @@ fn set_if_new<T: PartialEq + Copy>(sender: &watch::Sender<T>, value: T) {
         *old = value;
         new
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::KernelClocks;
+    use openraft::type_config::TypeConfigExt;
+
+    fn monitor(state: ServerState, term: u64) -> Monitor {
+        let mut metrics = RaftMetrics::new_initial(1);
+        metrics.state = state;
+        metrics.current_term = term;
+        metrics.current_leader = Some(1);
+        let (_, metrics) = Types::watch_channel(metrics);
+        let timing = Timing::default();
+        Monitor {
+            lease: Arc::new(Lease::new(KernelClocks, timing.lease_window(), false)),
+            timing,
+            single: false,
+            metrics,
+            standing: watch::Sender::default(),
+            public: watch::Sender::default(),
+            revoked: Arc::default(),
+            quorum: Arc::default(),
+        }
+    }
+
+    async fn asked_quorum(monitor: &Monitor) -> bool {
+        tokio::select! {
+            biased;
+            () = monitor.quorum.notified() => true,
+            () = std::future::ready(()) => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn founder_of_a_cluster_does_not_lead_in_term_0() {
+        let monitor = monitor(ServerState::Leader, 0);
+        let (standing, _) = monitor.look(&mut None);
+        assert!(!standing.leading && !standing.public.is_leader);
+        assert_eq!(standing.public.leader, None);
+        assert!(!asked_quorum(&monitor).await);
+    }
+
+    #[tokio::test]
+    async fn new_leader_asks_for_its_quorum_until_it_answered() {
+        let monitor = monitor(ServerState::Leader, 1);
+        let mut since = None;
+        for _ in 0..2 {
+            let (standing, again) = monitor.look(&mut since);
+            assert!(standing.leading && standing.public.is_leader);
+            assert_eq!(again, QUORUM_PAUSE);
+            assert!(asked_quorum(&monitor).await);
+        }
+        // Nobody answers: the usual heartbeats have to do.
+        since = Some((1, Instant::now() - monitor.timing.lease));
+        monitor.look(&mut since);
+        assert!(!asked_quorum(&monitor).await);
+    }
 }

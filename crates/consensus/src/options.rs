@@ -40,14 +40,16 @@ pub struct ConsensusOptions {
 
 /// Heartbeats, leases and elections. Must be the same on all nodes of a cluster.
 ///
-/// A follower stands for election when it heard nothing for `lease` plus a random time in
-/// `election_min..lease`. With the defaults the earlier of two followers stands about 500 ms after
-/// the last heartbeat, and is elected a few milliseconds later.
+/// A follower stands for election when it heard nothing for `lease` and one `heartbeat`, or two if
+/// another follower's turn comes first; if that fails, again after `lease` plus a random time in
+/// `election_min..lease`. With the defaults the first follower stands 360 ms after the last heartbeat, and
+/// is elected a few milliseconds later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     /// Time between heartbeats; also how long a leader waits for the answer to one.
     pub heartbeat: Duration,
-    /// Least random delay of an election after the lease lapsed.
+    /// Least random delay of a repeated election after the lease lapsed; also the time for the answer to a
+    /// vote, disk included.
     pub election_min: Duration,
     /// How long a follower that heard its leader refuses to elect another; also the upper bound of
     /// the random delay.

@@ -33,12 +33,16 @@ use crate::net::client::Network;
 use crate::net::hints;
 use crate::net::hints::Board;
 use crate::net::link::Place;
+use crate::net::pace::Pacer;
+use crate::net::pace::Quiet;
 use crate::net::server::Server;
 use crate::options::CLUSTER_NAME_MAX;
 use crate::options::ConsensusOptions;
 use crate::options::PROPOSAL_BYTES_MAX;
 use crate::options::PROPOSALS_MAX;
 use crate::options::StartError;
+use crate::stand;
+use crate::stand::Heard;
 use crate::store::Store;
 use crate::types::Types;
 use crate::worker::Worker;
@@ -59,6 +63,9 @@ const MACHINE_QUEUE_MAX: u64 = 1 << 20;
 
 /// Pause between a start and the first election of this node, beyond its quarantine.
 const ELECTION_PAUSE: Duration = Duration::from_millis(20);
+
+/// Shortest time between heartbeats out of turn.
+pub(crate) const QUORUM_PAUSE: Duration = Duration::from_millis(10);
 
 /// Starts a node.
 pub(crate) async fn start<R: Send + 'static>(
@@ -177,6 +184,7 @@ async fn assemble<R: Send + 'static>(
         cluster: options.cluster.clone(),
         peers: options.peers.clone(),
         severed: watch::Sender::new(BTreeSet::new()),
+        pacer: Pacer::new(options.peers.keys().copied()),
     });
     let network = Network {
         place: place.clone(),
@@ -187,6 +195,7 @@ async fn assemble<R: Send + 'static>(
 
     let mut tasks = JoinSet::new();
     let board = Arc::new(Board::new());
+    let heard = Arc::new(Heard::default());
     let server = Server {
         place: place.clone(),
         raft: raft.clone(),
@@ -195,6 +204,8 @@ async fn assemble<R: Send + 'static>(
         board: board.clone(),
         votes_from,
         receiving: Semaphore::new(1),
+        quiet: Quiet::default(),
+        heard: heard.clone(),
     };
     tasks.spawn(Arc::new(server).run(listener));
     spawn_helpers(
@@ -205,12 +216,21 @@ async fn assemble<R: Send + 'static>(
         (!free).then_some(votes_from),
     );
     tasks.spawn(checkpoint_on_pressure(raft.clone(), pressure));
+    tasks.spawn(stand::stand(
+        raft.clone(),
+        heard,
+        options.timing,
+        options.peers.keys().copied().collect(),
+        options.node_id,
+        votes_from + ELECTION_PAUSE,
+    ));
     for peer in place.others() {
         tasks.spawn(hints::tell(place.clone(), board.clone(), peer));
     }
 
     let (standing, public) = (watch::Sender::default(), watch::Sender::default());
-    let revoked = Arc::new(Notify::new());
+    let (revoked, quorum) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    tasks.spawn(ask_quorum(raft.clone(), quorum.clone()));
     let (standing_seen, public_seen) = (standing.subscribe(), public.subscribe());
     let monitor = Monitor {
         lease: lease.clone(),
@@ -220,6 +240,7 @@ async fn assemble<R: Send + 'static>(
         standing,
         public,
         revoked: revoked.clone(),
+        quorum: quorum.clone(),
     };
     tasks.spawn(monitor.run());
     Ok(Inner {
@@ -230,6 +251,7 @@ async fn assemble<R: Send + 'static>(
         standing: standing_seen,
         public: public_seen,
         revoked,
+        quorum,
         board,
         slots: Semaphore::new(PROPOSALS_MAX),
         room: Semaphore::new(PROPOSAL_BYTES_MAX / ROOM_UNIT),
@@ -337,6 +359,17 @@ async fn found<R: Send + 'static>(raft: Raft<Types, Machine<R>>, options: Consen
     if let Err(error) = raft.initialize(voters).await {
         // Another node was faster, which is as good.
         tracing::debug!("the cluster exists already: {error}");
+    }
+}
+
+/// Sends heartbeats out of turn when somebody waits for a quorum's answer.
+async fn ask_quorum<R: Send + 'static>(raft: Raft<Types, Machine<R>>, asked: Arc<Notify>) {
+    loop {
+        asked.notified().await;
+        if raft.trigger().heartbeat().await.is_err() {
+            return;
+        }
+        tokio::time::sleep(QUORUM_PAUSE).await;
     }
 }
 

@@ -25,6 +25,8 @@ use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -59,6 +61,9 @@ pub(crate) const READ_BYTES_MAX: usize = 4 << 20;
 
 /// Entry bytes in one message to a follower. A single larger entry goes alone.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// A vote that takes longer to save is reported.
+const SLOW_VOTE: Duration = Duration::from_millis(50);
 
 /// Record index of openraft's entry index.
 const fn record_index(index: u64) -> u64 {
@@ -355,12 +360,17 @@ impl RaftLogStorage<Types> for Store {
         self.shared
             .lease
             .revoke(vote.leader_id.term.saturating_sub(1));
+        let begun = Instant::now();
         self.wait_flushed().await?;
         self.on_worker(move |log| {
             log.save_slot(Slot::Vote, &codec::vote_slot(vote), true)
                 .map_err(log_failed)
         })
         .await?;
+        let took = begun.elapsed();
+        if took >= SLOW_VOTE {
+            tracing::warn!("saving a vote took {took:?}: a slow disk makes takeovers slow");
+        }
         self.shared.state.lock().vote = Some(vote);
         Ok(())
     }

@@ -8,6 +8,8 @@
 //! caller may drop the stream of answers at any time; the answers it did not wait for are skipped by
 //! the next stream on the connection.
 //!
+//! Openraft tries a peer that refuses connections again at once; [`crate::net::pace`] slows it down.
+//!
 //! It must not know the log or the machine.
 
 use std::future::Future;
@@ -55,8 +57,12 @@ use crate::types::VoteRequest;
 use crate::types::VoteResponse;
 use crate::worker::Worker;
 
-/// Appends under way on a connection.
+/// Appends under way on a connection for entries.
 const PIPELINE_MAX: usize = 16;
+
+/// Heartbeats without an answer on a connection. After that many a new connection is tried: on the old
+/// one the kernel may wait long before it sends again.
+const HEARTBEATS_MAX: usize = 5;
 
 /// A follower that answers no append for this long is taken for dead.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,6 +81,7 @@ impl Network {
     fn peer(&self, id: u64, purpose: Purpose) -> Peer {
         Peer {
             id,
+            purpose,
             place: self.place.clone(),
             lease: self.lease.clone(),
             transfers: self.transfers.clone(),
@@ -103,6 +110,7 @@ impl RaftNetworkFactory<Types> for Network {
 /// A client for one peer.
 pub(crate) struct Peer {
     id: u64,
+    purpose: Purpose,
     place: Arc<Place>,
     lease: Arc<Lease>,
     transfers: Worker,
@@ -142,12 +150,20 @@ impl Pipe {
 }
 
 impl Peer {
+    fn pipeline_max(&self) -> usize {
+        match self.purpose {
+            Purpose::Heartbeats => HEARTBEATS_MAX,
+            _ => PIPELINE_MAX,
+        }
+    }
+
     /// The append connection, ready for a new stream.
     async fn pipe(&mut self) -> Result<&mut Pipe, WireError> {
+        let limit = self.pipeline_max();
         let usable = self
             .pipe
             .take()
-            .filter(|pipe| !pipe.link.writer.is_torn() && pipe.stale + pipe.open < PIPELINE_MAX);
+            .filter(|pipe| !pipe.link.writer.is_torn() && pipe.stale + pipe.open < limit);
         let pipe = match usable {
             Some(Pipe { link, open, stale }) => Pipe {
                 link,
@@ -171,23 +187,29 @@ impl Peer {
     where
         S: Stream<Item = AppendRequest> + Unpin,
     {
+        let limit = self.pipeline_max();
         loop {
             if self.place.is_severed(self.id) {
                 return Some(Err(WireError::Peer("severed for a test")));
             }
             let pipe = self.pipe.as_mut()?;
-            let room = pipe.open + pipe.stale < PIPELINE_MAX;
+            let room = pipe.open + pipe.stale < limit;
             if pipe.open == 0 && input.is_none() {
                 return None;
             }
             let owed = pipe.open + pipe.stale > 0;
             tokio::select! {
                 biased;
-                answer = pipe.answer(), if owed => match answer {
-                    Ok(_) if pipe.stale > 0 => pipe.stale -= 1,
-                    answer => {
-                        pipe.open = pipe.open.saturating_sub(1);
-                        return Some(answer);
+                answer = pipe.answer(), if owed => {
+                    if answer.is_ok() {
+                        self.place.pacer.answered(self.id, self.purpose);
+                    }
+                    match answer {
+                        Ok(_) if pipe.stale > 0 => pipe.stale -= 1,
+                        answer => {
+                            pipe.open = pipe.open.saturating_sub(1);
+                            return Some(answer);
+                        }
                     }
                 },
                 request = next_of(input), if room && input.is_some() => match request {
@@ -216,7 +238,9 @@ impl Peer {
             let mut link =
                 link::connect(&self.place, self.id, Purpose::Votes, SMALL_BODY_MAX).await?;
             link.writer.send(request).await?;
-            read(&link.reader.next().await?)
+            let answer = link.reader.next().await?;
+            self.place.pacer.answered(self.id, Purpose::Votes);
+            read(&answer)
         };
         let answer = timeout(limit, asking)
             .await
@@ -256,7 +280,11 @@ impl Peer {
         }
         link.writer.send(message::last()).await?;
         let waiting = timeout(INSTALL_TIMEOUT, link.reader.next()).await;
-        message::read_installed(&waiting.map_err(|_| WireError::Timeout("the installation"))??)
+        let vote = message::read_installed(
+            &waiting.map_err(|_| WireError::Timeout("the installation"))??,
+        )?;
+        self.place.pacer.answered(self.id, self.purpose);
+        Ok(vote)
     }
 
     /// Why the receiver closed the connection, if it said so.

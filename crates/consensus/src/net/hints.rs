@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -18,9 +17,6 @@ use crate::net::link::Place;
 use crate::net::message;
 use crate::net::message::Purpose;
 use crate::net::message::SMALL_BODY_MAX;
-
-/// Pause before a peer that is not there is tried again.
-const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// The newest hint to peers and the newest from each of them (the voters bound their number).
 pub(crate) struct Board {
@@ -59,14 +55,9 @@ pub(crate) async fn tell(place: Arc<Place>, board: Arc<Board>, peer: u64) {
         return;
     }
     loop {
-        let told = tokio::select! {
-            told = tell_on_one_link(&place, &mut ours, peer) => told,
-            () = place.until_severed(peer) => Err(WireError::Closed),
-        };
-        if let Err(error) = told {
+        if let Err(error) = tell_on_one_link(&place, &mut ours, peer).await {
             tracing::debug!(peer, "hints to node {peer}: {error}");
         }
-        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
@@ -82,6 +73,9 @@ async fn tell_on_one_link(
     ours.mark_changed();
     loop {
         tokio::select! {
+            () = place.until_severed(peer) => return Err(WireError::Closed),
+            // What was sent on this link meanwhile may be long in coming.
+            () = place.pacer.until_back(peer) => return Ok(()),
             changed = ours.changed() => {
                 changed.map_err(|_| WireError::Closed)?;
                 let hint = ours.borrow_and_update().clone();

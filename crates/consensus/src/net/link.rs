@@ -28,9 +28,11 @@ use crate::net::message;
 use crate::net::message::HELLO_BODY_MAX;
 use crate::net::message::Hello;
 use crate::net::message::Purpose;
+use crate::net::pace::Pacer;
 
-/// Time for a TCP connection to a peer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for a TCP connection to a peer. The peer's kernel answers, however busy its processes are; and
+/// the kernel's own second attempt comes only after a second.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// Time for the hello and its answer.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,6 +50,8 @@ pub(crate) struct Place {
     pub(crate) peers: BTreeMap<u64, SocketAddr>,
     /// Peers that this node pretends not to reach, nor to be reached by (fault injection).
     pub(crate) severed: watch::Sender<BTreeSet<u64>>,
+    /// When peers that do not answer are tried again.
+    pub(crate) pacer: Pacer,
 }
 
 impl Place {
@@ -93,8 +97,24 @@ impl Link {
     }
 }
 
-/// Connects to `peer`; the answers may have up to `body_max` bytes.
+/// Connects to `peer`, when it is time to try; the answers may have up to `body_max` bytes. Whoever gets
+/// an answer on the link tells the [`Pacer`].
 pub(crate) async fn connect(
+    place: &Place,
+    peer: u64,
+    purpose: Purpose,
+    body_max: usize,
+) -> Result<Link, WireError> {
+    place.pacer.turn(peer, purpose).await;
+    let connected = connect_now(place, peer, purpose, body_max).await;
+    match &connected {
+        Ok(_) => place.pacer.welcomed(peer),
+        Err(error) => place.pacer.failed(peer, purpose, error),
+    }
+    connected
+}
+
+async fn connect_now(
     place: &Place,
     peer: u64,
     purpose: Purpose,
@@ -124,9 +144,6 @@ pub(crate) async fn connect(
     let greeted = timeout(HELLO_TIMEOUT, greeting)
         .await
         .map_err(|_| WireError::Timeout("the hello"))?;
-    if let Err(WireError::Refused(reason)) = &greeted {
-        tracing::warn!(peer, %addr, "node {peer} refuses this node: {reason}");
-    }
     greeted?;
     link.reader.set_body_max(body_max);
     Ok(link)
@@ -217,5 +234,32 @@ impl Drop for LazyLink {
         if let Some(attempt) = self.connecting.take() {
             attempt.abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[tokio::test]
+    async fn refused_connections_are_paced() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = free.local_addr().unwrap();
+        drop(free);
+        let place = Place {
+            node_id: 1,
+            cluster: "test".into(),
+            peers: [(1, addr), (2, addr)].into(),
+            severed: watch::Sender::new(BTreeSet::new()),
+            pacer: Pacer::new([1, 2]),
+        };
+        let begun = Instant::now();
+        for _ in 0..5 {
+            let link = connect(&place, 2, Purpose::Entries, HELLO_BODY_MAX).await;
+            assert!(link.is_err());
+        }
+        let least = Duration::from_millis(20 + 40 + 80 + 160);
+        assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
     }
 }

@@ -100,7 +100,7 @@ pub(crate) enum Purpose {
 }
 
 impl Purpose {
-    const ALL: [Purpose; 5] = [
+    pub(crate) const ALL: [Purpose; 5] = [
         Self::Entries,
         Self::Heartbeats,
         Self::Votes,

@@ -5,6 +5,7 @@
 //! - `link`: setting up a connection, from either side; the one place to put encryption
 //! - `client`: openraft's network, one connection per peer and purpose
 //! - `server`: what comes in from peers
+//! - `pace`: how often a peer that does not answer is tried again
 //! - `hints`: soft state, newest wins
 //!
 //! Invariants
@@ -17,4 +18,5 @@ pub(crate) mod frame;
 pub(crate) mod hints;
 pub(crate) mod link;
 pub(crate) mod message;
+pub(crate) mod pace;
 pub(crate) mod server;

@@ -10,6 +10,7 @@
 //! It must not know how openraft decides.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,10 @@ use futures_util::Stream;
 use futures_util::StreamExt;
 use futures_util::stream;
 use openraft::Raft;
+use openraft::ServerState;
 use openraft::Snapshot;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::RaftError;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -30,6 +34,7 @@ use crate::Replicated;
 use crate::SnapshotSink;
 use crate::machine::Machine;
 use crate::machine::Transfer;
+use crate::net::frame::Frame;
 use crate::net::frame::FrameReader;
 use crate::net::frame::WireError;
 use crate::net::hints::Board;
@@ -41,10 +46,13 @@ use crate::net::message::Ballot;
 use crate::net::message::Hello;
 use crate::net::message::Purpose;
 use crate::net::message::SnapshotPart;
+use crate::net::pace::Quiet;
+use crate::stand::Heard;
 use crate::types::AppendRequest;
 use crate::types::SnapshotMeta;
 use crate::types::Types;
 use crate::types::Vote;
+use crate::types::VoteRequest;
 use crate::worker::Worker;
 
 /// Connections from peers at a time: five purposes, old ones that linger, and room to spare.
@@ -64,6 +72,10 @@ pub(crate) struct Server<R: Send + 'static> {
     pub(crate) votes_from: Instant,
     /// One snapshot comes in at a time.
     pub(crate) receiving: Semaphore,
+    /// When a leader was heard last.
+    pub(crate) heard: Arc<Heard>,
+    /// Keeps a peer that comes again and again from filling the log.
+    pub(crate) quiet: Quiet,
 }
 
 impl<R: Send + 'static> Server<R> {
@@ -78,7 +90,7 @@ impl<R: Send + 'static> Server<R> {
                         let server = self.clone();
                         connections.spawn(async move {
                             if let Err(error) = server.serve(socket).await {
-                                tracing::warn!(%from, "closed a connection from {from}: {error}");
+                                server.report(from, &error);
                             }
                         });
                     }
@@ -91,6 +103,12 @@ impl<R: Send + 'static> Server<R> {
                     }
                 },
             }
+        }
+    }
+
+    fn report(&self, from: SocketAddr, error: &WireError) {
+        if let Some(before) = self.quiet.pass() {
+            tracing::warn!(%from, before, "closed a connection from {from}: {error}");
         }
     }
 
@@ -122,7 +140,7 @@ impl<R: Send + 'static> Server<R> {
         reader.set_body_max(message::APPEND_BODY_MAX);
         // Dropped with this call: ends the stream that openraft reads from.
         let (_alive, ended) = oneshot::channel::<()>();
-        let requests = append_stream(hello.from, reader).take_until(ended);
+        let requests = append_stream(hello.from, reader, self.heard.clone()).take_until(ended);
         let mut answers = Box::pin(self.raft.stream_append(requests));
         while let Some(answer) = answers.next().await {
             let answer = answer.map_err(|_| WireError::Peer("consensus has stopped here"))?;
@@ -147,11 +165,7 @@ impl<R: Send + 'static> Server<R> {
             }
             let answer = match ballot {
                 Ballot::Vote(request) => self.raft.vote(request).await.map(|r| message::voted(&r)),
-                Ballot::PreVote(request) => self
-                    .raft
-                    .pre_vote(request)
-                    .await
-                    .map(|r| message::voted(&r)),
+                Ballot::PreVote(request) => self.pre_vote(request).await,
                 Ballot::Transfer(request) => {
                     let passed = self.raft.handle_transfer_leader(request).await;
                     Ok(match passed {
@@ -164,6 +178,20 @@ impl<R: Send + 'static> Server<R> {
             let answer = answer.map_err(|_| WireError::Peer("consensus has stopped here"))?;
             writer.send(answer).await?;
         }
+    }
+
+    /// Answers whether this node would vote for another. If not because its own log is longer, this node
+    /// stands itself, without waiting for its own timer: the other has seen the leader's silence, and
+    /// cannot win. Openraft refuses to stand while this node's promise to a leader holds.
+    async fn pre_vote(&self, request: VoteRequest) -> Result<Frame, RaftError<Types>> {
+        let theirs = request.last_log_id;
+        let answer = self.raft.pre_vote(request).await?;
+        let follows = self.raft.metrics().borrow_watched().state == ServerState::Follower;
+        if follows && !answer.vote_granted && answer.last_log_id > theirs {
+            let standing = self.raft.trigger().elect(true).await;
+            standing.map_err(RaftError::Fatal)?;
+        }
+        Ok(message::voted(&answer))
     }
 
     async fn hints(&self, hello: &Hello, link: Link) -> Result<(), WireError> {
@@ -274,22 +302,29 @@ fn here<E: std::error::Error + Send + Sync + 'static>(error: E) -> Failure {
 fn append_stream(
     from: u64,
     reader: FrameReader,
+    heard: Arc<Heard>,
 ) -> impl Stream<Item = AppendRequest> + Send + 'static {
-    Box::pin(stream::unfold(reader, move |mut reader| async move {
-        let request = match reader.next().await {
-            Ok(body) => message::read_append(from, &body),
-            Err(error) => Err(error),
-        };
-        match request {
-            Ok(request) => Some((request, reader)),
-            Err(WireError::Closed) => None,
-            Err(error) => {
-                tracing::warn!(
-                    peer = from,
-                    "closing the append connection of node {from}: {error}"
-                );
-                None
+    Box::pin(stream::unfold(
+        (reader, heard),
+        move |(mut reader, heard)| async move {
+            let request = match reader.next().await {
+                Ok(body) => message::read_append(from, &body),
+                Err(error) => Err(error),
+            };
+            match request {
+                Ok(request) => {
+                    heard.note(from);
+                    Some((request, (reader, heard)))
+                }
+                Err(WireError::Closed) => None,
+                Err(error) => {
+                    tracing::warn!(
+                        peer = from,
+                        "closing the append connection of node {from}: {error}"
+                    );
+                    None
+                }
             }
-        }
-    }))
+        },
+    ))
 }

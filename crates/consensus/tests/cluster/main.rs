@@ -19,6 +19,7 @@ use haven_consensus::StartError;
 use haven_consensus::TransferError;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 
 use crate::nodes::Cluster;
@@ -247,6 +248,54 @@ async fn leader_cut_off_stops_answering_before_another_is_elected() {
 
     node.sever([]);
     cluster.all_hold(&names(0..2)).await;
+}
+
+#[tokio::test]
+async fn peer_that_closes_every_connection_is_tried_with_pauses() {
+    let mut cluster = Cluster::running(3).await;
+    let leader = cluster.leader(&[1, 2, 3]).await;
+    let dead = *cluster.all().iter().find(|id| **id != leader).unwrap();
+    cluster.stop(dead).await;
+    let closes = TcpListener::bind(cluster.peers[&dead]).await.unwrap();
+    let node = cluster.node(leader).consensus.clone();
+    let load =
+        tokio::spawn(async move { while node.propose(Bytes::from_static(b"x")).await.is_ok() {} });
+    let attempts = async {
+        drop(closes.accept().await.unwrap());
+        let first = Instant::now();
+        for _ in 0..20 {
+            drop(closes.accept().await.unwrap());
+        }
+        first.elapsed()
+    };
+    let took = soon("attempts", attempts).await;
+    // Within this time the pauses allow for 6 connections for entries and 8 for heartbeats.
+    assert!(took >= Duration::from_millis(300), "{took:?}");
+    drop(closes);
+    load.abort();
+    // Back again, it is found soon, and nothing else has happened meanwhile.
+    cluster.start(dead).await;
+    let want = cluster.node(leader).machine.applied();
+    until("it catches up", || {
+        cluster.node(dead).machine.applied().starts_with(&want)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn first_barrier_of_a_leader_succeeds() {
+    for _ in 0..5 {
+        let mut cluster = Cluster::of(1);
+        cluster.start(1).await;
+        let node = &cluster.node(1).consensus;
+        let mut seen = node.leadership();
+        let led = *soon("a leader", seen.wait_for(|l| l.is_leader))
+            .await
+            .unwrap();
+        assert!(led.term > 0, "{led:?}");
+        assert!(soon("a barrier", node.barrier()).await.is_ok());
+        cluster.stop(1).await;
+    }
 }
 
 #[tokio::test]
