@@ -3,17 +3,21 @@
 //! Three things take an address off a node that must not have it: this module, when told; the guard, a
 //! process of its own, when this process is dead, frozen or without a lease; the kernel, when nobody
 //! refreshed the address for its lifetime (should the guard be dead too).
+//!
+//! The guard also holds the listening sockets and every client connection to a floating address, so that
+//! no client hears of this process's death before the address is gone.
 
 use haven_config::FloatingAddress;
 use haven_platform::addr::{self, Placed, Subnet};
-use haven_platform::guard::{Guard, GuardEvent, GuardTiming};
+use haven_platform::guard::{Guard, GuardEvent, GuardTiming, Keeper};
 use haven_platform::{announce, sockets};
 use parking_lot::Mutex;
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// How long the kernel keeps an address that nobody refreshes.
 const LIFETIME: Duration = Duration::from_secs(10);
@@ -35,15 +39,19 @@ struct Inner {
     wanted: Vec<Subnet>,
     interface: Option<String>,
     exe: PathBuf,
+    listeners: Vec<TcpListener>,
     lease_valid: LeaseValid,
     on_lost: OnLost,
     guard: Mutex<Option<Guard>>,
+    /// Hands sockets to that guard; apart from it, because taking orders may take the guard a while.
+    keeper: Mutex<Option<Keeper>>,
     /// Addresses this process put up; the lock is held while any of them is added, refreshed or removed.
     held: Mutex<Vec<Placed>>,
 }
 
 impl Addresses {
-    /// Prepares to hold `wanted` on `interface` (`None`: wherever their network is).
+    /// Prepares to hold `wanted` on `interface` (`None`: wherever their network is). `listeners` are those
+    /// that clients reach there.
     ///
     /// # Errors
     /// An address that makes no sense, in words.
@@ -51,6 +59,7 @@ impl Addresses {
         wanted: &[FloatingAddress],
         interface: Option<&str>,
         exe: &Path,
+        listeners: Vec<TcpListener>,
         lease_valid: impl Fn() -> bool + Send + Sync + 'static,
         on_lost: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, String> {
@@ -62,9 +71,11 @@ impl Addresses {
             wanted,
             interface: interface.map(str::to_owned),
             exe: exe.to_owned(),
+            listeners,
             lease_valid: Arc::new(lease_valid),
             on_lost: Arc::new(on_lost),
             guard: Mutex::default(),
+            keeper: Mutex::default(),
             held: Mutex::default(),
         });
         tokio::spawn(refresh_for_ever(Arc::downgrade(&inner)));
@@ -74,6 +85,19 @@ impl Addresses {
     /// The bare addresses.
     pub fn ips(&self) -> Vec<IpAddr> {
         self.inner.wanted.iter().map(|s| s.ip()).collect()
+    }
+
+    /// Keeps a client connection to `local` from being closed by this process's death, if `local` is a
+    /// floating address. Never waits.
+    pub fn keep(&self, connection: BorrowedFd<'_>, local: IpAddr) {
+        let local = local.to_canonical();
+        if !self.inner.wanted.iter().any(|w| w.ip() == local) {
+            return;
+        }
+        let keeper = self.inner.keeper.lock().clone();
+        if let Some(Err(why)) = keeper.map(|k| k.keep(connection)) {
+            debug!(%why, "a client connection would not outlive this process");
+        }
     }
 
     /// Adds all addresses, guarded, if the lease is valid at that moment.
@@ -163,6 +187,7 @@ impl Inner {
             return Ok(());
         }
         *slot = None;
+        *self.keeper.lock() = None;
         let (lease, weak) = (Arc::clone(&self.lease_valid), Arc::downgrade(self));
         let on_event = move |event| {
             let Some(inner) = weak.upgrade() else { return };
@@ -183,7 +208,14 @@ impl Inner {
             on_event,
         )
         .map_err(|e| e.to_string())?;
+        let keeper = guard.keeper();
+        for listener in &self.listeners {
+            if let Err(why) = keeper.keep(listener) {
+                warn!(%why, "should this process die, clients may be refused for a moment");
+            }
+        }
         guard.hold(placed).map_err(|e| e.to_string())?;
+        *self.keeper.lock() = Some(keeper);
         *slot = Some(guard);
         Ok(())
     }

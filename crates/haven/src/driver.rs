@@ -296,6 +296,10 @@ async fn work(parts: Arc<Parts>, mut queue: mpsc::Receiver<Action>, handle: Hand
                 Event::AddressesRemoved
             }
             (Action::CloseClientConnections, addresses) => {
+                // First in silence, as far as the kernel can; what is left, with a reset.
+                if let Some(addresses) = addresses {
+                    addresses.destroy_connections().await;
+                }
                 parts.gate.hang_up();
                 let gone = parts.clients.wait_none();
                 if tokio::time::timeout(CLOSE_PATIENCE, gone).await.is_err() {

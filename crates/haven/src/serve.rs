@@ -13,17 +13,24 @@ use haven_disk::Disk;
 use haven_log::{Log, LogOptions};
 use haven_net::{Gate, Limits, Server};
 use serde_json::Value;
+use std::io::ErrorKind::AddrInUse;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
 /// Directory of the log within the data directory.
 const LOG_DIR: &str = "log";
+/// How long a port may be taken: the guard of a server that has just died holds it until the floating
+/// addresses are off.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
+/// How often a taken port is tried.
+const PORT_POLL: Duration = Duration::from_millis(10);
 /// How often consensus is asked whether it still runs. (A node that failed is mute at once, by its lease;
 /// this only ends the process.)
-const FAILURE_POLL: std::time::Duration = std::time::Duration::from_millis(100);
+const FAILURE_POLL: Duration = Duration::from_millis(100);
 
 /// How often a starting node is asked whether it serves.
 const FIRST_POLL: std::time::Duration = std::time::Duration::from_millis(5);
@@ -103,7 +110,7 @@ impl Node {
             .map_err(|e| format!("the log in {}: {e}", config.node.data.display()))?;
         let engine = Engine::open(disk)
             .map_err(|e| format!("the store in {}: {e}", config.node.data.display()))?;
-        let listeners = listen(&config)?;
+        let listeners = listen(&config).await?;
         let ports = Ports {
             nfs: port(&listeners[0]),
             mount: port(&listeners[1]),
@@ -117,6 +124,8 @@ impl Node {
         let gate = Arc::new(Gate::default());
         let service = Service::new(&config, Arc::clone(&engine), consensus.clone(), ports);
         let server = Server::new(Arc::new(service), Arc::clone(&gate), Limits::default());
+        let kept = listeners.iter().map(std::net::TcpListener::try_clone);
+        let kept = kept.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
         for listener in listeners {
             tokio::spawn(Arc::clone(&server).listen(listener));
         }
@@ -124,7 +133,10 @@ impl Node {
         tokio::spawn(clients.clone().tell(consensus.clone(), Arc::clone(&gate)));
         tokio::spawn(hear(clients.clone(), consensus.clone()));
         let lost = Arc::new(parking_lot::Mutex::new(None::<Handle>));
-        let addresses = addresses(&config, exe, &consensus, Arc::clone(&lost))?;
+        let addresses = addresses(&config, exe, kept, &consensus, Arc::clone(&lost))?;
+        if let Some(addresses) = addresses.clone() {
+            server.on_connection(move |socket, ends| addresses.keep(socket, ends.local.ip()));
+        }
         let (driver, handle) = Driver::new(Parts {
             consensus: consensus.clone(),
             engine: Arc::clone(&engine),
@@ -162,7 +174,20 @@ impl Node {
 }
 
 /// NFS, MOUNT and, if wanted, the portmapper: every port answers all programs.
-fn listen(config: &Config) -> Result<Vec<std::net::TcpListener>, String> {
+async fn listen(config: &Config) -> Result<Vec<std::net::TcpListener>, String> {
+    let patience = Instant::now() + PORT_PATIENCE;
+    loop {
+        match bind_all(config) {
+            Err((why, _)) if why.kind() == AddrInUse && Instant::now() < patience => {
+                tokio::time::sleep(PORT_POLL).await;
+            }
+            end => return end.map_err(|(_, what)| what),
+        }
+    }
+}
+
+/// All listeners, or why not: also in words.
+fn bind_all(config: &Config) -> Result<Vec<std::net::TcpListener>, (std::io::Error, String)> {
     let service = &config.service;
     let mut ports = vec![("NFS", service.nfs_port), ("MOUNT", service.mount_port)];
     ports.extend(service.portmap_port.map(|p| ("portmap", p)));
@@ -171,9 +196,10 @@ fn listen(config: &Config) -> Result<Vec<std::net::TcpListener>, String> {
         .map(|(what, port)| {
             let address = SocketAddr::new(service.listen, port);
             haven_net::bind(address).map_err(|why| {
-                format!(
+                let words = format!(
                     "cannot listen on {address} for {what}: {why}; is another NFS server running?"
-                )
+                );
+                (why, words)
             })
         })
         .collect()
@@ -214,15 +240,21 @@ fn clients(config: &Config, server: &Arc<Server<Service>>) -> Clients {
     )
 }
 
+/// Takes the leader's table of clients: when one comes, and when it turns out who leads (a node that was
+/// away may get the table first).
 async fn hear(clients: Clients, consensus: Consensus<crate::engine::Outcome>) {
-    let mut hints = consensus.hints();
+    let (mut hints, mut leadership) = (consensus.hints(), consensus.leadership());
     loop {
         let newest = hints.borrow_and_update().clone();
-        let leader = consensus.leadership().borrow().leader;
+        let leader = leadership.borrow_and_update().leader;
         if let Some((from, hint)) = leader.and_then(|id| newest.get_key_value(&id)) {
             clients.hear(*from, hint.clone());
         }
-        if hints.changed().await.is_err() {
+        let end = tokio::select! {
+            end = hints.changed() => end,
+            end = leadership.changed() => end,
+        };
+        if end.is_err() {
             return;
         }
     }
@@ -231,6 +263,7 @@ async fn hear(clients: Clients, consensus: Consensus<crate::engine::Outcome>) {
 fn addresses(
     config: &Config,
     exe: &Path,
+    listeners: Vec<std::net::TcpListener>,
     consensus: &Consensus<crate::engine::Outcome>,
     handle: Arc<parking_lot::Mutex<Option<Handle>>>,
 ) -> Result<Option<Addresses>, String> {
@@ -242,6 +275,7 @@ fn addresses(
         &config.service.addresses,
         config.service.interface.as_deref(),
         exe,
+        listeners,
         move || consensus.lease_valid(),
         move || {
             if let Some(handle) = &*handle.lock() {

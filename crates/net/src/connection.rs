@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tracing::debug;
@@ -30,7 +30,8 @@ pub(crate) async fn serve<H: Handler>(
     peer: SocketAddr,
     mut hang_ups: watch::Receiver<u64>,
 ) {
-    let (read, write) = stream.into_split();
+    let mut stream = Disconnecting(stream);
+    let (read, write) = stream.0.split();
     // As many places as requests in flight: a finished request never waits for the writer.
     let (replies, queue) = mpsc::channel(server.limits.inflight_per_connection_max);
     tokio::select! {
@@ -44,9 +45,20 @@ pub(crate) async fn serve<H: Handler>(
     }
 }
 
+/// Disconnects when dropped. Closing would not do: another process may hold the socket too, so that a
+/// connection outlives ours.
+struct Disconnecting(TcpStream);
+
+impl Drop for Disconnecting {
+    fn drop(&mut self) {
+        // One that is over already needs nothing.
+        let _ = rustix::net::connect_unspec(&self.0);
+    }
+}
+
 async fn read_requests<H: Handler>(
     server: &Arc<Server<H>>,
-    socket: OwnedReadHalf,
+    socket: ReadHalf<'_>,
     peer: SocketAddr,
     replies: mpsc::Sender<Gather>,
 ) -> io::Error {
@@ -95,7 +107,7 @@ async fn answer<H: Handler>(server: &Server<H>, peer: SocketAddr, record: Bytes)
 
 async fn write_replies<H: Handler>(
     server: &Server<H>,
-    mut socket: OwnedWriteHalf,
+    mut socket: WriteHalf<'_>,
     mut queue: mpsc::Receiver<Gather>,
 ) -> io::Result<()> {
     while let Some(reply) = queue.recv().await {
@@ -115,7 +127,7 @@ async fn write_replies<H: Handler>(
 }
 
 /// Writes every segment, without joining them.
-async fn write_all(socket: &mut OwnedWriteHalf, reply: &Gather) -> io::Result<()> {
+async fn write_all(socket: &mut WriteHalf<'_>, reply: &Gather) -> io::Result<()> {
     let segments = reply.segments();
     let (mut index, mut offset) = (0, 0);
     while index < segments.len() {
@@ -139,12 +151,12 @@ async fn write_all(socket: &mut OwnedWriteHalf, reply: &Gather) -> io::Result<()
 }
 
 /// Reassembles records from the byte stream.
-struct Reader {
-    socket: OwnedReadHalf,
+struct Reader<'a> {
+    socket: ReadHalf<'a>,
     buffer: BytesMut,
 }
 
-impl Reader {
+impl Reader<'_> {
     /// The next whole record with the memory it is accounted for. Cancel-safe: what was read stays in
     /// the buffer.
     async fn record<H>(&mut self, server: &Server<H>) -> io::Result<(Bytes, OwnedSemaphorePermit)> {

@@ -6,7 +6,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -44,8 +45,10 @@ pub struct Endpoint {
     pub remote: SocketAddr,
 }
 
+/// Told of a connection before it is served, with its socket.
+type OnConnection = Box<dyn Fn(BorrowedFd<'_>, Endpoint) + Send + Sync>;
+
 /// Accepts connections and serves them with a handler.
-#[derive(Debug)]
 pub struct Server<H> {
     pub(crate) handler: Arc<H>,
     pub(crate) gate: Arc<Gate>,
@@ -54,6 +57,7 @@ pub struct Server<H> {
     pub(crate) memory: Arc<Semaphore>,
     table: Mutex<Table>,
     table_changed: watch::Sender<u64>,
+    on_connection: OnceLock<OnConnection>,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +76,15 @@ impl<H: Handler> Server<H> {
             memory: Arc::new(Semaphore::new(limits.inflight_bytes_max)),
             table: Mutex::default(),
             table_changed: watch::Sender::new(0),
+            on_connection: OnceLock::new(),
         })
+    }
+
+    /// Shows every connection from now on to `tell`, which may duplicate the socket and must not block.
+    /// A connection that this server ends is disconnected for all holders. Only the first call counts.
+    pub fn on_connection(&self, tell: impl Fn(BorrowedFd<'_>, Endpoint) + Send + Sync + 'static) {
+        // Said above.
+        let _ = self.on_connection.set(Box::new(tell));
     }
 
     /// Who is connected now.
@@ -119,10 +131,14 @@ impl<H: Handler> Server<H> {
         let Ok(local) = stream.local_addr() else {
             return;
         };
-        let Some(entry) = self.enroll(Endpoint { local, remote }) else {
+        let endpoint = Endpoint { local, remote };
+        let Some(entry) = self.enroll(endpoint) else {
             warn!(%remote, limit = self.limits.connections_max, "too many connections");
             return;
         };
+        if let Some(tell) = self.on_connection.get() {
+            tell(stream.as_fd(), endpoint);
+        }
         let server = Arc::clone(self);
         tokio::spawn(async move {
             connection::serve(&server, stream, remote, hang_ups).await;

@@ -1,5 +1,8 @@
 //! The connection loop over loopback: framing, bounds, the gate.
 
+// Everything in this program is a test, also what is not marked as one.
+#![allow(clippy::unwrap_used)]
+
 use bytes::Bytes;
 use haven_net::{Gate, Handler, Limits, Server, Verdict, bind};
 use haven_rpc::record::{FragmentHeader, frame};
@@ -196,6 +199,25 @@ async fn too_many_connections_are_refused() {
     let mut third = lab.connect().await;
     send(&mut third, b"again").await;
     assert_eq!(receive(&mut third).await.unwrap(), b"again");
+}
+
+#[tokio::test]
+async fn a_connection_that_somebody_else_holds_too_ends_all_the_same() {
+    let lab = lab(Limits::default());
+    let (kept, mut held) = tokio::sync::mpsc::unbounded_channel();
+    lab.server.on_connection(move |socket, ends| {
+        kept.send((socket.try_clone_to_owned().unwrap(), ends))
+            .unwrap();
+    });
+    let mut stream = lab.connect().await;
+    send(&mut stream, b"hello").await;
+    receive(&mut stream).await.unwrap();
+    let (_also, ends) = held.recv().await.unwrap();
+    assert_eq!(ends.remote, stream.local_addr().unwrap());
+    assert_eq!(ends.local, lab.address);
+    lab.gate.hang_up();
+    let error = stream.read(&mut [0]).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]

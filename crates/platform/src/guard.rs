@@ -5,27 +5,39 @@
 //! nothing else watches the server: a thread of the server sends a beat while the lease is valid, and when
 //! beats or the pipe itself end, the child removes the addresses and drops their connections.
 //!
+//! Until the addresses are gone, nobody must hear of the server's death: a client told too early comes
+//! back to this node, is refused, and waits for seconds. So the child also holds the listening sockets and
+//! the client connections ([`Guard::keeper`]); the kernel closes neither while it does. A client that the
+//! next leader does not know of would then notice nothing for a minute, so the child tickles it in the end.
+//!
 //! Invariants:
 //! - [`Guard::hold`] returns before an address is added, and the child knows the addresses then.
 //! - A beat carries the time at which the lease was checked, so one that waited in the pipe prolongs nothing.
+//! - The addresses go first, then the connections, then what the child kept; then it tickles, and ends
+//!   within seconds. By then it touches no address: they may be the server's own again.
 //! - After it has acted, the child keeps taking the addresses off until told otherwise: a server that was
 //!   frozen in the middle of adding them may still complete that when it wakes.
 //!
 //! Must not know: what the lease is.
 
 mod child;
+mod keep;
+mod nudge;
 mod wire;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 pub use child::run_child;
+pub use keep::{KEPT_MAX, Keeper};
 
 use crate::addr::Placed;
 use crate::error::{PlatformError, Result};
@@ -83,12 +95,14 @@ pub struct Guard {
     confirmed: Receiver<HoldId>,
     stop_beat: Option<Sender<()>>,
     beat: Option<JoinHandle<()>>,
+    keeper: Keeper,
     child_pid: u32,
 }
 
 impl Guard {
     /// Starts the child as `exe args..`, which must call [`run_child`] with its standard input and output.
-    /// It works in the network namespace of the calling thread.
+    /// It works in the network namespace of the calling thread. The output is a socket, over which
+    /// [`Keeper`] sends.
     ///
     /// `lease_valid` is asked on a thread of its own before each beat; it must not block. `on_event` is
     /// called on other threads.
@@ -100,14 +114,17 @@ impl Guard {
         on_event: impl Fn(GuardEvent) + Send + Sync + 'static,
     ) -> Result<Self> {
         let wrap = |error| PlatformError::io("starting the address guard", error);
+        // Both ways: reports come, sockets go. Orders have their own pipe, which sockets cannot fill.
+        let (reports, theirs) = UnixStream::pair().map_err(wrap)?;
+        let keeper = Keeper::new(reports.try_clone().map_err(wrap)?);
         let mut child = Command::new(exe)
             .args(args)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(OwnedFd::from(theirs))
             .spawn()
             .map_err(wrap)?;
-        let (Some(orders), Some(reports)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(PlatformError::Guard("has no pipes"));
+        let Some(orders) = child.stdin.take() else {
+            return Err(PlatformError::Guard("has no pipe"));
         };
         // A child that is stuck must not make the server stick.
         rustix::io::ioctl_fionbio(&orders, true).map_err(|errno| wrap(errno.into()))?;
@@ -149,6 +166,7 @@ impl Guard {
             confirmed,
             stop_beat,
             beat: Some(beat),
+            keeper,
             child_pid,
         })
     }
@@ -203,6 +221,11 @@ impl Guard {
         let shared = slot.as_mut().ok_or(PlatformError::Guard("has ended"))?;
         shared.held = None;
         shared.send(&Order::Release)
+    }
+
+    /// Hands sockets to the child.
+    pub fn keeper(&self) -> Keeper {
+        self.keeper.clone()
     }
 
     /// The child's process id.
@@ -269,7 +292,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn run(self, mut child: Child, reports: ChildStdout) {
+    fn run(self, mut child: Child, reports: UnixStream) {
         // The child is our own program and its lines are short, so the reader need not bound them.
         for line in BufReader::new(reports).lines() {
             let Ok(line) = line else { break };

@@ -56,7 +56,15 @@ struct Found {
 pub fn list(addresses: &[IpAddr]) -> Result<Vec<Connection>> {
     let wrap = |errno| PlatformError::kernel("listing TCP connections", errno);
     let mut netlink = Netlink::sock_diag().map_err(wrap)?;
-    let found = find(&mut netlink, addresses).map_err(wrap)?;
+    list_with(&mut netlink, addresses).map_err(wrap)
+}
+
+/// [`list`] over a socket that is already open, for the guard.
+pub(crate) fn list_with(
+    sock_diag: &mut Netlink,
+    addresses: &[IpAddr],
+) -> std::result::Result<Vec<Connection>, Errno> {
+    let found = find(sock_diag, addresses)?;
     Ok(found.into_iter().map(|found| found.connection).collect())
 }
 

@@ -55,13 +55,13 @@ pub async fn tickle(connections: &[Connection]) -> Result<usize> {
 }
 
 /// Raw sockets of both families, which take whole IP packets.
-struct Sender {
+pub(crate) struct Sender {
     v4: Option<OwnedFd>,
     v6: Option<OwnedFd>,
 }
 
 impl Sender {
-    fn open() -> Result<Self> {
+    pub(crate) fn open() -> Result<Self> {
         let open = |family| {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             socket_with(family, SocketType::RAW, flags, Some(ipproto::RAW))
@@ -80,7 +80,7 @@ impl Sender {
     }
 
     /// Whether the kernel took the segments.
-    fn send(&self, connection: &Connection) -> bool {
+    pub(crate) fn send(&self, connection: &Connection) -> bool {
         SEQUENCE_NUMBERS
             .into_iter()
             .all(|seq| match (connection.local, connection.remote) {

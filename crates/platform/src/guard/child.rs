@@ -1,22 +1,29 @@
 //! The guard's own process: one thread, one loop, no runtime.
 //!
 //! Invariants: it acts when the pipe closes or the last beat is too old, and never while it holds nothing;
-//! everything it needs to act is open before it confirms a hold.
+//! everything it needs to act is open before it confirms a hold, and the sockets sent before the hold are
+//! taken in; what it keeps it closes only after it has acted. Once the pipe has closed it touches addresses
+//! no more.
 //!
-//! Must not know: anything but addresses and beats.
+//! Must not know: anything but addresses, beats and sockets.
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use super::keep::Kept;
+use super::nudge::Nudges;
 use super::wire::{HoldId, LINE_BYTES_MAX, Order, Report, now_ns};
 use crate::addr::{self, Placed};
 use crate::error::{PlatformError, Result};
 use crate::nl::Netlink;
 use crate::sockets;
 use crate::sys;
+use crate::tickle::Sender;
 
 /// How often addresses are taken off again after the guard has acted.
 const REPEAT_MS: u64 = 100;
@@ -24,8 +31,8 @@ const NS_PER_MS: u64 = 1_000_000;
 /// How much more urgent than the ordinary the guard is, in `nice` terms.
 const NICENESS: i32 = -10;
 
-/// Runs the guard over a pipe of orders and a pipe for reports, until the orders end. What is held then is
-/// taken off first.
+/// Runs the guard over a pipe of orders and a socket for reports, over which it is sent sockets to keep,
+/// until the orders end. What is held then is taken off first.
 pub fn run_child(orders: impl AsFd, reports: impl AsFd) -> Result<()> {
     settle();
     let open = |socket: std::result::Result<Netlink, Errno>| {
@@ -36,14 +43,22 @@ pub fn run_child(orders: impl AsFd, reports: impl AsFd) -> Result<()> {
         route: open(Netlink::route())?,
         sock_diag: open(Netlink::sock_diag())?,
         reports: reports.as_fd(),
+        kept: Kept::new(reports.as_fd())?,
+        // Not worth failing for.
+        sender: Sender::open().ok(),
+        nudges: None,
     };
     let mut input = Input {
         fd: orders.as_fd(),
         bytes: Vec::new(),
     };
     loop {
-        if watch.wait_for(&input)? && !input.read()? {
+        let ordered = watch.wait_for(&input)?;
+        watch.kept.take_in();
+        watch.kept.let_go();
+        if ordered && !input.read()? {
             watch.act();
+            watch.end();
             return Ok(());
         }
         while let Some(line) = input.next_line() {
@@ -68,6 +83,15 @@ fn settle() {
     let _ = rustix::process::setsid();
     let _ = rustix::process::setpriority_process(None, NICENESS);
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
+    // Each client connection takes a descriptor here too.
+    let files = getrlimit(Resource::Nofile);
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: files.maximum,
+            ..files
+        },
+    );
     // The directory we were started in must stay unmountable.
     let _ = rustix::process::chdir("/");
 }
@@ -94,16 +118,17 @@ struct Watch<'a> {
     route: Netlink,
     sock_diag: Netlink,
     reports: BorrowedFd<'a>,
+    kept: Kept<'a>,
+    sender: Option<Sender>,
+    /// For the clients that fell silent when it acted last.
+    nudges: Option<Nudges>,
 }
 
 impl Watch<'_> {
-    /// Sleeps until there is an order (true) or something to do.
+    /// Sleeps until there is an order (true) or something else to do.
     fn wait_for(&self, input: &Input<'_>) -> Result<bool> {
-        let until_ns = match &self.state {
-            State::Idle => None,
-            State::Held { fresh_until_ns, .. } => Some(*fresh_until_ns),
-            State::Fired { again_at_ns, .. } => Some(*again_at_ns),
-        };
+        let until_ns = [self.due_ns(), self.nudges.as_ref().and_then(Nudges::due_ns)];
+        let until_ns = until_ns.into_iter().flatten().min();
         let timeout = until_ns.map(|until_ns| {
             let wait_ns = until_ns.saturating_sub(now_ns());
             Timespec {
@@ -111,9 +136,14 @@ impl Watch<'_> {
                 tv_nsec: (wait_ns % 1_000_000_000) as _,
             }
         });
-        let mut fds = [PollFd::new(&input.fd, PollFlags::IN)];
+        let (channel, ends) = (self.kept.channel(), self.kept.ends());
+        let mut fds = vec![
+            PollFd::new(&input.fd, PollFlags::IN),
+            PollFd::new(&ends, PollFlags::IN),
+        ];
+        fds.extend(channel.iter().map(|c| PollFd::new(c, PollFlags::IN)));
         match poll(&mut fds, timeout.as_ref()) {
-            Ok(ready) => Ok(ready > 0),
+            Ok(_) => Ok(!fds[0].revents().is_empty()),
             Err(Errno::INTR) => Ok(false),
             Err(errno) => Err(PlatformError::kernel(
                 "waiting for the server's beat",
@@ -138,6 +168,7 @@ impl Watch<'_> {
                     deadline_ns,
                     fresh_until_ns,
                 };
+                self.nudges = None;
                 self.report(Report::Holding(id));
             }
             Order::Beat { checked_ns } => {
@@ -157,13 +188,40 @@ impl Watch<'_> {
 
     /// Acts if it is time to.
     fn check(&mut self) {
-        let due_ns = match &self.state {
-            State::Idle => return,
-            State::Held { fresh_until_ns, .. } => *fresh_until_ns,
-            State::Fired { again_at_ns, .. } => *again_at_ns,
-        };
-        if now_ns() >= due_ns {
+        if self.due_ns().is_some_and(|due_ns| now_ns() >= due_ns) {
             self.act();
+        }
+        if let (Some(nudges), Some(sender)) = (&mut self.nudges, &self.sender) {
+            nudges.step(sender);
+        }
+    }
+
+    /// When it will be time to act.
+    fn due_ns(&self) -> Option<u64> {
+        match &self.state {
+            State::Idle => None,
+            State::Held { fresh_until_ns, .. } => Some(*fresh_until_ns),
+            State::Fired { again_at_ns, .. } => Some(*again_at_ns),
+        }
+    }
+
+    /// The server is gone and the addresses are off: what is left is to tickle its clients.
+    fn end(self) {
+        let Self {
+            kept,
+            nudges,
+            sender,
+            ..
+        } = self;
+        // A server started anew wants its ports.
+        drop(kept);
+        let (Some(mut nudges), Some(sender)) = (nudges, sender) else {
+            return;
+        };
+        while let Some(due_ns) = nudges.due_ns() {
+            let wait = Duration::from_nanos(due_ns.saturating_sub(now_ns()));
+            std::thread::sleep(wait);
+            nudges.step(&sender);
         }
     }
 
@@ -183,12 +241,15 @@ impl Watch<'_> {
         for placed in &addresses {
             off &= addr::remove_with(&mut self.route, placed).is_ok();
         }
+        let ips = super::ips(&addresses);
+        if !reported && self.sender.is_some() {
+            let silenced = sockets::list_with(&mut self.sock_diag, &ips).unwrap_or_default();
+            if !silenced.is_empty() {
+                self.nudges = Some(Nudges::new(silenced));
+            }
+        }
         // Only a courtesy: without its address no connection can say anything.
-        let _ = sockets::drop_with(
-            &mut self.sock_diag,
-            &mut self.route,
-            &super::ips(&addresses),
-        );
+        let _ = sockets::drop_with(&mut self.sock_diag, &mut self.route, &ips);
         if off && !reported {
             self.report(Report::Lost(id));
         }

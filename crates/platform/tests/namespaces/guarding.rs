@@ -1,15 +1,19 @@
 //! The address guard against servers that are killed, stopped, or without a lease.
 
-use std::io::{BufRead, BufReader, Lines};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, ErrorKind, Lines, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use haven_platform::addr;
+use haven_platform::announce::announce;
 use haven_platform::guard::{Guard, GuardEvent, GuardTiming, run_child};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::lan::{Lan, Node, comes, placed};
+use crate::lan::{LIMIT, Lan, Node, comes, placed};
 
 /// First argument: be the guard.
 pub const CHILD: &str = "be-guard";
@@ -21,6 +25,7 @@ const TIMING: GuardTiming = GuardTiming {
     beat_ms: 20,
     deadline_ms: 200,
 };
+const PORT: u16 = 2049;
 /// So many beats take twice the deadline.
 const BEATS: u32 = 20;
 
@@ -55,10 +60,33 @@ pub fn server(args: &[String]) -> ExitCode {
     if behaviour == "released" {
         guard.release().unwrap();
     }
+    if behaviour.starts_with("connected") {
+        serve_echo(&guard, floating.ip());
+    }
     println!("guard {}", guard.child_pid());
     loop {
         std::thread::park();
     }
+}
+
+/// Echoes bytes, each connection on a thread; disconnects at "q". All its sockets are kept.
+fn serve_echo(guard: &Guard, ip: std::net::IpAddr) {
+    let listener = TcpListener::bind(SocketAddr::new(ip, PORT)).unwrap();
+    let keeper = guard.keeper();
+    keeper.keep(&listener).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            keeper.keep(&stream).unwrap();
+            std::thread::spawn(move || {
+                let mut byte = [0];
+                while stream.read_exact(&mut byte).is_ok() && byte != *b"q" {
+                    stream.write_all(&byte).unwrap();
+                }
+                let _ = rustix::net::connect_unspec(&stream);
+            });
+        }
+    });
 }
 
 /// A running server; killed at the end of the test.
@@ -111,6 +139,39 @@ impl Server {
     }
 }
 
+impl Server {
+    /// How many sockets both this process and its guard hold.
+    fn kept(&self) -> usize {
+        let own = sockets_of(Pid::from_child(&self.child));
+        own.intersection(&sockets_of(self.guard)).count()
+    }
+}
+
+/// The sockets that a process has open, by their names in /proc.
+fn sockets_of(pid: Pid) -> BTreeSet<PathBuf> {
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).unwrap();
+    fds.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok())
+        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .collect()
+}
+
+/// A client on another node that has been answered once.
+fn connected(lan: &Lan) -> TcpStream {
+    let to = SocketAddr::new(lan.nodes[0].run(|| placed(FLOATING)).ip(), PORT);
+    let mut client = lan.nodes[1].run(|| TcpStream::connect(to).unwrap());
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client.write_all(b"?").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    client
+}
+
+/// Neither data nor an end has come.
+fn hears_nothing(client: &mut TcpStream) -> bool {
+    client.set_nonblocking(true).unwrap();
+    let heard = client.read(&mut [0]);
+    heard.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -135,6 +196,59 @@ pub fn acts_when_the_server_is_killed() {
     server.kill();
     assert!(comes(|| !node.has(&floating)));
     assert!(comes(|| server.guard_ended()));
+}
+
+pub fn hides_the_servers_death_from_clients() {
+    let lan = Lan::new(3);
+    let (node, floating) = (&lan.nodes[0], lan.nodes[0].run(|| placed(FLOATING)));
+    let mut server = Server::start(node, "connected");
+    let mut client = connected(&lan);
+    // As slow a guard as can be: what it has not taken in yet is not closed either.
+    kill_process(server.guard, Signal::STOP).unwrap();
+    server.kill();
+    assert!(node.has(&floating));
+    assert!(hears_nothing(&mut client));
+    let to = SocketAddr::new(floating.ip(), PORT);
+    let mut late = lan.nodes[1].run(|| TcpStream::connect_timeout(&to, LIMIT).unwrap());
+    late.set_read_timeout(Some(LIMIT)).unwrap();
+    late.write_all(b"?").unwrap();
+    assert!(hears_nothing(&mut late));
+    kill_process(server.guard, Signal::CONT).unwrap();
+    assert!(comes(|| !node.has(&floating)));
+    // Nor when the guard let go.
+    assert!(hears_nothing(&mut client));
+    assert!(hears_nothing(&mut late));
+    // A restarted server gets its port.
+    let wildcard = SocketAddr::new([0, 0, 0, 0].into(), PORT);
+    let again = || node.run(|| TcpListener::bind(wildcard));
+    assert!(comes(|| again().is_ok()));
+    // Another node takes the address, without knowing who was connected.
+    lan.nodes[2].run(|| {
+        addr::add(&floating, None).unwrap();
+        announce(&[placed(FLOATING)]).unwrap();
+    });
+    for mut client in [client, late] {
+        client.set_nonblocking(false).unwrap();
+        let error = client.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+pub fn lets_go_of_connections_that_are_over() {
+    let lan = Lan::new(2);
+    let server = Server::start(&lan.nodes[0], "connected");
+    let (mut first, second) = (connected(&lan), connected(&lan));
+    assert!(comes(|| server.kept() == 3), "two and the listener");
+    let held = || sockets_of(server.guard).len();
+    let all = held();
+    // The server ends one, the client the other.
+    first.write_all(b"q").unwrap();
+    let error = first.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert!(comes(|| held() == all - 1));
+    drop(second);
+    assert!(comes(|| held() == all - 2));
+    assert_eq!(server.kept(), 1);
 }
 
 pub fn acts_when_the_server_is_stopped() {

@@ -64,6 +64,14 @@ const TESTS: &[Test] = &[
         guarding::acts_when_the_server_is_killed,
     ),
     (
+        "guard_hides_the_servers_death_from_clients",
+        guarding::hides_the_servers_death_from_clients,
+    ),
+    (
+        "guard_lets_go_of_connections_that_are_over",
+        guarding::lets_go_of_connections_that_are_over,
+    ),
+    (
         "guard_acts_when_the_server_is_stopped",
         guarding::acts_when_the_server_is_stopped,
     ),
