@@ -1,5 +1,7 @@
 //! Bad input from the wire, the command line and the disk: a defined answer each, and service goes on.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use bytes::Bytes;

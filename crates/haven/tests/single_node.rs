@@ -1,5 +1,7 @@
 //! One node as a process: what clients have must be there after a crash, once.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use bytes::Bytes;
