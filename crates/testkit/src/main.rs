@@ -4,6 +4,8 @@
 //! forget what was not flushed. Exit status 0 only if every acknowledged operation is there exactly once
 //! and all nodes hold the same state.
 
+mod silence;
+
 use clap::{Parser, Subcommand};
 use haven::demo::client::ClientThread;
 use haven::demo::lab::{Lab, NODES, Workplace};
@@ -47,6 +49,8 @@ enum Command {
         #[arg(long, default_value_t = 16)]
         clients: usize,
     },
+    /// Freeze and cut off the leader, and listen to what it says: it must be nothing.
+    Silence,
     /// A node on a disk that forgets what was not flushed (started by `power-losses`).
     #[command(hide = true)]
     Serve {
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
             .map_err(|e| e.to_string()),
         Command::Kills(plan) => torture(plan, Blow::Kill),
         Command::PowerLosses(plan) => torture(plan, Blow::PowerLoss),
+        Command::Silence => kept_on_failure(|dir| silence::run(&haven_exe()?, dir)),
         Command::Steady { seconds, clients } => steady(Duration::from_secs(seconds), clients),
     };
     match result {
@@ -137,39 +142,48 @@ fn in_own_network<F: Future<Output = Result<(), String>>>(play: F) -> Result<(),
     runtime.map_err(|e| e.to_string())?.block_on(play)
 }
 
+/// Gives `play` a directory that is kept if it fails.
+fn kept_on_failure(play: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
+    let mut place = Workplace::new(None).map_err(|e| e.to_string())?;
+    let result = play(place.dir());
+    if result.is_err() {
+        place.keep();
+        eprintln!("logs and data are kept in {}", place.dir().display());
+    }
+    result
+}
+
+/// A laboratory whose cluster serves.
+async fn start_cluster(dir: &Path, exe: &Path, node_settings: &str) -> Result<Lab, String> {
+    let mut lab = Lab::build(dir, exe, node_settings)?;
+    for index in 0..NODES {
+        lab.start(index)?;
+    }
+    lab.wait_serving(None).await?;
+    Ok(lab)
+}
+
 fn torture(plan: Plan, blow: Blow) -> Result<(), String> {
     let exe = match blow {
         Blow::Kill => haven_exe()?,
         Blow::PowerLoss => std::env::current_exe().map_err(|e| e.to_string())?,
     };
-    let mut place = Workplace::new(None).map_err(|e| e.to_string())?;
-    let dir = place.dir().to_owned();
-    let result = in_own_network(async {
-        let mut lab = Lab::build(&dir, &exe, CHECKPOINT_OFTEN)?;
-        for index in 0..NODES {
-            lab.start(index)?;
-        }
-        lab.wait_serving(None).await?;
-        let clients = ClientThread::start(&lab.client, plan.clients).await?;
-        let mut torture = Torture {
-            lab,
-            random: plan.seed,
-        };
-        for round in 1..=plan.rounds {
-            let calm = CALM_OPERATIONS + (torture.next() % CALM_JITTER) as u32;
-            torture.wait_fresh(&clients, calm).await?;
-            let what = torture.blow(blow).await?;
-            torture.wait_fresh(&clients, 1).await?;
-            let acknowledged = clients.recorder.acknowledged();
-            println!("round {round:4}: {what}; {acknowledged} operations acknowledged");
-        }
-        torture.conclude(clients).await
-    });
-    if result.is_err() {
-        place.keep();
-        eprintln!("logs and data are kept in {}", dir.display());
-    }
-    result
+    kept_on_failure(|dir| {
+        in_own_network(async {
+            let lab = start_cluster(dir, &exe, CHECKPOINT_OFTEN).await?;
+            let clients = ClientThread::start(&lab.client, plan.clients).await?;
+            let mut torture = Torture::new(lab, plan.seed);
+            for round in 1..=plan.rounds {
+                let calm = CALM_OPERATIONS + (torture.next() % CALM_JITTER) as u32;
+                torture.wait_fresh(&clients, calm).await?;
+                let what = torture.blow(blow).await?;
+                torture.wait_fresh(&clients, 1).await?;
+                let acknowledged = clients.recorder.acknowledged();
+                println!("round {round:4}: {what}; {acknowledged} operations acknowledged");
+            }
+            torture.conclude(clients).await
+        })
+    })
 }
 
 struct Torture {
@@ -178,6 +192,10 @@ struct Torture {
 }
 
 impl Torture {
+    fn new(lab: Lab, seed: u64) -> Self {
+        Self { lab, random: seed }
+    }
+
     /// SplitMix64.
     fn next(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -249,12 +267,8 @@ impl Torture {
 fn steady(time: Duration, clients: usize) -> Result<(), String> {
     let exe = haven_exe()?;
     let place = Workplace::new(None).map_err(|e| e.to_string())?;
-    let dir = place.dir().to_owned();
     in_own_network(async {
-        let mut lab = Lab::build(&dir, &exe, "")?;
-        for index in 0..NODES {
-            lab.start(index)?;
-        }
+        let lab = start_cluster(place.dir(), &exe, "").await?;
         let leader = lab.wait_serving(None).await?;
         let load = ClientThread::start(&lab.client, clients).await?;
         let before = (lab.status(leader).await?, load.recorder.acknowledged());
@@ -275,7 +289,7 @@ fn steady(time: Duration, clients: usize) -> Result<(), String> {
             flushes as f64 / records as f64,
             load.recorder.longest().as_millis(),
         );
-        let torture = Torture { lab, random: 0 };
+        let torture = Torture::new(lab, 0);
         torture.conclude(load).await?;
         if elections > 0 {
             Err(format!("{elections} elections without a fault"))

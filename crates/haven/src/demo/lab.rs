@@ -90,6 +90,11 @@ impl Lab {
         })
     }
 
+    /// The address of a node's own that never moves.
+    pub fn own_address(index: usize) -> Ipv4Addr {
+        node_ip(index)
+    }
+
     /// Starts a node's process.
     pub fn start(&mut self, index: usize) -> Result<(), String> {
         let node = &mut self.nodes[index];
@@ -209,21 +214,32 @@ impl Lab {
     }
 
     /// Waits until all nodes have applied the same, and compares their hashes. To be called without load.
+    ///
+    /// # Errors
+    /// When a node does not answer or the nodes do not come to rest, in words.
     pub async fn compare_states(&self) -> Result<bool, String> {
         let start = Instant::now();
         loop {
-            let mut hashes = Vec::new();
-            for index in 0..NODES {
-                hashes.push(self.state_hash(index).await?);
+            let seen = self.state_hashes().await;
+            match &seen {
+                Ok(hashes) if hashes.iter().all(|h| h.applied == hashes[0].applied) => {
+                    return Ok(hashes.iter().all(|h| h.hash == hashes[0].hash));
+                }
+                _ if start.elapsed() > PATIENCE => {
+                    return Err(format!("the nodes do not come to rest: {seen:?}"));
+                }
+                // A node that was started just now may not answer yet.
+                _ => tokio::time::sleep(POLL).await,
             }
-            if hashes.iter().all(|h| h.applied == hashes[0].applied) {
-                return Ok(hashes.iter().all(|h| h.hash == hashes[0].hash));
-            }
-            if start.elapsed() > PATIENCE {
-                return Err(format!("the nodes do not come to rest: {hashes:?}"));
-            }
-            tokio::time::sleep(POLL).await;
         }
+    }
+
+    async fn state_hashes(&self) -> Result<Vec<StateHash>, String> {
+        let mut hashes = Vec::new();
+        for index in 0..NODES {
+            hashes.push(self.state_hash(index).await?);
+        }
+        Ok(hashes)
     }
 }
 
@@ -240,6 +256,14 @@ impl Drop for Lab {
 }
 
 impl Node {
+    /// Runs `work` as if on this node's machine.
+    ///
+    /// # Errors
+    /// When its namespace cannot be entered, in words.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, String> {
+        self.netns.run(work).map_err(words)
+    }
+
     fn config(&self) -> PathBuf {
         self.dir.join("haven.toml")
     }
