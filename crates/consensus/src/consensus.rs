@@ -22,6 +22,7 @@ use openraft::errors::ClientWriteError;
 use openraft::errors::ForwardReason;
 use openraft::errors::RaftError;
 use openraft::raft::ClientWriteResponse;
+use openraft::raft::responder::ProgressResponder;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::runtime::Runtime;
@@ -51,6 +52,7 @@ use crate::options::TransferError;
 use crate::start;
 use crate::types::Command;
 use crate::types::Types;
+use crate::types::log_id;
 use haven_log::Log;
 
 /// How long a transfer may take until somebody else leads.
@@ -140,10 +142,24 @@ impl<R: Send + 'static> Consensus<R> {
     /// `NotLeader` and `TooLarge` mean that the entry takes no effect; after `Unavailable` and
     /// `Stopped` it may or may not.
     pub async fn propose(&self, entry: Bytes) -> Result<R, ProposeError> {
+        self.propose_within(None, entry).await
+    }
+
+    /// As [`Consensus::propose`], but the entry is taken only while this node leads in `term`: for
+    /// proposals that are tried again, of which none may turn up in a later term of this node's, when
+    /// another leader has dealt with the matter long ago.
+    ///
+    /// # Errors
+    /// As for [`Consensus::propose`]; `NotLeader` also when the term is over.
+    pub async fn propose_in(&self, term: u64, entry: Bytes) -> Result<R, ProposeError> {
+        self.propose_within(Some(term), entry).await
+    }
+
+    async fn propose_within(&self, term: Option<u64>, entry: Bytes) -> Result<R, ProposeError> {
         if entry.len() > crate::ENTRY_BYTES_MAX {
             return Err(ProposeError::TooLarge(entry.len()));
         }
-        let response = self.write(Some(entry)).await?;
+        let response = self.write(term, Some(entry)).await?;
         response.data.take::<R>().ok_or(ProposeError::Unavailable)
     }
 
@@ -153,11 +169,12 @@ impl<R: Send + 'static> Consensus<R> {
     /// # Errors
     /// As for [`Consensus::propose`]; a barrier that failed changed nothing that matters.
     pub async fn barrier(&self) -> Result<u64, ProposeError> {
-        Ok(self.write(None).await?.log_id.index)
+        Ok(self.write(None, None).await?.log_id.index)
     }
 
     async fn write(
         &self,
+        term: Option<u64>,
         entry: Option<Bytes>,
     ) -> Result<ClientWriteResponse<Types>, ProposeError> {
         let units = (entry.as_ref().map_or(0, Bytes::len) / ROOM_UNIT + 1) as u32;
@@ -189,9 +206,12 @@ impl<R: Send + 'static> Consensus<R> {
                 }
                 return Err(ProposeError::NotLeader(refused));
             }
+            if term.is_some_and(|term| term != at.public.term) {
+                return Err(ProposeError::NotLeader(None));
+            }
             let written = tokio::select! {
                 biased;
-                written = self.write_once(entry.clone()) => written,
+                written = self.write_once(at.public.term, entry.clone()) => written,
                 lost = standing.wait_for(|now| !now.leading || now.public.term != at.public.term) => {
                     return Err(match lost {
                         Ok(now) if !now.stopped => ProposeError::Unavailable,
@@ -242,21 +262,35 @@ impl<R: Send + 'static> Consensus<R> {
     /// One attempt; `None` if it was not taken because the lease had lapsed.
     async fn write_once(
         &self,
+        term: u64,
         entry: Option<Bytes>,
     ) -> Result<Option<ClientWriteResponse<Types>>, ProposeError> {
         let raft = &self.inner.raft;
         let written = match entry {
-            Some(entry) => raft.client_write(Command(entry)).await,
-            None => raft.write_blank().await,
+            Some(entry) => {
+                // Openraft checks the term when it takes the entry out of its queue: one that waited
+                // there into another term is refused.
+                let (responder, answered) = ProgressResponder::complete_only();
+                raft.write(Command(entry))
+                    .responder(responder)
+                    .with_leader(log_id(term, 0).leader_id)
+                    .await
+                    .map_err(|_| ProposeError::Stopped)?;
+                answered.await.map_err(|_| ProposeError::Stopped)?
+            }
+            None => match raft.write_blank().await {
+                Ok(response) => Ok(response),
+                Err(RaftError::APIError(error)) => Err(error),
+                Err(RaftError::Fatal(_)) => return Err(ProposeError::Stopped),
+            },
         };
         match written {
             Ok(response) => Ok(Some(response)),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => match to.reason {
+            Err(ClientWriteError::ForwardToLeader(to)) => match to.reason {
                 ForwardReason::LeaseExpired => Ok(None),
                 _ => Err(ProposeError::NotLeader(to.leader_id)),
             },
-            Err(RaftError::APIError(_)) => Err(ProposeError::Unavailable),
-            Err(RaftError::Fatal(_)) => Err(ProposeError::Stopped),
+            Err(_) => Err(ProposeError::Unavailable),
         }
     }
 

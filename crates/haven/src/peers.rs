@@ -1,7 +1,7 @@
 //! Who is connected, told to the other nodes, so that the next leader can tickle every client.
 //!
-//! Soft state: the newest table wins, a lost one costs a client the wait for its own timers, nothing
-//! else. The leader sends its table when it changes, and every second.
+//! Soft state: the table of the newest term wins, a lost one costs a client the wait for its own timers.
+//! The leader sends its table when it changes, and so often that a node which comes back soon has it.
 
 use crate::engine::Outcome;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -27,15 +27,24 @@ const TICKLE_PAUSES: [Duration; 3] = [
     Duration::from_millis(600),
 ];
 /// How often the table is told without a change, for nodes that were away.
-const REPEAT: Duration = Duration::from_secs(1);
+const REPEAT: Duration = Duration::from_millis(200);
 
 /// The tables of client connections: our own, and the last one another leader told us.
 #[derive(Clone)]
 pub struct Clients {
     own: Arc<dyn Fn() -> Vec<Endpoint> + Send + Sync>,
     changed: watch::Receiver<u64>,
-    told: Arc<Mutex<Vec<Endpoint>>>,
+    told: Arc<Mutex<Told>>,
     floating: Arc<Vec<IpAddr>>,
+}
+
+/// What a leader told.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    /// The term it led in.
+    term: u64,
+    /// Who was connected.
+    endpoints: Vec<Endpoint>,
 }
 
 impl Clients {
@@ -73,7 +82,7 @@ impl Clients {
     /// Makes the former leader's clients reconnect: at once, and again after pauses, for a client's TCP
     /// answers such segments only so often, and an announcement may have been lost.
     pub async fn tickle(&self) {
-        let told = std::mem::take(&mut *self.told.lock());
+        let told = self.told.lock().endpoints.clone();
         let clients = self.tickle_once(&told).await;
         info!(clients, "tickled");
         let again = self.clone();
@@ -113,7 +122,8 @@ impl Clients {
             tokio::time::sleep(GATHER).await;
             changed.mark_unchanged();
             if gate.is_open() {
-                let hint = encode(&(self.own)(), &self.floating);
+                let term = consensus.leadership().borrow().term;
+                let hint = encode(term, &(self.own)(), &self.floating);
                 if let Err(why) = consensus.broadcast_hint(hint) {
                     warn!(%why, "cannot tell the other nodes who is connected");
                 }
@@ -124,16 +134,23 @@ impl Clients {
     /// Takes a table from another node.
     pub fn hear(&self, from: u64, hint: Bytes) {
         match decode(hint) {
-            Some(endpoints) => *self.told.lock() = endpoints,
+            Some(table) => {
+                let mut told = self.told.lock();
+                // A former leader that is back may repeat its old table.
+                if table.term >= told.term {
+                    *told = table;
+                }
+            }
             None => debug!(from, "a table of connections that cannot be read"),
         }
     }
 }
 
 /// As many connections to floating addresses as fit a hint.
-fn encode(endpoints: &[Endpoint], floating: &[IpAddr]) -> Bytes {
+fn encode(term: u64, endpoints: &[Endpoint], floating: &[IpAddr]) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u8(FORMAT);
+    out.put_u64(term);
     for endpoint in endpoints
         .iter()
         .filter(|e| floating.contains(&e.local.ip()))
@@ -163,10 +180,11 @@ fn put(out: &mut BytesMut, address: SocketAddr) {
     out.put_u16(address.port());
 }
 
-fn decode(mut hint: Bytes) -> Option<Vec<Endpoint>> {
+fn decode(mut hint: Bytes) -> Option<Told> {
     if hint.len() > HINT_BYTES_MAX || hint.try_get_u8().ok()? != FORMAT {
         return None;
     }
+    let term = hint.try_get_u64().ok()?;
     let mut endpoints = Vec::new();
     while hint.has_remaining() {
         endpoints.push(Endpoint {
@@ -174,7 +192,7 @@ fn decode(mut hint: Bytes) -> Option<Vec<Endpoint>> {
             remote: get(&mut hint)?,
         });
     }
-    Some(endpoints)
+    Some(Told { term, endpoints })
 }
 
 fn get(hint: &mut Bytes) -> Option<SocketAddr> {
@@ -199,7 +217,7 @@ mod tests {
 
     #[test]
     fn tables_survive_the_way() {
-        let table = vec![
+        let endpoints = vec![
             endpoint("192.0.2.100:2049", "192.0.2.7:812"),
             endpoint("[2001:db8::1]:2049", "[2001:db8::2]:900"),
         ];
@@ -207,8 +225,30 @@ mod tests {
             "192.0.2.100".parse().unwrap(),
             "2001:db8::1".parse().unwrap(),
         ];
-        assert_eq!(decode(encode(&table, &floating)).unwrap(), table);
-        assert_eq!(decode(encode(&table, &floating[..1])).unwrap(), table[..1]);
+        let told = decode(encode(7, &endpoints, &floating)).unwrap();
+        assert_eq!(
+            told,
+            Told {
+                term: 7,
+                endpoints: endpoints.clone()
+            }
+        );
+        let told = decode(encode(7, &endpoints, &floating[..1])).unwrap();
+        assert_eq!(told.endpoints, endpoints[..1]);
+    }
+
+    #[test]
+    fn an_old_table_does_not_replace_a_newer_one() {
+        let floating: IpAddr = "192.0.2.100".parse().unwrap();
+        let (_, changed) = watch::channel(0);
+        let clients = Clients::new(Vec::new, changed, vec![floating]);
+        let table =
+            |term, remote| encode(term, &[endpoint("192.0.2.100:2049", remote)], &[floating]);
+        clients.hear(1, table(5, "192.0.2.7:1"));
+        clients.hear(2, table(4, "192.0.2.7:2"));
+        assert_eq!(clients.told.lock().endpoints[0].remote.port(), 1);
+        clients.hear(2, table(6, "192.0.2.7:3"));
+        assert_eq!(clients.told.lock().endpoints[0].remote.port(), 3);
     }
 
     #[test]
@@ -221,13 +261,13 @@ mod tests {
                 )
             })
             .collect();
-        let hint = encode(&many, &["192.0.2.100".parse().unwrap()]);
+        let hint = encode(1, &many, &["192.0.2.100".parse().unwrap()]);
         assert!(hint.len() <= HINT_BYTES_MAX);
-        assert!(decode(hint.clone()).unwrap().len() > 4_000);
-        for cut in 1..60 {
-            let _ = decode(hint.slice(..cut));
+        assert!(decode(hint.clone()).unwrap().endpoints.len() > 4_000);
+        for cut in 0..60 {
+            let whole = cut >= 9 && (cut - 9) % 14 == 0;
+            assert_eq!(decode(hint.slice(..cut)).is_some(), whole, "{cut} bytes");
         }
-        assert!(decode(hint.slice(..10)).is_none());
         assert!(decode(Bytes::from_static(b"\x02")).is_none());
     }
 }

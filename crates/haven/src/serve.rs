@@ -240,21 +240,14 @@ fn clients(config: &Config, server: &Arc<Server<Service>>) -> Clients {
     )
 }
 
-/// Takes the leader's table of clients: when one comes, and when it turns out who leads (a node that was
-/// away may get the table first).
+/// Takes the tables of clients that other nodes tell.
 async fn hear(clients: Clients, consensus: Consensus<crate::engine::Outcome>) {
-    let (mut hints, mut leadership) = (consensus.hints(), consensus.leadership());
+    let mut hints = consensus.hints();
     loop {
-        let newest = hints.borrow_and_update().clone();
-        let leader = leadership.borrow_and_update().leader;
-        if let Some((from, hint)) = leader.and_then(|id| newest.get_key_value(&id)) {
+        for (from, hint) in hints.borrow_and_update().iter() {
             clients.hear(*from, hint.clone());
         }
-        let end = tokio::select! {
-            end = hints.changed() => end,
-            end = leadership.changed() => end,
-        };
-        if end.is_err() {
+        if hints.changed().await.is_err() {
             return;
         }
     }

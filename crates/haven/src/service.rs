@@ -81,11 +81,12 @@ impl Service {
         }
     }
 
-    /// Proposes until there is an outcome. Proposing again after an unknown outcome is safe: if the entry
-    /// was executed, the reply cache answers.
-    async fn change(&self, entry: Bytes) -> Verdict {
+    /// Proposes until there is an outcome, but only in the term in which the request came: by the next one
+    /// the client has asked elsewhere, and may have gone on. Within the term, proposing again after an
+    /// unknown outcome is safe: if the entry was executed, the reply cache answers.
+    async fn change(&self, term: u64, entry: Bytes) -> Verdict {
         loop {
-            match self.consensus.propose(entry.clone()).await {
+            match self.consensus.propose_in(term, entry.clone()).await {
                 Ok(Outcome::Reply { message, .. }) => return Verdict::Reply(message),
                 Ok(outcome) => {
                     error!(?outcome, "a client's change had no reply");
@@ -93,6 +94,10 @@ impl Service {
                 }
                 Err(why @ ProposeError::TooLarge(_)) => {
                     warn!(%why, "cannot take a change");
+                    return Verdict::HangUp;
+                }
+                Err(why) if self.consensus.leadership().borrow().term != term => {
+                    debug!(%why, "a change is left to the next leader");
                     return Verdict::HangUp;
                 }
                 Err(why) => {
@@ -132,10 +137,12 @@ impl Handler for Service {
                 return Verdict::HangUp;
             }
         };
+        // Before the clock is read: the entry belongs to this term or to none.
+        let term = self.consensus.leadership().borrow().term;
         match prepare(&call, peer.ip(), &self.settings, clock::now()) {
             Prepared::Reply(reply) => Verdict::Reply(reply),
             Prepared::Query(request) => self.query(&request).await,
-            Prepared::Mutation(entry) => self.change(entry).await,
+            Prepared::Mutation(entry) => self.change(term, entry).await,
         }
     }
 

@@ -96,12 +96,12 @@ async fn answer<H: Handler>(server: &Server<H>, peer: SocketAddr, record: Bytes)
     let Some(pass) = server.gate.enter().await else {
         return Verdict::Silent;
     };
-    let verdict = server.handler.handle(peer, record).await;
-    // The gate may have closed meanwhile: then the answer is no longer ours to give.
-    if pass.is_valid() {
-        verdict
-    } else {
-        Verdict::Silent
+    // When the gate closes, the answer is no longer ours to give, and the request must not live on here: the
+    // hang-up that follows every closing makes the client ask elsewhere.
+    tokio::select! {
+        biased;
+        () = pass.spoiled() => Verdict::Silent,
+        verdict = server.handler.handle(peer, record) => verdict,
     }
 }
 

@@ -19,7 +19,16 @@ use tokio::net::TcpStream;
 struct Echo {
     release: tokio::sync::Notify,
     held: tokio::sync::Notify,
+    given_up: tokio::sync::Notify,
     mute: AtomicBool,
+}
+
+struct OnDrop<'a>(&'a tokio::sync::Notify);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 impl Handler for Echo {
@@ -27,6 +36,7 @@ impl Handler for Echo {
         match &record[..] {
             b"bad" => Verdict::HangUp,
             b"hold" => {
+                let _given_up = OnDrop(&self.given_up);
                 self.held.notify_one();
                 self.release.notified().await;
                 Verdict::Reply(Gather::from(record))
@@ -218,6 +228,16 @@ async fn a_connection_that_somebody_else_holds_too_ends_all_the_same() {
     lab.gate.hang_up();
     let error = stream.read(&mut [0]).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn what_was_inside_when_the_gate_closes_is_given_up_at_once() {
+    let lab = lab(Limits::default());
+    let mut stream = lab.connect().await;
+    send(&mut stream, b"hold").await;
+    lab.echo.held.notified().await;
+    lab.gate.close();
+    lab.echo.given_up.notified().await;
 }
 
 #[tokio::test]
