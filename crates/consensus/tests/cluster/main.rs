@@ -57,6 +57,28 @@ async fn single_node_keeps_everything_and_applies_each_entry_once() {
 }
 
 #[tokio::test]
+async fn a_proposal_of_a_term_that_is_over_is_refused() {
+    let mut cluster = Cluster::running(1).await;
+    cluster.leader(&[1]).await;
+    let term = cluster.node(1).consensus.leadership().borrow().term;
+    let entry = || Bytes::from_static(b"of its term");
+    let consensus = cluster.node(1).consensus.clone();
+    assert!(consensus.propose_in(term, entry()).await.is_ok());
+    drop(consensus);
+    cluster.stop(1).await;
+
+    cluster.start(1).await;
+    cluster.leader(&[1]).await;
+    let consensus = cluster.node(1).consensus.clone();
+    assert!(consensus.leadership().borrow().term > term);
+    let before = cluster.node(1).machine.applied();
+    let refused = consensus.propose_in(term, entry()).await.map(drop);
+    assert_eq!(refused, Err(ProposeError::NotLeader(None)));
+    consensus.barrier().await.unwrap();
+    assert_eq!(cluster.node(1).machine.applied(), before);
+}
+
+#[tokio::test]
 async fn entries_reach_all_nodes_and_survive_the_leader() {
     let mut cluster = Cluster::running(3).await;
     let first = cluster.leader(&[1, 2, 3]).await;
