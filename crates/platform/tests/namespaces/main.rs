@@ -105,7 +105,7 @@ fn main() -> ExitCode {
         }
     }
     let filters: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
-    let mut failed = 0;
+    let (mut passed, mut failed) = (0, 0);
     for (name, test) in TESTS {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
             continue;
@@ -117,9 +117,11 @@ fn main() -> ExitCode {
             "test {name} ... {verdict} ({} ms)",
             start.elapsed().as_millis()
         );
+        passed += u32::from(outcome.is_ok());
         failed += u32::from(outcome.is_err());
     }
-    println!("\ntest result: {failed} failed\n");
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    println!("\ntest result: {verdict}. {passed} passed; {failed} failed\n");
     if failed == 0 {
         ExitCode::SUCCESS
     } else {
