@@ -9,6 +9,7 @@ mod silence;
 use clap::{Parser, Subcommand};
 use haven::demo::client::ClientThread;
 use haven::demo::lab::{Lab, NODES, Workplace};
+use haven::demo::random::Random;
 use haven_config::Config;
 use haven_disk::{Disk, VolatileDisk};
 use std::path::{Path, PathBuf};
@@ -174,7 +175,7 @@ fn torture(plan: Plan, blow: Blow) -> Result<(), String> {
             let clients = ClientThread::start(&lab.client, plan.clients).await?;
             let mut torture = Torture::new(lab, plan.seed);
             for round in 1..=plan.rounds {
-                let calm = CALM_OPERATIONS + (torture.next() % CALM_JITTER) as u32;
+                let calm = CALM_OPERATIONS + (torture.random.next() % CALM_JITTER) as u32;
                 torture.wait_fresh(&clients, calm).await?;
                 let what = torture.blow(blow).await?;
                 torture.wait_fresh(&clients, 1).await?;
@@ -188,33 +189,27 @@ fn torture(plan: Plan, blow: Blow) -> Result<(), String> {
 
 struct Torture {
     lab: Lab,
-    random: u64,
+    random: Random,
 }
 
 impl Torture {
     fn new(lab: Lab, seed: u64) -> Self {
-        Self { lab, random: seed }
-    }
-
-    /// SplitMix64.
-    fn next(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        Self {
+            lab,
+            random: Random::new(seed),
+        }
     }
 
     async fn blow(&mut self, blow: Blow) -> Result<String, String> {
-        let first = (self.next() % NODES as u64) as usize;
+        let first = (self.random.next() % NODES as u64) as usize;
         let victims: Vec<usize> = match blow {
             Blow::PowerLoss => (0..NODES).collect(),
-            Blow::Kill if self.next().is_multiple_of(4) => vec![first, (first + 1) % NODES],
+            Blow::Kill if self.random.next().is_multiple_of(4) => vec![first, (first + 1) % NODES],
             Blow::Kill => vec![first],
         };
         self.lab.kill(&victims)?;
         // Sometimes the others notice, sometimes they do not.
-        let pause = Duration::from_millis(self.next() % 1_500);
+        let pause = Duration::from_millis(self.random.next() % 1_500);
         tokio::time::sleep(pause).await;
         for index in &victims {
             self.lab.start(*index)?;

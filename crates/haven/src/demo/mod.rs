@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod lab;
+pub mod random;
 mod report;
 
 use client::ClientThread;
@@ -11,6 +12,7 @@ use client::ClientThread;
 use crate::classic::Recorder;
 use haven_platform::netns;
 use lab::{FLOATING, Lab, NODES, Workplace};
+use random::Random;
 use report::{Fault, Report};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -85,7 +87,7 @@ pub fn run(options: Options, dir: Option<&Path>, exe: &Path) -> Result<bool, Str
 struct Demo {
     lab: Lab,
     options: Options,
-    random: u64,
+    random: Random,
     began: Instant,
     report: Report,
 }
@@ -93,7 +95,7 @@ struct Demo {
 impl Demo {
     async fn play(options: Options, dir: &Path, exe: &Path) -> Result<Report, String> {
         let lab = Lab::build(dir, exe, "")?;
-        let (random, began) = (options.seed, Instant::now());
+        let (random, began) = (Random::new(options.seed), Instant::now());
         let mut demo = Self {
             lab,
             options,
@@ -133,24 +135,15 @@ impl Demo {
         }
     }
 
-    /// SplitMix64: small, and the same for the same seed everywhere.
-    fn next(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     async fn faults(&mut self, recorder: &Recorder) -> Result<(), String> {
         for _ in 0..self.options.rounds {
             let mut order = Fault::ALL;
             for last in (1..order.len()).rev() {
-                let chosen = (self.next() % (last as u64 + 1)) as usize;
+                let chosen = (self.random.next() % (last as u64 + 1)) as usize;
                 order.swap(last, chosen);
             }
             for fault in order {
-                let jitter = u32::try_from(self.next() % CALM_JITTER).unwrap_or(0);
+                let jitter = u32::try_from(self.random.next() % CALM_JITTER).unwrap_or(0);
                 recorder.mark();
                 self.wait_fresh(recorder, CALM_OPERATIONS + jitter).await?;
                 self.fault(fault, recorder).await?;
