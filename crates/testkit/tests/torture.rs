@@ -13,6 +13,10 @@ const CASES: &[(&str, &[&str])] = &[
         "all nodes lose power under load",
         &["power-losses", "--rounds", "3", "--seed", "12"],
     ),
+    (
+        "a leader that is frozen or cut off says nothing",
+        &["silence"],
+    ),
 ];
 
 fn main() -> ExitCode {

@@ -130,16 +130,22 @@ impl Lab {
         Ok(())
     }
 
-    /// Stops or continues a node's process.
+    /// Stops or continues a node's process. When it returns, every thread has stopped: a signal alone lets
+    /// them run on for a moment.
+    ///
+    /// # Errors
+    /// When the process is gone, in words.
     pub fn freeze(&self, index: usize, frozen: bool) -> Result<(), String> {
         use rustix::process::{Pid, Signal, kill_process};
-        let pid = self.nodes[index]
-            .process
-            .as_ref()
-            .and_then(|c| Pid::from_raw(c.id() as i32));
+        let process = self.nodes[index].process.as_ref();
+        let pid = process.and_then(|c| Pid::from_raw(i32::try_from(c.id()).ok()?));
         let pid = pid.ok_or("the node does not run")?;
         let signal = if frozen { Signal::STOP } else { Signal::CONT };
-        kill_process(pid, signal).map_err(words)
+        kill_process(pid, signal).map_err(words)?;
+        while frozen && !all_stopped(pid.as_raw_nonzero().get())? {
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 
     /// Pulls or plugs a node's cable at the bridge: the node's own link stays up.
@@ -241,6 +247,23 @@ impl Lab {
         }
         Ok(hashes)
     }
+}
+
+/// Whether every thread of a process is stopped (proc_pid_stat(5): state T, behind the name in brackets).
+fn all_stopped(pid: i32) -> Result<bool, String> {
+    for task in fs::read_dir(format!("/proc/{pid}/task")).map_err(words)? {
+        // A thread may end while it is looked at.
+        let Ok(stat) = fs::read_to_string(task.map_err(words)?.path().join("stat")) else {
+            continue;
+        };
+        let state = stat
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.chars().next());
+        if state != Some('T') {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl Drop for Lab {
