@@ -10,7 +10,7 @@ use crate::engine::{Engine, Outcome};
 use crate::serve::Ports;
 use bytes::Bytes;
 use haven_config::{Config, SquashMode};
-use haven_consensus::{Consensus, ProposeError};
+use haven_consensus::{Consensus, Leadership, ProposeError};
 use haven_net::{Handler, Verdict};
 use haven_nfsd::{Prepared, Request, Squash, prepare};
 use haven_proto::portmap::Mapping;
@@ -18,6 +18,7 @@ use haven_proto::{mount, nfs3, portmap};
 use haven_rpc::{Refusal, decode_call};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{debug, error, warn};
 
@@ -29,6 +30,8 @@ pub struct Service {
     settings: haven_nfsd::Service,
     engine: Arc<Engine>,
     consensus: Consensus<Outcome>,
+    /// Kept, so that a request costs no new receiver.
+    leadership: watch::Receiver<Leadership>,
 }
 
 impl Service {
@@ -59,6 +62,7 @@ impl Service {
         Self {
             settings,
             engine,
+            leadership: consensus.leadership(),
             consensus,
         }
     }
@@ -96,7 +100,7 @@ impl Service {
                     warn!(%why, "cannot take a change");
                     return Verdict::HangUp;
                 }
-                Err(why) if self.consensus.leadership().borrow().term != term => {
+                Err(why) if self.leadership.borrow().term != term => {
                     debug!(%why, "a change is left to the next leader");
                     return Verdict::HangUp;
                 }
@@ -138,7 +142,7 @@ impl Handler for Service {
             }
         };
         // Before the clock is read: the entry belongs to this term or to none.
-        let term = self.consensus.leadership().borrow().term;
+        let term = self.leadership.borrow().term;
         match prepare(&call, peer.ip(), &self.settings, clock::now()) {
             Prepared::Reply(reply) => Verdict::Reply(reply),
             Prepared::Query(request) => self.query(&request).await,

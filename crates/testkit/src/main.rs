@@ -15,7 +15,7 @@ use haven_disk::{Disk, VolatileDisk};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Operations that every worker completes between two blows, at least.
 const CALM_OPERATIONS: u32 = 20;
@@ -23,10 +23,6 @@ const CALM_OPERATIONS: u32 = 20;
 const CALM_JITTER: u64 = 100;
 /// So often that blows fall into checkpoints, and that nodes which were away need snapshots.
 const CHECKPOINT_OFTEN: &str = "checkpoint_entries = 2000\nkeep_entries = 200\n";
-/// How long the clients may stand still.
-const STALL_MAX: Duration = Duration::from_secs(60);
-/// Pause between looks at the clients.
-const POLL: Duration = Duration::from_millis(5);
 
 #[derive(Parser)]
 #[command(about = "Torture of a whole cluster on this machine")]
@@ -157,10 +153,7 @@ fn kept_on_failure(play: impl FnOnce(&Path) -> Result<(), String>) -> Result<(),
 /// A laboratory whose cluster serves.
 async fn start_cluster(dir: &Path, exe: &Path, node_settings: &str) -> Result<Lab, String> {
     let mut lab = Lab::build(dir, exe, node_settings)?;
-    for index in 0..NODES {
-        lab.start(index)?;
-    }
-    lab.wait_serving(None).await?;
+    lab.start_all().await?;
     Ok(lab)
 }
 
@@ -176,9 +169,9 @@ fn torture(plan: Plan, blow: Blow) -> Result<(), String> {
             let mut torture = Torture::new(lab, plan.seed);
             for round in 1..=plan.rounds {
                 let calm = CALM_OPERATIONS + (torture.random.next() % CALM_JITTER) as u32;
-                torture.wait_fresh(&clients, calm).await?;
+                clients.recorder.wait_fresh(calm).await?;
                 let what = torture.blow(blow).await?;
-                torture.wait_fresh(&clients, 1).await?;
+                clients.recorder.wait_fresh(1).await?;
                 let acknowledged = clients.recorder.acknowledged();
                 println!("round {round:4}: {what}; {acknowledged} operations acknowledged");
             }
@@ -225,18 +218,6 @@ impl Torture {
             pause.as_millis(),
             self.lab.nodes[leader].name
         ))
-    }
-
-    async fn wait_fresh(&self, clients: &ClientThread, operations: u32) -> Result<(), String> {
-        clients.recorder.mark();
-        let start = Instant::now();
-        while clients.recorder.fresh() < operations {
-            if start.elapsed() > STALL_MAX {
-                return Err(format!("the clients have stood still for {STALL_MAX:?}"));
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        Ok(())
     }
 
     async fn conclude(self, clients: ClientThread) -> Result<(), String> {

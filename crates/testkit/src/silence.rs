@@ -28,7 +28,7 @@ pub fn run(exe: &Path, dir: &Path) -> Result<(), String> {
         let lab = start_cluster(dir, exe, "").await?;
         let clients = ClientThread::start(&lab.client, 1).await?;
         let torture = Torture::new(lab, 1);
-        torture.wait_fresh(&clients, NEWS_OPERATIONS).await?;
+        clients.recorder.wait_fresh(NEWS_OPERATIONS).await?;
         let file = log_handle(&torture.lab)?;
 
         let leader = torture.lab.wait_serving(None).await?;
@@ -37,7 +37,7 @@ pub fn run(exe: &Path, dir: &Path) -> Result<(), String> {
         torture.lab.freeze(leader, true)?;
         old.ask(&file)?;
         torture.lab.wait_serving(Some(leader)).await?;
-        torture.wait_fresh(&clients, NEWS_OPERATIONS).await?;
+        clients.recorder.wait_fresh(NEWS_OPERATIONS).await?;
         torture.lab.freeze(leader, false)?;
         old.expect_silence("a thawed leader")?;
         println!("a thawed leader says nothing to a request it had received");
@@ -47,7 +47,7 @@ pub fn run(exe: &Path, dir: &Path) -> Result<(), String> {
         old.expect_answer(&file)?;
         torture.lab.cut(leader, true)?;
         let next = torture.lab.wait_serving(Some(leader)).await?;
-        torture.wait_fresh(&clients, NEWS_OPERATIONS).await?;
+        clients.recorder.wait_fresh(NEWS_OPERATIONS).await?;
         // The connection may be gone already: that is silence too.
         let _ = old.ask(&file);
         old.expect_silence("a leader that is cut off")?;

@@ -6,6 +6,11 @@
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
+/// How long clients may stand still before waiting for them is given up.
+const STALL_MAX: Duration = Duration::from_secs(60);
+/// Pause between looks at the workers.
+const POLL: Duration = Duration::from_millis(5);
+
 /// Shared by all workers of a load.
 #[derive(Debug)]
 pub struct Recorder {
@@ -62,13 +67,29 @@ impl Recorder {
     }
 
     /// Counts only operations from here on as fresh.
-    pub fn mark(&self) {
+    fn mark(&self) {
         self.inner.lock().restart_fresh();
     }
 
     /// How many fresh operations the slowest worker has had answered.
-    pub fn fresh(&self) -> u32 {
+    fn fresh(&self) -> u32 {
         self.inner.lock().fresh.iter().copied().min().unwrap_or(0)
+    }
+
+    /// Waits until every worker has had so many operations answered that began after this call.
+    ///
+    /// # Errors
+    /// When they stand still for too long, in words.
+    pub async fn wait_fresh(&self, operations: u32) -> Result<(), String> {
+        self.mark();
+        let start = Instant::now();
+        while self.fresh() < operations {
+            if start.elapsed() > STALL_MAX {
+                return Err(format!("the clients have stood still for {STALL_MAX:?}"));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
     }
 
     /// The longest wait in the window.

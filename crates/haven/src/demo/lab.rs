@@ -55,6 +55,10 @@ fn words(e: impl std::fmt::Display) -> String {
     e.to_string()
 }
 
+fn node_name(index: usize) -> char {
+    char::from(b'a' + u8::try_from(index).unwrap_or(0))
+}
+
 fn node_ip(index: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, u8::try_from(index + 1).unwrap_or(u8::MAX))
 }
@@ -71,7 +75,7 @@ impl Lab {
         let client = Arc::new(plug("client", Ipv4Addr::new(10, 77, 0, 200))?);
         let mut nodes = Vec::new();
         for index in 0..NODES {
-            let name = char::from(b'a' + u8::try_from(index).unwrap_or(0)).to_string();
+            let name = node_name(index).to_string();
             let netns = plug(&name, node_ip(index))?;
             let node = Node {
                 dir: dir.join(&name),
@@ -110,6 +114,17 @@ impl Lab {
         node.netns.set_for(&mut command).map_err(words)?;
         node.process = Some(command.spawn().map_err(words)?);
         Ok(())
+    }
+
+    /// Starts every node and waits until one serves; gives that one.
+    ///
+    /// # Errors
+    /// When a process cannot be started, or no node serves in time, in words.
+    pub async fn start_all(&mut self) -> Result<usize, String> {
+        for index in 0..NODES {
+            self.start(index)?;
+        }
+        self.wait_serving(None).await
     }
 
     /// Kills the processes of nodes (SIGKILL), all before any is waited for.
@@ -332,7 +347,7 @@ fn config(node: &Node, more: &str) -> String {
         node.control().display(),
     );
     for index in 0..NODES {
-        let name = char::from(b'a' + u8::try_from(index).unwrap_or(0));
+        let name = node_name(index);
         let address = SocketAddr::from((node_ip(index), PEER_PORT));
         text += &format!(
             "\n[[cluster.node]]\nid = {}\nname = \"{name}\"\naddress = \"{address}\"\n",

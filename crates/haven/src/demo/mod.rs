@@ -11,11 +11,11 @@ use client::ClientThread;
 
 use crate::classic::Recorder;
 use haven_platform::netns;
-use lab::{FLOATING, Lab, NODES, Workplace};
+use lab::{FLOATING, Lab, Workplace};
 use random::Random;
 use report::{Fault, Report};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Operations that every worker of the client completes between two faults, at least.
 const CALM_OPERATIONS: u32 = 100;
@@ -23,10 +23,6 @@ const CALM_OPERATIONS: u32 = 100;
 const CALM_JITTER: u64 = 200;
 /// Operations after a fault that show that service is back.
 const BACK_OPERATIONS: u32 = 20;
-/// How long a client may stand still before the demo gives up.
-const STALL_MAX: Duration = Duration::from_secs(60);
-/// Pause between looks at the client.
-const POLL: Duration = Duration::from_millis(5);
 
 /// What the demo is asked to do.
 #[derive(Debug, Clone, Copy)]
@@ -107,10 +103,7 @@ impl Demo {
             "three nodes (a, b, c), each in a network namespace of its own; floating address {FLOATING}; seed {}",
             options.seed
         ));
-        for index in 0..NODES {
-            demo.lab.start(index)?;
-        }
-        let leader = demo.lab.wait_serving(None).await?;
+        let leader = demo.lab.start_all().await?;
         demo.say(&format!(
             "node {} leads and serves",
             demo.lab.nodes[leader].name
@@ -144,13 +137,11 @@ impl Demo {
             }
             for fault in order {
                 let jitter = u32::try_from(self.random.next() % CALM_JITTER).unwrap_or(0);
-                recorder.mark();
-                self.wait_fresh(recorder, CALM_OPERATIONS + jitter).await?;
+                recorder.wait_fresh(CALM_OPERATIONS + jitter).await?;
                 self.fault(fault, recorder).await?;
             }
         }
-        recorder.mark();
-        self.wait_fresh(recorder, CALM_OPERATIONS).await
+        recorder.wait_fresh(CALM_OPERATIONS).await
     }
 
     async fn fault(&mut self, fault: Fault, recorder: &Recorder) -> Result<(), String> {
@@ -163,8 +154,7 @@ impl Demo {
             Fault::Planned => drop(self.lab.request_move(leader).await?),
         }
         let next = self.lab.wait_serving(Some(leader)).await?;
-        recorder.mark();
-        self.wait_fresh(recorder, BACK_OPERATIONS).await?;
+        recorder.wait_fresh(BACK_OPERATIONS).await?;
         let stall = recorder.longest();
         self.report.stalls_ms.add(fault, stall);
         let name = |i: usize| self.lab.nodes[i].name.clone();
@@ -187,17 +177,6 @@ impl Demo {
                 "",
                 back.elapsed().as_millis()
             ));
-        }
-        Ok(())
-    }
-
-    async fn wait_fresh(&self, recorder: &Recorder, operations: u32) -> Result<(), String> {
-        let start = Instant::now();
-        while recorder.fresh() < operations {
-            if start.elapsed() > STALL_MAX {
-                return Err(format!("the client has stood still for {STALL_MAX:?}"));
-            }
-            tokio::time::sleep(POLL).await;
         }
         Ok(())
     }
