@@ -11,19 +11,25 @@ use crate::serve::Ports;
 use bytes::Bytes;
 use haven_config::{Config, SquashMode};
 use haven_consensus::{Consensus, Leadership, ProposeError};
-use haven_net::{Handler, Verdict};
-use haven_nfsd::{Prepared, Request, Squash, prepare};
+use haven_net::{Begun, Handler, Verdict};
+use haven_nfsd::{Fatal, Prepared, Request, Squash, prepare};
+use haven_proto::nfs3::Args3;
 use haven_proto::portmap::Mapping;
 use haven_proto::{mount, nfs3, portmap};
 use haven_rpc::{Refusal, decode_call};
+use haven_xdr::Gather;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{debug, error, warn};
 
 /// Pause before a request that could not be answered is tried again.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(2);
+
+/// Reads of up to so many bytes are answered where they arrive.
+const QUICK_READ_BYTES_MAX: u32 = 32 << 10;
 
 /// See the module's head comment.
 pub struct Service {
@@ -67,21 +73,43 @@ impl Service {
         }
     }
 
+    /// Answers from the state, if that can be done here and now.
+    fn query_now(&self, request: &Request) -> Option<Verdict> {
+        if !is_quick(request) || !self.consensus.lease_valid() {
+            return None;
+        }
+        let result = self.engine.try_read(|machine| machine.query(request))?;
+        self.answer(result)
+    }
+
     /// Answers from the state, as soon as the lease allows it.
-    async fn query(&self, request: &Request) -> Verdict {
+    async fn query(&self, request: Request) -> Verdict {
+        let request = Arc::new(request);
         loop {
             if self.consensus.lease_valid() {
-                match self.engine.read(|machine| machine.query(request)) {
-                    // The lease may have ended while the state was read, if this process was held up.
-                    Ok(_) if !self.consensus.lease_valid() => {}
-                    Ok(reply) => return Verdict::Reply(reply),
-                    Err(why) => {
-                        error!(%why, "cannot read the state");
-                        return Verdict::HangUp;
-                    }
+                let (engine, request) = (Arc::clone(&self.engine), Arc::clone(&request));
+                // It may wait for the disk or for a batch of changes, which this thread must not.
+                let read =
+                    spawn_blocking(move || engine.read(|machine| machine.query(&request))).await;
+                let read = read.unwrap_or_else(|why| Err(Fatal(why.to_string())));
+                if let Some(verdict) = self.answer(read) {
+                    return verdict;
                 }
             }
             sleep(RETRY).await;
+        }
+    }
+
+    /// What to do with what the state said; `None` if it came too late.
+    fn answer(&self, read: Result<Gather, Fatal>) -> Option<Verdict> {
+        match read {
+            // The lease may have ended while the state was read, if this process was held up.
+            Ok(_) if !self.consensus.lease_valid() => None,
+            Ok(reply) => Some(Verdict::Reply(reply)),
+            Err(why) => {
+                error!(%why, "cannot read the state");
+                Some(Verdict::HangUp)
+            }
         }
     }
 
@@ -113,6 +141,18 @@ impl Service {
     }
 }
 
+/// Whether a query takes microseconds, so that a change of threads would cost more than it.
+fn is_quick(request: &Request) -> bool {
+    match request {
+        Request::Mnt { .. } => false,
+        Request::Nfs3 { args, .. } => match args {
+            Args3::Read(read) => read.count <= QUICK_READ_BYTES_MAX,
+            Args3::Readdir(_) | Args3::Readdirplus(_) => false,
+            _ => true,
+        },
+    }
+}
+
 /// What the portmapper tells: TCP only.
 fn mappings(ports: Ports, portmap_port: Option<u16>) -> Vec<Mapping> {
     let mut all = vec![
@@ -131,22 +171,47 @@ fn mappings(ports: Ports, portmap_port: Option<u16>) -> Vec<Mapping> {
         .collect()
 }
 
+/// A request that was understood and takes longer.
+pub enum Work {
+    /// Asks the state.
+    Query(Request),
+    /// Changes it.
+    Change {
+        /// The term in which it came.
+        term: u64,
+        /// The log entry that it is.
+        entry: Bytes,
+    },
+}
+
 impl Handler for Service {
-    async fn handle(&self, peer: SocketAddr, record: Bytes) -> Verdict {
+    type Work = Work;
+
+    fn begin(&self, peer: SocketAddr, record: Bytes) -> Begun<Work> {
         let call = match decode_call(record) {
             Ok(call) => call,
-            Err(Refusal::Reply { reply, .. }) => return Verdict::Reply(reply),
+            Err(Refusal::Reply { reply, .. }) => return Begun::Done(Verdict::Reply(reply)),
             Err(Refusal::Drop(why)) => {
                 debug!(%peer, %why, "not a call");
-                return Verdict::HangUp;
+                return Begun::Done(Verdict::HangUp);
             }
         };
         // Before the clock is read: the entry belongs to this term or to none.
         let term = self.leadership.borrow().term;
         match prepare(&call, peer.ip(), &self.settings, clock::now()) {
-            Prepared::Reply(reply) => Verdict::Reply(reply),
-            Prepared::Query(request) => self.query(&request).await,
-            Prepared::Mutation(entry) => self.change(term, entry).await,
+            Prepared::Reply(reply) => Begun::Done(Verdict::Reply(reply)),
+            Prepared::Query(request) => match self.query_now(&request) {
+                Some(verdict) => Begun::Done(verdict),
+                None => Begun::Work(Work::Query(request)),
+            },
+            Prepared::Mutation(entry) => Begun::Work(Work::Change { term, entry }),
+        }
+    }
+
+    async fn finish(&self, work: Work) -> Verdict {
+        match work {
+            Work::Query(request) => self.query(request).await,
+            Work::Change { term, entry } => self.change(term, entry).await,
         }
     }
 

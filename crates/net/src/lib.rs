@@ -1,8 +1,9 @@
 //! Client connections: listeners, record reassembly, in-flight limits, replies.
 //!
-//! One task reads a connection and one writes it; each request runs as a task of its own, so that
-//! replies leave in the order they become ready (ONC RPC matches them by xid). What a request means is
-//! the [`Handler`]'s business; whether anything may be answered at all is the [`Gate`]'s.
+//! One task serves a connection: it reads, begins requests, and writes. Requests that take longer become
+//! tasks of their own, so that replies leave in the order they become ready (ONC RPC matches them by xid).
+//! What a request means is the [`Handler`]'s business; whether anything may be answered at all is the
+//! [`Gate`]'s.
 //!
 //! Invariants
 //! - No reply is written while the gate is closed, and none to a request that came before a closing.
@@ -13,7 +14,9 @@
 
 mod connection;
 mod gate;
+mod input;
 mod listener;
+mod output;
 
 use bytes::Bytes;
 use haven_xdr::Gather;
@@ -35,13 +38,29 @@ pub enum Verdict {
     HangUp,
 }
 
-/// Answers requests.
-pub trait Handler: Send + Sync + 'static {
-    /// Handles one whole record (without its record mark) from `peer`. Dropped when the gate closes: may
-    /// wait as long as it takes.
-    fn handle(&self, peer: SocketAddr, record: Bytes) -> impl Future<Output = Verdict> + Send;
+/// What [`Handler::begin`] made of a request.
+#[derive(Debug)]
+pub enum Begun<W> {
+    /// It is done.
+    Done(Verdict),
+    /// It takes longer, or has to wait for something: [`Handler::finish`] goes on with it, beside others.
+    Work(W),
+}
 
-    /// Asked immediately before a reply is written: may this node answer now? While not, replies wait.
+/// Answers requests, in two steps: most reads are answered at once where they arrive, which costs neither
+/// a task nor a change of threads; what has to wait becomes a task.
+pub trait Handler: Send + Sync + 'static {
+    /// A request that takes longer.
+    type Work: Send + 'static;
+
+    /// Looks at one whole record (without its record mark) from `peer`. The connection's other requests
+    /// stand still meanwhile: this must neither block nor take long.
+    fn begin(&self, peer: SocketAddr, record: Bytes) -> Begun<Self::Work>;
+
+    /// Does what takes longer. Dropped when the gate closes: may wait as long as it takes.
+    fn finish(&self, work: Self::Work) -> impl Future<Output = Verdict> + Send;
+
+    /// Asked immediately before replies are written: may this node answer now? While not, replies wait.
     fn may_answer(&self) -> bool;
 }
 

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use haven_net::{Gate, Handler, Limits, Server, Verdict, bind};
+use haven_net::{Begun, Gate, Handler, Limits, Server, Verdict, bind};
 use haven_rpc::record::{FragmentHeader, frame};
 use haven_xdr::Gather;
 use std::net::SocketAddr;
@@ -32,17 +32,23 @@ impl Drop for OnDrop<'_> {
 }
 
 impl Handler for Echo {
-    async fn handle(&self, _: SocketAddr, record: Bytes) -> Verdict {
+    type Work = Bytes;
+
+    fn begin(&self, _: SocketAddr, record: Bytes) -> Begun<Bytes> {
         match &record[..] {
-            b"bad" => Verdict::HangUp,
-            b"hold" => {
-                let _given_up = OnDrop(&self.given_up);
-                self.held.notify_one();
-                self.release.notified().await;
-                Verdict::Reply(Gather::from(record))
-            }
-            _ => Verdict::Reply(Gather::from(record)),
+            b"bad" => Begun::Done(Verdict::HangUp),
+            b"hold" | b"late" => Begun::Work(record),
+            _ => Begun::Done(Verdict::Reply(Gather::from(record))),
         }
+    }
+
+    async fn finish(&self, record: Bytes) -> Verdict {
+        if &record[..] == b"hold" {
+            let _given_up = OnDrop(&self.given_up);
+            self.held.notify_one();
+            self.release.notified().await;
+        }
+        Verdict::Reply(Gather::from(record))
     }
 
     fn may_answer(&self) -> bool {
@@ -273,4 +279,75 @@ async fn a_node_without_a_lease_is_mute_and_a_closed_gate_refuses() {
     );
     let mut late = lab.connect().await;
     assert!(receive(&mut late).await.is_err(), "refused while closed");
+}
+
+#[tokio::test]
+async fn many_requests_at_once_are_all_answered() {
+    let lab = lab(Limits {
+        inflight_per_connection_max: 4,
+        ..Limits::default()
+    });
+    let mut stream = lab.connect().await;
+    let mut batch = Vec::new();
+    for i in 0..1000 {
+        let record: &[u8] = if i % 3 == 0 { b"late" } else { b"echo" };
+        batch.extend_from_slice(&frame(Gather::from(Bytes::from_static(record))).into_bytes());
+    }
+    stream.write_all(&batch).await.unwrap();
+    let mut late = 0;
+    for _ in 0..1000 {
+        late += usize::from(receive(&mut stream).await.unwrap() == b"late");
+    }
+    assert_eq!(late, 334);
+}
+
+#[tokio::test]
+async fn a_peer_that_never_reads_is_dropped() {
+    let lab = lab(Limits {
+        patience: Duration::from_millis(20),
+        ..Limits::default()
+    });
+    let mut stream = lab.connect().await;
+    let record = frame(Gather::from(Bytes::from(vec![7; 1 << 20]))).into_bytes();
+    let mut error = None;
+    // More than sockets, replies and requests in flight can hold.
+    for _ in 0..1000 {
+        if let Err(why) = stream.write_all(&record).await {
+            error = Some(why.kind());
+            break;
+        }
+    }
+    assert_eq!(error, Some(std::io::ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn requests_beyond_the_memory_budget_wait_for_it() {
+    let lab = lab(Limits {
+        inflight_bytes_max: 6,
+        ..Limits::default()
+    });
+    let (mut first, mut second) = (lab.connect().await, lab.connect().await);
+    send(&mut first, b"hold").await;
+    lab.echo.held.notified().await;
+    send(&mut second, b"next").await;
+    let early = tokio::time::timeout(Duration::from_millis(20), receive(&mut second)).await;
+    assert!(early.is_err(), "four bytes are held, four do not fit");
+    lab.echo.release.notify_one();
+    assert_eq!(receive(&mut first).await.unwrap(), b"hold");
+    assert_eq!(receive(&mut second).await.unwrap(), b"next");
+}
+
+#[tokio::test]
+async fn a_request_that_comes_while_the_gate_drains_is_answered_after_it() {
+    let lab = lab(Limits::default());
+    let mut stream = lab.connect().await;
+    send(&mut stream, b"hold").await;
+    lab.echo.held.notified().await;
+    lab.gate.drain();
+    send(&mut stream, b"next").await;
+    lab.echo.release.notify_one();
+    assert_eq!(receive(&mut stream).await.unwrap(), b"hold");
+    lab.gate.drained().await;
+    lab.gate.open();
+    assert_eq!(receive(&mut stream).await.unwrap(), b"next");
 }
