@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// Bytes asked from the socket at a time while nothing larger is known to come.
 const READ_BYTES: usize = 16 << 10;
@@ -36,12 +36,22 @@ pub(crate) async fn serve<H: Handler>(
     let (replies, queue) = mpsc::channel(server.limits.inflight_per_connection_max);
     tokio::select! {
         _ = hang_ups.changed() => debug!(%peer, "hung up"),
-        end = read_requests(server, read, peer, replies) => {
-            debug!(%peer, why = %end, "connection ended");
-        }
+        end = read_requests(server, read, peer, replies) => tell_end(server, peer, &end),
         end = write_replies(server, write, queue) => {
-            debug!(%peer, ?end, "connection ended while answering");
+            if let Err(end) = end {
+                tell_end(server, peer, &end);
+            }
         }
+    }
+}
+
+/// Says why a connection ended: aloud, but rarely, if its peer misbehaved.
+fn tell_end<H>(server: &Server<H>, peer: SocketAddr, why: &io::Error) {
+    use io::ErrorKind::{InvalidData, TimedOut};
+    if !matches!(why.kind(), InvalidData | TimedOut) {
+        debug!(%peer, %why, "connection ended");
+    } else if let Some(left_out) = server.complaints.misbehaved.speak() {
+        warn!(%peer, %why, left_out, "closed a connection whose client misbehaves");
     }
 }
 
@@ -71,7 +81,13 @@ async fn read_requests<H: Handler>(
     loop {
         let record = tokio::select! {
             record = reader.record(server) => record,
-            _ = quitting.recv() => return io::Error::other("the peer does not speak ONC RPC"),
+            () = idle(server, &places) => {
+                debug!(%peer, "closed a connection that was not used");
+                return io::ErrorKind::ConnectionAborted.into();
+            }
+            _ = quitting.recv() => {
+                return io::Error::new(io::ErrorKind::InvalidData, "the peer does not speak ONC RPC");
+            }
         };
         let (record, memory) = match record {
             Ok(whole) => whole,
@@ -89,6 +105,19 @@ async fn read_requests<H: Handler>(
             }
             drop((place, memory));
         });
+    }
+}
+
+/// Returns when the connection was without a request for as long as allowed.
+async fn idle<H>(server: &Server<H>, places: &Semaphore) {
+    let Some(limit) = server.limits.idle else {
+        return std::future::pending().await;
+    };
+    loop {
+        tokio::time::sleep(limit).await;
+        if places.available_permits() == server.limits.inflight_per_connection_max {
+            return;
+        }
     }
 }
 
