@@ -215,6 +215,13 @@ impl Handler for Service {
         }
     }
 
+    async fn handle_datagram(&self, peer: SocketAddr, datagram: Bytes) -> Verdict {
+        match self.begin(peer, datagram) {
+            Begun::Done(verdict) => verdict,
+            Begun::Work(work) => self.finish(work).await,
+        }
+    }
+
     fn may_answer(&self) -> bool {
         self.consensus.lease_valid()
     }

@@ -11,13 +11,14 @@ use bytes::Bytes;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// How often replies that may not leave are looked at again.
 const ANSWER_POLL: Duration = Duration::from_millis(2);
@@ -33,11 +34,48 @@ pub(crate) async fn serve<H: Handler>(
 ) {
     let mut stream = Disconnecting(stream);
     let (read, write) = stream.0.split();
-    let mut connection = Connection::new(server, peer, write);
+    let activity = Activity::default();
+    let mut connection = Connection::new(server, peer, write, &activity);
     tokio::select! {
         biased;
         _ = hang_ups.changed() => debug!(%peer, "hung up"),
-        end = connection.run(read) => debug!(%peer, why = %end, "connection ended"),
+        end = connection.run(read) => tell_end(server, peer, &end),
+        () = activity.over(server.limits.idle) => debug!(%peer, "closed a connection that was not used"),
+    }
+}
+
+/// Says why a connection ended: aloud, but rarely, if its peer misbehaved.
+fn tell_end<H>(server: &Server<H>, peer: SocketAddr, why: &io::Error) {
+    use io::ErrorKind::{InvalidData, TimedOut};
+    if !matches!(why.kind(), InvalidData | TimedOut) {
+        debug!(%peer, %why, "connection ended");
+    } else if let Some(left_out) = server.complaints.misbehaved.speak() {
+        warn!(%peer, %why, left_out, "closed a connection whose client misbehaves");
+    }
+}
+
+/// Whether a connection is used: looked at now and then, so that no request pays for a timer.
+#[derive(Default)]
+struct Activity {
+    requests: AtomicU64,
+    tasks: AtomicUsize,
+}
+
+impl Activity {
+    /// Returns after one to two times `limit` without a request.
+    async fn over(&self, limit: Option<Duration>) {
+        let Some(limit) = limit else {
+            return std::future::pending().await;
+        };
+        let mut seen = 0;
+        loop {
+            tokio::time::sleep(limit).await;
+            let requests = self.requests.load(Ordering::Relaxed);
+            if requests == seen && self.tasks.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            seen = requests;
+        }
     }
 }
 
@@ -62,6 +100,7 @@ struct Connection<'a, H: Handler> {
     done: mpsc::Receiver<Verdict>,
     done_to: mpsc::Sender<Verdict>,
     tasks: usize,
+    activity: &'a Activity,
     /// Since when the record that is arriving has been.
     record_since: Option<Instant>,
     /// Since when the peer has taken nothing of what waits for it.
@@ -79,7 +118,12 @@ enum Blocked {
 }
 
 impl<'a, H: Handler> Connection<'a, H> {
-    fn new(server: &'a Arc<Server<H>>, peer: SocketAddr, write: WriteHalf<'a>) -> Self {
+    fn new(
+        server: &'a Arc<Server<H>>,
+        peer: SocketAddr,
+        write: WriteHalf<'a>,
+        activity: &'a Activity,
+    ) -> Self {
         let (done_to, done) = mpsc::channel(server.limits.inflight_per_connection_max);
         Self {
             server,
@@ -90,6 +134,7 @@ impl<'a, H: Handler> Connection<'a, H> {
             done,
             done_to,
             tasks: 0,
+            activity,
             record_since: None,
             stuck_since: None,
         }
@@ -112,6 +157,7 @@ impl<'a, H: Handler> Connection<'a, H> {
         tokio::select! {
             verdict = self.done.recv(), if self.tasks > 0 => {
                 self.tasks -= 1;
+                self.activity.tasks.store(self.tasks, Ordering::Relaxed);
                 if let Some(verdict) = verdict {
                     self.take(verdict)?;
                 }
@@ -144,6 +190,7 @@ impl<'a, H: Handler> Connection<'a, H> {
             match self.input.next(&self.server.limits)? {
                 Next::Record(record) => {
                     self.record_since = None;
+                    self.activity.requests.fetch_add(1, Ordering::Relaxed);
                     self.begin(record)?;
                 }
                 Next::Bytes => return Ok(Blocked::Bytes),
@@ -179,6 +226,7 @@ impl<'a, H: Handler> Connection<'a, H> {
     ) {
         let done = self.done_to.clone();
         self.tasks += 1;
+        self.activity.tasks.store(self.tasks, Ordering::Relaxed);
         tokio::spawn(async move {
             let verdict = work.await;
             drop(memory);
@@ -194,7 +242,10 @@ impl<'a, H: Handler> Connection<'a, H> {
                 Ok(())
             }
             Verdict::Silent => Ok(()),
-            Verdict::HangUp => Err(io::Error::other("the peer does not speak ONC RPC")),
+            Verdict::HangUp => {
+                let why = "the peer does not speak ONC RPC";
+                Err(io::Error::new(io::ErrorKind::InvalidData, why))
+            }
         }
     }
 
