@@ -371,7 +371,11 @@ fn consensus_options(config: &Config) -> ConsensusOptions {
         checkpoints: CheckpointPolicy {
             entries: config.node.checkpoints.entries,
             bytes: config.node.checkpoints.bytes,
-            keep_entries: config.node.checkpoints.keep_entries,
+            // Without other nodes there is nobody to keep them for.
+            keep_entries: match config.cluster.nodes.len() {
+                1 => 0,
+                _ => config.node.checkpoints.keep_entries,
+            },
         },
     }
 }
