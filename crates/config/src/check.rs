@@ -2,7 +2,7 @@
 
 use crate::{
     Checkpoints, Cluster, Config, ConfigError, Export, FloatingAddress, MOUNT_PORT_DEFAULT,
-    NFS_PORT_DEFAULT, Node, Peer, Service, Squash, SquashMode, raw,
+    NFS_PORT_DEFAULT, Node, Peer, Service, Squash, SquashMode, operate, raw,
 };
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -31,6 +31,7 @@ fn bad(section: impl Into<String>, why: impl Into<String>) -> ConfigError {
 
 pub(crate) fn check(raw: raw::File) -> Result<Config, ConfigError> {
     let cluster = cluster(raw.cluster)?;
+    let health = operate::health(&raw.node)?;
     let node = node(raw.node, &cluster)?;
     let service = service(raw.service)?;
     if !service.addresses.is_empty() && !service.listen.is_unspecified() {
@@ -44,6 +45,9 @@ pub(crate) fn check(raw: raw::File) -> Result<Config, ConfigError> {
         cluster,
         service,
         exports: exports(raw.export)?,
+        log: operate::log(&raw.log)?,
+        limits: operate::limits(&raw.limits)?,
+        health,
     })
 }
 
@@ -189,6 +193,7 @@ fn checkpoints(
 }
 
 fn service(raw: raw::Service) -> Result<Service, ConfigError> {
+    let portmapper = operate::portmapper(&raw)?;
     let service_name = raw.name.unwrap_or_else(|| "nfs".into());
     name("service.name", &service_name)?;
     if raw.addresses.len() > ADDRESSES_MAX {
@@ -224,7 +229,7 @@ fn service(raw: raw::Service) -> Result<Service, ConfigError> {
         listen,
         nfs_port: raw.nfs_port.unwrap_or(NFS_PORT_DEFAULT),
         mount_port: raw.mount_port.unwrap_or(MOUNT_PORT_DEFAULT),
-        portmap_port: raw.portmap_port,
+        portmapper,
         read_only: raw.read_only,
         squash: Squash {
             mode: squash_mode(raw.squash.as_deref())?,

@@ -8,12 +8,16 @@
 //! It must not know what the values are used for: it opens nothing and resolves nothing.
 
 mod check;
+mod operate;
 pub mod raw;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub use check::{ADDRESSES_MAX, EXPORTS_MAX, NODES_MAX, check_export_path};
+pub use operate::{
+    Health, Limits, Log, LogFormat, LogLevel, PORTMAP_PORT, Portmapper, usual_portmapper,
+};
 
 /// Default port of the NFS service (RFC 1813).
 pub const NFS_PORT_DEFAULT: u16 = 2049;
@@ -33,6 +37,12 @@ pub struct Config {
     pub service: Service,
     /// What the service exports; at least one.
     pub exports: Vec<Export>,
+    /// What is written to the log.
+    pub log: Log,
+    /// What clients may use.
+    pub limits: Limits,
+    /// What the node watches over itself.
+    pub health: Health,
 }
 
 /// This node.
@@ -106,8 +116,8 @@ pub struct Service {
     pub nfs_port: u16,
     /// Port of MOUNT; 0 lets the system choose.
     pub mount_port: u16,
-    /// Port of the built-in portmapper; `None`: no portmapper.
-    pub portmap_port: Option<u16>,
+    /// Who tells clients the ports.
+    pub portmapper: Portmapper,
     /// Answer every change with NFS3ERR_ROFS.
     pub read_only: bool,
     /// How callers' ids are mapped.

@@ -2,14 +2,12 @@
 
 use clap::{Args, Parser, Subcommand};
 use haven::control::{self, Request, Status};
-use haven::{demo, quick, serve};
-use haven_config::Config;
-use std::io::IsTerminal;
+use haven::{demo, logging, quick, serve, show};
+use haven_config::{Config, LogFormat, LogLevel};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
 
 /// How long a node may take to answer.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
@@ -37,9 +35,21 @@ enum Command {
         /// The node that shall lead; default: the most up-to-date one.
         to: Option<String>,
     },
+    /// Look at configuration files.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Watches over floating addresses; started by `serve`.
     #[command(hide = true)]
     Guard,
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Say whether a configuration file is right, and what it would serve.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -62,6 +72,15 @@ struct ServeArgs {
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1")]
     listen: IpAddr,
+    /// From which severity on to log: error, warn, info, debug or trace; default: the configuration's.
+    #[arg(long)]
+    log_level: Option<LogLevel>,
+    /// Form of the log: text or json; default: the configuration's.
+    #[arg(long)]
+    log_format: Option<LogFormat>,
+    /// Only say whether the configuration is right, and what it would serve.
+    #[arg(long, requires = "config")]
+    check_config: bool,
 }
 
 #[derive(Args)]
@@ -111,6 +130,7 @@ fn main() -> ExitCode {
             .map(|()| true)
             .map_err(|e| e.to_string()),
         Command::Serve(args) => run_serve(args).map(|()| true),
+        Command::Config(ConfigCommand::Check { file }) => run_check(&file).map(|()| true),
         Command::Status(node) => run_status(&node).map(|()| true),
         Command::Migrate { node, to } => run_migrate(&node, to).map(|()| true),
     };
@@ -139,19 +159,15 @@ fn run_demo(args: &DemoArgs) -> Result<bool, String> {
 }
 
 fn run_serve(args: ServeArgs) -> Result<(), String> {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=error"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    if let (true, Some(file)) = (args.check_config, &args.config) {
+        return run_check(file);
+    }
     let mut temporary = None;
     let config = match &args.config {
         Some(file) => Config::load(file).map_err(|e| e.to_string())?,
         None => {
-            let data = match args.data {
-                Some(data) => data,
+            let data = match &args.data {
+                Some(data) => data.clone(),
                 None => temporary
                     .insert(quick::TemporaryDir::new()?)
                     .path()
@@ -166,15 +182,37 @@ fn run_serve(args: ServeArgs) -> Result<(), String> {
             })?
         }
     };
+    let (level, format) = (config.log.level, config.log.format);
+    logging::start(
+        &config.node.name,
+        args.log_level.unwrap_or(level),
+        args.log_format.unwrap_or(format),
+    );
     let disk = serve::open_disk(&config.node.data)?;
     let (exe, quickly, listen) = (own_exe()?, args.config.is_none(), args.listen);
-    let export = args.export.clone();
     let said = move |ports: serve::Ports| {
         if quickly {
-            quick::announce(listen, &export, ports);
+            quick::announce(listen, &args.export, ports);
         }
     };
-    runtime()?.block_on(serve::serve(config, disk, &exe, said))
+    let runtime = runtime()?;
+    let end = runtime.block_on(serve::serve(config, disk, &exe, args.config, said));
+    if let Err(why) = end {
+        drop(temporary);
+        eprintln!("haven: {why}");
+        // Not by returning: that would wait for threads, of which one may wait for a disk that hangs.
+        std::process::exit(1);
+    }
+    // Before the directory goes.
+    drop(runtime);
+    Ok(())
+}
+
+fn run_check(file: &Path) -> Result<(), String> {
+    let config = Config::load(file).map_err(|e| e.to_string())?;
+    print!("{}", show::summary(&config));
+    println!("{} is right", file.display());
+    Ok(())
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {

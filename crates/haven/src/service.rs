@@ -8,15 +8,17 @@
 use crate::clock;
 use crate::engine::{Engine, Outcome};
 use crate::serve::Ports;
+use crate::space::SpaceGuard;
 use bytes::Bytes;
 use haven_config::{Config, SquashMode};
 use haven_consensus::{Consensus, Leadership, ProposeError};
-use haven_net::{Begun, Handler, Verdict};
-use haven_nfsd::{Fatal, Prepared, Request, Squash, prepare};
+use haven_net::{Begun, DATAGRAM_BYTES_MAX, Handler, Verdict};
+use haven_nfsd::{Fatal, Machine, Prepared, Request, Squash, prepare};
 use haven_proto::nfs3::Args3;
 use haven_proto::portmap::Mapping;
 use haven_proto::{mount, nfs3, portmap};
-use haven_rpc::{Refusal, decode_call};
+use haven_rpc::{AcceptError, Refusal, accept_error, decode_call};
+use haven_store::Store;
 use haven_xdr::Gather;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +40,7 @@ pub struct Service {
     consensus: Consensus<Outcome>,
     /// Kept, so that a request costs no new receiver.
     leadership: watch::Receiver<Leadership>,
+    space: Arc<SpaceGuard>,
 }
 
 impl Service {
@@ -46,6 +49,7 @@ impl Service {
         config: &Config,
         engine: Arc<Engine>,
         consensus: Consensus<Outcome>,
+        space: Arc<SpaceGuard>,
         ports: Ports,
     ) -> Self {
         let squash = config.service.squash;
@@ -62,7 +66,7 @@ impl Service {
                 .iter()
                 .map(|e| Bytes::from(e.path.clone()))
                 .collect(),
-            ports: mappings(ports, config.service.portmap_port),
+            ports: mappings(ports),
             ..haven_nfsd::Service::default()
         };
         Self {
@@ -70,6 +74,7 @@ impl Service {
             engine,
             leadership: consensus.leadership(),
             consensus,
+            space,
         }
     }
 
@@ -78,45 +83,71 @@ impl Service {
         if !is_quick(request) || !self.consensus.lease_valid() {
             return None;
         }
-        let result = self.engine.try_read(|machine| machine.query(request))?;
-        self.answer(result)
+        let reply = self.engine.try_read(|machine| machine.query(request))?;
+        self.in_time(reply).map(verdict)
     }
 
-    /// Answers from the state, as soon as the lease allows it.
+    /// Answers from the state.
     async fn query(&self, request: Request) -> Verdict {
-        let request = Arc::new(request);
+        verdict(self.look(move |machine| machine.query(&request)).await)
+    }
+
+    /// Looks at the state, as soon as the lease allows it; `None` if it cannot be read.
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl Fn(&Machine<Store>) -> Result<T, Fatal> + Send + Sync + 'static,
+    ) -> Option<T> {
+        let look = Arc::new(look);
         loop {
             if self.consensus.lease_valid() {
-                let (engine, request) = (Arc::clone(&self.engine), Arc::clone(&request));
+                let (engine, look) = (Arc::clone(&self.engine), Arc::clone(&look));
                 // It may wait for the disk or for a batch of changes, which this thread must not.
-                let read =
-                    spawn_blocking(move || engine.read(|machine| machine.query(&request))).await;
-                let read = read.unwrap_or_else(|why| Err(Fatal(why.to_string())));
-                if let Some(verdict) = self.answer(read) {
-                    return verdict;
+                let found = spawn_blocking(move || engine.read(|machine| look(machine))).await;
+                let found = found.unwrap_or_else(|why| Err(Fatal(why.to_string())));
+                if let Some(found) = self.in_time(found) {
+                    return found;
                 }
             }
             sleep(RETRY).await;
         }
     }
 
-    /// What to do with what the state said; `None` if it came too late.
-    fn answer(&self, read: Result<Gather, Fatal>) -> Option<Verdict> {
-        match read {
-            // The lease may have ended while the state was read, if this process was held up.
+    /// What was found, if it was found in time: the lease may have ended meanwhile, if this process was held up.
+    fn in_time<T>(&self, found: Result<T, Fatal>) -> Option<Option<T>> {
+        match found {
             Ok(_) if !self.consensus.lease_valid() => None,
-            Ok(reply) => Some(Verdict::Reply(reply)),
+            Ok(found) => Some(Some(found)),
             Err(why) => {
                 error!(%why, "cannot read the state");
-                Some(Verdict::HangUp)
+                Some(None)
             }
+        }
+    }
+
+    /// Proposes a change, if there is space for it.
+    async fn change(&self, term: u64, entry: Bytes) -> Verdict {
+        if self.space.admit(entry.len()) {
+            return self.propose(term, entry).await;
+        }
+        // A copy of this request that came when there was space may still be on its way through the log. Once it is
+        // applied, its reply is in the cache.
+        let upto = self.consensus.status().last_log.unwrap_or(0);
+        while self.consensus.applied_index() < upto {
+            sleep(RETRY).await;
+        }
+        let asked = entry.clone();
+        let refusal = self.look(move |machine| machine.refuse_growth(&asked));
+        match refusal.await {
+            Some(Some(refusal)) => Verdict::Reply(refusal),
+            Some(None) => self.propose(term, entry).await,
+            None => Verdict::HangUp,
         }
     }
 
     /// Proposes until there is an outcome, but only in the term in which the request came: by the next one
     /// the client has asked elsewhere, and may have gone on. Within the term, proposing again after an
     /// unknown outcome is safe: if the entry was executed, the reply cache answers.
-    async fn change(&self, term: u64, entry: Bytes) -> Verdict {
+    async fn propose(&self, term: u64, entry: Bytes) -> Verdict {
         loop {
             match self.consensus.propose_in(term, entry.clone()).await {
                 Ok(Outcome::Reply { message, .. }) => return Verdict::Reply(message),
@@ -141,6 +172,11 @@ impl Service {
     }
 }
 
+/// The reply, or the end of the connection if the state cannot be read.
+fn verdict(reply: Option<Gather>) -> Verdict {
+    reply.map_or(Verdict::HangUp, Verdict::Reply)
+}
+
 /// Whether a query takes microseconds, so that a change of threads would cost more than it.
 fn is_quick(request: &Request) -> bool {
     match request {
@@ -153,19 +189,24 @@ fn is_quick(request: &Request) -> bool {
     }
 }
 
-/// What the portmapper tells: TCP only.
-fn mappings(ports: Ports, portmap_port: Option<u16>) -> Vec<Mapping> {
-    let mut all = vec![
-        (nfs3::PROGRAM, nfs3::VERSION, ports.nfs),
-        (mount::PROGRAM, mount::VERSION3, ports.mount),
-        (mount::PROGRAM, mount::VERSION1, ports.mount),
-    ];
-    all.extend(portmap_port.map(|port| (portmap::PROGRAM, portmap::VERSION, port)));
+/// What a port mapper tells: NFS over TCP, the others also over UDP.
+pub fn mappings(ports: Ports) -> Vec<Mapping> {
+    use portmap::{IPPROTO_TCP as TCP, IPPROTO_UDP as UDP};
+    let mut all = vec![(nfs3::PROGRAM, nfs3::VERSION, TCP, ports.nfs)];
+    for prot in [TCP, UDP] {
+        all.push((mount::PROGRAM, mount::VERSION3, prot, ports.mount));
+        all.push((mount::PROGRAM, mount::VERSION1, prot, ports.mount));
+        all.extend(
+            ports
+                .portmap
+                .map(|port| (portmap::PROGRAM, portmap::VERSION, prot, port)),
+        );
+    }
     all.into_iter()
-        .map(|(prog, vers, port)| Mapping {
+        .map(|(prog, vers, prot, port)| Mapping {
             prog,
             vers,
-            prot: portmap::IPPROTO_TCP,
+            prot,
             port: port.into(),
         })
         .collect()
@@ -216,10 +257,32 @@ impl Handler for Service {
     }
 
     async fn handle_datagram(&self, peer: SocketAddr, datagram: Bytes) -> Verdict {
-        match self.begin(peer, datagram) {
-            Begun::Done(verdict) => verdict,
-            Begun::Work(work) => self.finish(work).await,
+        let call = match decode_call(datagram) {
+            Ok(call) => call,
+            Err(Refusal::Reply { reply, .. }) => return Verdict::Reply(reply),
+            // Never answered: see the trait.
+            Err(Refusal::Drop(_)) => return Verdict::Silent,
+        };
+        // NFS itself is not served this way: a datagram holds no WRITE.
+        if !matches!(call.prog, mount::PROGRAM | portmap::PROGRAM) {
+            return Verdict::Reply(accept_error(call.xid, AcceptError::ProgUnavail));
         }
+        let xid = call.xid;
+        let reply = match prepare(&call, peer.ip(), &self.settings, clock::now()) {
+            Prepared::Reply(reply) => reply,
+            Prepared::Query(request) => match self.query(request).await {
+                Verdict::Reply(reply) => reply,
+                other => return other,
+            },
+            // MOUNT and the port mapper change nothing.
+            Prepared::Mutation(_) => return Verdict::Silent,
+        };
+        let length: usize = reply.segments().iter().map(Bytes::len).sum();
+        if length > DATAGRAM_BYTES_MAX {
+            // A long list of exports: an error makes the client ask over TCP.
+            return Verdict::Reply(accept_error(xid, AcceptError::SystemErr));
+        }
+        Verdict::Reply(reply)
     }
 
     fn may_answer(&self) -> bool {

@@ -186,6 +186,40 @@ impl<F: Filesystem + SystemTable> Machine<F> {
         Ok(accepted(xid, body))
     }
 
+    /// What to answer instead of proposing `entry` when there is no space left: the reply from when it was
+    /// executed, or NFS3ERR_NOSPC. `None`: it takes no space and may be proposed.
+    ///
+    /// # Errors
+    /// [`Fatal`] when the engine fails.
+    pub fn refuse_growth(&self, entry: &Bytes) -> Result<Option<Gather>, Fatal> {
+        let own = |why: String| Fatal(format!("an entry that was not proposed yet: {why}"));
+        let Entry::Nfs3(entry) = Entry::decode(entry).map_err(|e| own(e.to_string()))? else {
+            return Ok(None);
+        };
+        let (Some(identity), Some(proc)) = (&self.identity, Proc3::from_wire(entry.proc)) else {
+            return Ok(None);
+        };
+        let args = Args3::decode(proc, entry.args).map_err(|e| own(e.to_string()))?;
+        let key = RequestKey {
+            client: entry.client,
+            xid: entry.xid,
+            checksum: entry.checksum,
+        };
+        let view = View {
+            fs: &self.fs,
+            identity,
+            roots: &self.roots,
+            cred: &entry.cred,
+            read_only: false,
+        };
+        let body = match (v3::refuse_growth(&view, &args)?, self.replies.get(&key)) {
+            (None, _) => return Ok(None),
+            (Some(_), Some(reply)) => reply.clone().into(),
+            (Some(refusal), None) => refusal,
+        };
+        Ok(Some(accepted(entry.xid, body)))
+    }
+
     /// Server time for an entry with this time of its leader.
     fn advance(&mut self, proposed: Time) -> Result<Time, Fatal> {
         let time = proposed.max(successor(self.last_time));
