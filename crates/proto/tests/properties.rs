@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 fn comes_back<T: Arb + Encode + Decode + PartialEq + Debug>(seed: u64) {
@@ -290,26 +291,27 @@ fn wire_types(text: &str) -> Vec<String> {
 }
 
 /// Collects the types below `dir`, under the module that their file belongs to.
-fn collect(dir: &Path, module: Option<&str>, found: &mut BTreeSet<String>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let stem = path.file_stem().unwrap().to_str().unwrap();
-        let module = module.unwrap_or(stem);
+fn collect(dir: &Path, module: Option<&str>, found: &mut BTreeSet<String>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        let module = module.unwrap_or(&stem);
         if path.is_dir() {
-            collect(&path, Some(module), found);
+            collect(&path, Some(module), found)?;
         } else {
-            let types = wire_types(&fs::read_to_string(&path).unwrap());
+            let types = wire_types(&fs::read_to_string(&path)?);
             found.extend(types.iter().map(|name| format!("{module}::{name}")));
         }
     }
+    Ok(())
 }
 
 #[test]
 fn no_type_is_forgotten() {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = BTreeSet::new();
-    collect(&own.join("src"), None, &mut found);
-    collect(&own.join("../rpc/src"), Some("rpc"), &mut found);
+    collect(&own.join("src"), None, &mut found).unwrap();
+    collect(&own.join("../rpc/src"), Some("rpc"), &mut found).unwrap();
     let bare = |name: &&str| name.replace(' ', "").split('<').next().map(str::to_owned);
     let tested: BTreeSet<String> = TESTED.iter().filter_map(bare).collect();
     assert!(found.len() > 100, "the sources are read: {found:?}");
