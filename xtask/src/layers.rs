@@ -26,6 +26,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("client", &["xdr", "rpc", "proto"]),
     ("haven", &["*"]),
     ("testkit", &["*"]),
+    ("fuzz-targets", &["*"]),
 ];
 
 /// Crates whose behaviour must be a function of their inputs.

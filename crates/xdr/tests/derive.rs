@@ -19,7 +19,7 @@ fn is<T: Encode + Decode + PartialEq + Debug>(value: T, wire: &[u32]) {
 }
 
 fn refused<T: Decode + Debug>(wire: &[u32]) -> XdrError {
-    decode_all::<T>(words(wire)).unwrap_err()
+    decode_all::<T>(words(wire)).expect_err("this has no meaning")
 }
 
 const LIMIT: usize = 2;
