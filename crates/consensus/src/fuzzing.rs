@@ -129,7 +129,7 @@ pub fn message(from: u64, found: &Bytes) {
     comes_back(
         message::read_hint(found),
         |hint| body(message::hint(hint.clone())),
-        |b| message::read_hint(b),
+        message::read_hint,
     );
     let _ = message::read_welcome(found);
     let _ = message::read_taken(found);
