@@ -8,6 +8,9 @@ use bytes::Bytes;
 
 mod codec;
 mod consensus;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lease;
 mod machine;
 mod monitor;

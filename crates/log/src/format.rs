@@ -19,7 +19,7 @@ pub(crate) const ALIGN: u64 = 8;
 const COPY_BELOW: usize = 1024;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"HAVENSEG";
-const SEGMENT_FIELDS: usize = 48;
+pub(crate) const SEGMENT_FIELDS: usize = 48;
 const NONCE_AT: usize = 32;
 
 /// What distinguishes one segment file from every other, also from an older one of the same name.
@@ -228,7 +228,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn header_crc(header: &[u8], offset: u64) -> u32 {
+pub(crate) fn header_crc(header: &[u8], offset: u64) -> u32 {
     crc32c_append(crc32c(&offset.to_le_bytes()), &header[4..])
 }
 

@@ -18,6 +18,9 @@
 mod error;
 mod flusher;
 mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod log;
 mod open;
 mod segment;

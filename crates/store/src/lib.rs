@@ -25,6 +25,9 @@ mod checkpoint;
 mod current;
 mod data;
 mod engine;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 mod keys;
 mod layers;
