@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use haven::control::{self, Request, Status};
-use haven::{demo, quick, serve};
+use haven::{bench, demo, quick, serve};
 use haven_config::Config;
 use std::io::IsTerminal;
 use std::net::IpAddr;
@@ -28,6 +28,8 @@ enum Command {
     Serve(ServeArgs),
     /// Show three nodes on this machine surviving faults, with a client that takes the classic test.
     Demo(DemoArgs),
+    /// Measure an NFS server, this or another, with NFSv3; or compare several.
+    Bench(bench::Args),
     /// Ask a running node how it is.
     Status(NodeArgs),
     /// Move the service to another node by plan.
@@ -111,6 +113,7 @@ fn main() -> ExitCode {
             .map(|()| true)
             .map_err(|e| e.to_string()),
         Command::Serve(args) => run_serve(args).map(|()| true),
+        Command::Bench(args) => bench::run(&args).map(|()| true),
         Command::Status(node) => run_status(&node).map(|()| true),
         Command::Migrate { node, to } => run_migrate(&node, to).map(|()| true),
     };
