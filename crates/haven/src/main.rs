@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use haven::control::{self, Request, Status};
-use haven::{demo, logging, quick, serve, show};
+use haven::{bench, demo, logging, quick, serve, show};
 use haven_config::{Config, LogFormat, LogLevel};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ enum Command {
     Serve(ServeArgs),
     /// Show three nodes on this machine surviving faults, with a client that takes the classic test.
     Demo(DemoArgs),
+    /// Measure an NFS server, this or another, with NFSv3; or compare several.
+    Bench(bench::Args),
     /// Ask a running node how it is.
     Status(NodeArgs),
     /// Move the service to another node by plan.
@@ -131,6 +133,7 @@ fn main() -> ExitCode {
             .map_err(|e| e.to_string()),
         Command::Serve(args) => run_serve(args).map(|()| true),
         Command::Config(ConfigCommand::Check { file }) => run_check(&file).map(|()| true),
+        Command::Bench(args) => bench::run(&args).map(|()| true),
         Command::Status(node) => run_status(&node).map(|()| true),
         Command::Migrate { node, to } => run_migrate(&node, to).map(|()| true),
     };
