@@ -166,6 +166,9 @@ fn run_serve(args: ServeArgs) -> Result<(), String> {
             })?
         }
     };
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let disk = serve::open_disk(&config.node.data)?;
     let (exe, quickly, listen) = (own_exe()?, args.config.is_none(), args.listen);
     let export = args.export.clone();

@@ -4,7 +4,10 @@
 //! is for trying and for tests, and must not open a machine's files to a network by accident.
 
 use crate::serve::Ports;
-use haven_config::{Checkpoints, Cluster, Config, Export, Node, Peer, Service, Squash, SquashMode};
+use haven_config::exports::{Client, ClientOptions, Who};
+use haven_config::{
+    Checkpoints, Cluster, Config, Export, NOBODY, Node, Peer, Service, Squash, SquashMode,
+};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -56,20 +59,32 @@ pub fn config(wishes: &Wishes<'_>) -> Result<Config, String> {
             nfs_port: wishes.nfs_port,
             mount_port: wishes.mount_port,
             portmap_port: None,
-            read_only: false,
-            squash: Squash {
-                mode: SquashMode::None,
-                anonuid: 65534,
-                anongid: 65534,
-            },
         },
         exports: vec![Export {
             path: wishes.export.to_owned(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             mode: 0o755,
+            clients: vec![everybody()],
         }],
+        warnings: Vec::new(),
     })
+}
+
+/// Whoever reaches the address, as who they say they are.
+fn everybody() -> Client {
+    Client {
+        who: Who::Everybody,
+        options: ClientOptions {
+            read_only: false,
+            secure: false,
+            squash: Squash {
+                mode: SquashMode::None,
+                anonuid: NOBODY,
+                anongid: NOBODY,
+            },
+        },
+    }
 }
 
 /// Says how to use the server. Nobody listening is no reason to stop.

@@ -6,6 +6,7 @@ use crate::driver::{Driver, Handle, Parts};
 use crate::engine::Engine;
 use crate::peers::Clients;
 use crate::service::Service;
+use crate::{exports, resolve};
 use haven_cluster::Phase;
 use haven_config::Config;
 use haven_consensus::{CheckpointPolicy, Consensus, ConsensusOptions, Timing};
@@ -123,6 +124,10 @@ impl Node {
             .map_err(|e| e.to_string())?;
         let gate = Arc::new(Gate::default());
         let service = Service::new(&config, Arc::clone(&engine), consensus.clone(), ports);
+        let exports = service.exports();
+        let (own, log_of) = (Arc::clone(&exports), consensus.clone());
+        tokio::spawn(exports::follow(own, log_of, Arc::clone(&engine)));
+        tokio::spawn(resolve::keep_hosts(Arc::clone(&exports)));
         let server = Server::new(Arc::new(service), Arc::clone(&gate), Limits::default());
         let kept = listeners.iter().map(std::net::TcpListener::try_clone);
         let kept = kept.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
@@ -143,7 +148,7 @@ impl Node {
             gate: Arc::clone(&gate),
             clients: clients.clone(),
             addresses,
-            exports: config.exports.clone(),
+            exports,
         });
         *lost.lock() = Some(handle.clone());
         let desk = Desk {

@@ -7,15 +7,17 @@
 
 use crate::clock;
 use crate::engine::{Engine, Outcome};
+use crate::exports::Exports;
+use crate::resolve::Resolver;
 use crate::serve::Ports;
 use bytes::Bytes;
-use haven_config::{Config, SquashMode};
+use haven_config::{Config, Export};
 use haven_consensus::{Consensus, Leadership, ProposeError};
 use haven_net::{Handler, Verdict};
-use haven_nfsd::{Prepared, Request, Squash, prepare};
+use haven_nfsd::{ClientNames, Origin, Prepared, Request, prepare};
 use haven_proto::portmap::Mapping;
 use haven_proto::{mount, nfs3, portmap};
-use haven_rpc::{Refusal, decode_call};
+use haven_rpc::{Call, Refusal, decode_call};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -27,7 +29,8 @@ const RETRY: std::time::Duration = std::time::Duration::from_millis(2);
 
 /// See the module's head comment.
 pub struct Service {
-    settings: haven_nfsd::Service,
+    exports: Arc<Exports>,
+    resolver: Arc<Resolver>,
     engine: Arc<Engine>,
     consensus: Consensus<Outcome>,
     /// Kept, so that a request costs no new receiver.
@@ -42,28 +45,44 @@ impl Service {
         consensus: Consensus<Outcome>,
         ports: Ports,
     ) -> Self {
-        let squash = config.service.squash;
-        let settings = haven_nfsd::Service {
-            squash: Squash {
-                root: squash.mode != SquashMode::None,
-                all: squash.mode == SquashMode::All,
-                anonuid: squash.anonuid,
-                anongid: squash.anongid,
-            },
-            read_only: config.service.read_only,
-            exports: config
-                .exports
-                .iter()
-                .map(|e| Bytes::from(e.path.clone()))
-                .collect(),
-            ports: mappings(ports, config.service.portmap_port),
-            ..haven_nfsd::Service::default()
-        };
+        let ports = mappings(ports, config.service.portmap_port);
         Self {
-            settings,
+            exports: Exports::new(&config.exports, ports),
+            resolver: Resolver::new(),
             engine,
             leadership: consensus.leadership(),
             consensus,
+        }
+    }
+
+    /// What is exported, for those who bind, make and resolve it.
+    pub fn exports(&self) -> Arc<Exports> {
+        Arc::clone(&self.exports)
+    }
+
+    /// Takes the exports of another configuration, without a restart: rules count from the next request on,
+    /// new paths as soon as they are made.
+    pub fn set_exports(&self, exports: &[Export]) {
+        self.exports.set(exports);
+    }
+
+    /// Sorts a call; names of the client are found out if, and only if, they decide.
+    async fn prepare(&self, call: &Call, peer: SocketAddr) -> Prepared {
+        let settings = self.exports.current();
+        let client = peer.ip().to_canonical();
+        let sort = |names| prepare(call, Origin { peer, names }, &settings, clock::now());
+        if !settings.exports.want_client_names() {
+            return sort(ClientNames::Unasked);
+        }
+        if let Some(known) = self.resolver.known(client) {
+            return sort(ClientNames::Known(&known));
+        }
+        match sort(ClientNames::Unasked) {
+            Prepared::WantsNames => match self.resolver.names(client).await {
+                Some(found) => sort(ClientNames::Known(&found)),
+                None => sort(ClientNames::Late),
+            },
+            sorted => sorted,
         }
     }
 
@@ -143,10 +162,20 @@ impl Handler for Service {
         };
         // Before the clock is read: the entry belongs to this term or to none.
         let term = self.leadership.borrow().term;
-        match prepare(&call, peer.ip(), &self.settings, clock::now()) {
+        match self.prepare(&call, peer).await {
             Prepared::Reply(reply) => Verdict::Reply(reply),
             Prepared::Query(request) => self.query(&request).await,
             Prepared::Mutation(entry) => self.change(term, entry).await,
+            Prepared::Mount { request, entry } => {
+                match self.engine.read(|machine| machine.needs_entry(&request)) {
+                    true => self.change(term, entry).await,
+                    false => self.query(&request).await,
+                }
+            }
+            Prepared::WantsNames => {
+                error!(%peer, "names were looked for and are wanted still");
+                Verdict::HangUp
+            }
         }
     }
 

@@ -22,6 +22,7 @@ mod readdir;
 mod readdirplus;
 mod readlink;
 mod readonly;
+mod refuse;
 mod remove;
 mod rename;
 mod rmdir;
@@ -31,6 +32,7 @@ mod symlink;
 mod view;
 mod write;
 
+pub(crate) use refuse::{handles, refusal};
 pub(crate) use view::{Edit, View};
 
 use crate::Fatal;
