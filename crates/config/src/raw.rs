@@ -92,10 +92,12 @@ pub struct Service {
     pub portmap_port: Option<u16>,
     /// `"auto"`, `"register"`, `"builtin"` or `"off"`.
     pub portmapper: Option<String>,
-    /// Refuse all changes.
+    /// An exports(5) file with more exports.
+    pub exports_file: Option<PathBuf>,
+    /// Refuse all changes, whatever the exports allow.
     #[serde(default)]
     pub read_only: bool,
-    /// `"none"`, `"root"` (default) or `"all"`.
+    /// For exports without `clients`: `"none"`, `"root"` (default) or `"all"`.
     pub squash: Option<String>,
     /// Target user of the mapping; default 65534.
     pub anonuid: Option<u32>,
@@ -115,6 +117,8 @@ pub struct Export {
     pub gid: Option<u32>,
     /// Mode at creation, octal text such as `"0755"` (the default).
     pub mode: Option<String>,
+    /// Who may use it, as `client(options)` of exports(5); missing: everybody.
+    pub clients: Option<Vec<String>>,
 }
 
 /// `[log]`

@@ -191,6 +191,9 @@ fn run_serve(args: ServeArgs) -> Result<(), String> {
         args.log_level.unwrap_or(level),
         args.log_format.unwrap_or(format),
     );
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let disk = serve::open_disk(&config.node.data)?;
     let (exe, quickly, listen) = (own_exe()?, args.config.is_none(), args.listen);
     let said = move |ports: serve::Ports| {

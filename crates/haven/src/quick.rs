@@ -4,9 +4,10 @@
 //! is for trying and for tests, and must not open a machine's files to a network by accident.
 
 use crate::serve::Ports;
+use haven_config::exports::{Client, ClientOptions, Who};
 use haven_config::{
-    Checkpoints, Cluster, Config, Export, Health, Limits, Log, Node, Peer, Portmapper, Service,
-    Squash, SquashMode, usual_portmapper,
+    Checkpoints, Cluster, Config, Export, Health, Limits, Log, NOBODY, Node, Peer, Portmapper,
+    Service, Squash, SquashMode, usual_portmapper,
 };
 use std::io::ErrorKind::AlreadyExists;
 use std::io::Write;
@@ -68,23 +69,35 @@ pub fn config(wishes: &Wishes<'_>) -> Result<Config, String> {
                 true => Portmapper::Off,
                 false => usual_portmapper(wishes.nfs_port, wishes.mount_port),
             },
-            read_only: false,
-            squash: Squash {
-                mode: SquashMode::None,
-                anonuid: 65534,
-                anongid: 65534,
-            },
         },
         exports: vec![Export {
             path: wishes.export.to_owned(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             mode: 0o755,
+            clients: vec![everybody()],
         }],
         log: Log::default(),
         limits: Limits::default(),
         health: Health::default(),
+        warnings: Vec::new(),
     })
+}
+
+/// Whoever reaches the address, as who they say they are.
+fn everybody() -> Client {
+    Client {
+        who: Who::Everybody,
+        options: ClientOptions {
+            read_only: false,
+            secure: false,
+            squash: Squash {
+                mode: SquashMode::None,
+                anonuid: NOBODY,
+                anongid: NOBODY,
+            },
+        },
+    }
 }
 
 /// Says how to use the server. Nobody listening is no reason to stop.

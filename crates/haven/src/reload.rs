@@ -2,6 +2,7 @@
 //!
 //! A node never half-adopts a file: one that is wrong changes nothing.
 
+use crate::exports::Exports;
 use crate::logging;
 use haven_config::Config;
 use std::fmt::Debug;
@@ -18,7 +19,7 @@ struct Change {
 }
 
 /// Reads `file` again and takes over what can be. Returns the configuration that holds from now on.
-pub fn reload(file: &Path, running: Config) -> Config {
+pub fn reload(file: &Path, running: Config, exports: &Exports) -> Config {
     let new = match Config::load(file) {
         Ok(new) => new,
         Err(why) => {
@@ -40,8 +41,16 @@ pub fn reload(file: &Path, running: Config) -> Config {
             );
         }
     }
+    for warning in &new.warnings {
+        warn!("{warning}");
+    }
     logging::set_level(new.log.level);
+    if new.exports != running.exports {
+        exports.set(&new.exports);
+    }
     Config {
+        exports: new.exports,
+        warnings: new.warnings,
         log: haven_config::Log {
             level: new.log.level,
             ..running.log
@@ -65,7 +74,7 @@ fn changes(old: &Config, new: &Config) -> Vec<Change> {
     compare("node (health)", &old.health, &new.health, false);
     compare("cluster", &old.cluster, &new.cluster, false);
     compare("service", &old.service, &new.service, false);
-    compare("export", &old.exports, &new.exports, false);
+    compare("export", &old.exports, &new.exports, true);
     all
 }
 
@@ -83,7 +92,7 @@ mod tests {
         let text = FILE.replace("info", "debug").replace("/data", "/other");
         let found = changes(&old, &Config::parse(&text).unwrap());
         let told: Vec<_> = found.iter().map(|c| (c.what, c.at_once)).collect();
-        assert_eq!(told, [("log.level", true), ("export", false)]);
+        assert_eq!(told, [("log.level", true), ("export", true)]);
     }
 
     #[test]
@@ -92,10 +101,13 @@ mod tests {
         let file = dir.path().join("haven.toml");
         let old = Config::parse(FILE).unwrap();
         std::fs::write(&file, FILE.replace("level", "levle")).unwrap();
-        assert_eq!(reload(&file, old.clone()), old);
-        std::fs::write(&file, FILE.replace("info", "warn")).unwrap();
-        let new = reload(&file, old.clone());
+        let exports = Exports::new(&old.exports, Vec::new());
+        assert_eq!(reload(&file, old.clone(), &exports), old);
+        let text = FILE.replace("info", "warn").replace("/data", "/other");
+        std::fs::write(&file, text).unwrap();
+        let new = reload(&file, old.clone(), &exports);
         assert_eq!(new.log.level, haven_config::LogLevel::Warn);
-        assert_eq!(new.exports, old.exports);
+        assert_eq!(new.exports[0].path, "/other");
+        assert_eq!(exports.configured()[..], new.exports[..]);
     }
 }

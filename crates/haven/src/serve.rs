@@ -4,6 +4,7 @@ use crate::addresses::Addresses;
 use crate::control::{self, Control, Request, StateHash, Status};
 use crate::driver::{Driver, Handle, Parts};
 use crate::engine::Engine;
+use crate::exports::Exports;
 use crate::listening::Listening;
 use crate::notify;
 use crate::peers::Clients;
@@ -12,6 +13,7 @@ use crate::rpcbind::Rpcbind;
 use crate::service::{Service, mappings};
 use crate::space::SpaceGuard;
 use crate::watchdog;
+use crate::{exports, resolve};
 use haven_cluster::Phase;
 use haven_config::Config;
 use haven_consensus::{CheckpointPolicy, Consensus, ConsensusOptions, Timing};
@@ -71,6 +73,7 @@ pub async fn serve(
             return Ok(());
         }
     };
+    signals.exports = Some(Arc::clone(&node.exports));
     let handle = node.handle.clone();
     tokio::spawn(first_served(handle.clone(), node.ports, serving));
     let mut driver = tokio::spawn(node.driver.run());
@@ -111,6 +114,8 @@ struct Signals {
     hang_up: Signal,
     file: Option<PathBuf>,
     config: Config,
+    /// What a changed configuration changes, once the node has started.
+    exports: Option<Arc<Exports>>,
 }
 
 impl Signals {
@@ -122,20 +127,28 @@ impl Signals {
             hang_up: listen(SignalKind::hangup())?,
             file,
             config,
+            exports: None,
         })
     }
 
-    /// Waits for the signal to stop; gives its name. Reads the configuration again when told to.
+    /// Waits for the signal to stop; gives its name. Reads the configuration again when told to, but not
+    /// before the node has started.
     async fn end(&mut self) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hang_up.recv() => match &self.file {
-                    Some(file) => self.config = reload(file, self.config.clone()),
-                    None => warn!("SIGHUP: there is no configuration file to read again"),
-                },
+                _ = self.hang_up.recv(), if self.exports.is_some() => self.reload(),
             }
+        }
+    }
+
+    fn reload(&mut self) {
+        match (&self.file, &self.exports) {
+            (Some(file), Some(exports)) => {
+                self.config = reload(file, self.config.clone(), exports);
+            }
+            _ => warn!("SIGHUP: there is no configuration file to read again"),
         }
     }
 }
@@ -216,6 +229,7 @@ struct Node {
     ports: Ports,
     log: Log,
     registration: Registration,
+    exports: Arc<Exports>,
     /// Ends when the disk hangs, with the reason.
     hung: tokio::task::JoinHandle<String>,
 }
@@ -247,6 +261,10 @@ impl Node {
             Arc::clone(&space),
             ports,
         );
+        let exports = service.exports();
+        let (own, log_of) = (Arc::clone(&exports), consensus.clone());
+        tokio::spawn(exports::follow(own, log_of, Arc::clone(&engine)));
+        tokio::spawn(resolve::keep_hosts(Arc::clone(&exports)));
         let server = Server::new(Arc::new(service), Arc::clone(&gate), limits(&config));
         tokio::spawn(Arc::clone(&space).watch(consensus.clone()));
         let kept = streams.iter().map(std::net::TcpListener::try_clone);
@@ -271,7 +289,7 @@ impl Node {
             gate: Arc::clone(&gate),
             clients: clients.clone(),
             addresses,
-            exports: config.exports.clone(),
+            exports: Arc::clone(&exports),
         });
         *lost.lock() = Some(handle.clone());
         let desk = Desk {
@@ -310,6 +328,7 @@ impl Node {
             ports,
             log,
             registration: Registration::new(rpcbind, ports),
+            exports,
             hung: tokio::spawn(watch),
         })
     }

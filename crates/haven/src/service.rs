@@ -7,17 +7,19 @@
 
 use crate::clock;
 use crate::engine::{Engine, Outcome};
+use crate::exports::Exports;
+use crate::resolve::Resolver;
 use crate::serve::Ports;
 use crate::space::SpaceGuard;
 use bytes::Bytes;
-use haven_config::{Config, SquashMode};
+use haven_config::Config;
 use haven_consensus::{Consensus, Leadership, ProposeError};
 use haven_net::{Begun, DATAGRAM_BYTES_MAX, Handler, Verdict};
-use haven_nfsd::{Fatal, Machine, Prepared, Request, Squash, prepare};
+use haven_nfsd::{ClientNames, Fatal, Machine, Origin, Prepared, Request, prepare};
 use haven_proto::nfs3::Args3;
 use haven_proto::portmap::Mapping;
 use haven_proto::{mount, nfs3, portmap};
-use haven_rpc::{AcceptError, Refusal, accept_error, decode_call};
+use haven_rpc::{AcceptError, Call, Refusal, accept_error, decode_call};
 use haven_store::Store;
 use haven_xdr::Gather;
 use std::net::SocketAddr;
@@ -35,7 +37,8 @@ const QUICK_READ_BYTES_MAX: u32 = 32 << 10;
 
 /// See the module's head comment.
 pub struct Service {
-    settings: haven_nfsd::Service,
+    exports: Arc<Exports>,
+    resolver: Arc<Resolver>,
     engine: Arc<Engine>,
     consensus: Consensus<Outcome>,
     /// Kept, so that a request costs no new receiver.
@@ -52,30 +55,43 @@ impl Service {
         space: Arc<SpaceGuard>,
         ports: Ports,
     ) -> Self {
-        let squash = config.service.squash;
-        let settings = haven_nfsd::Service {
-            squash: Squash {
-                root: squash.mode != SquashMode::None,
-                all: squash.mode == SquashMode::All,
-                anonuid: squash.anonuid,
-                anongid: squash.anongid,
-            },
-            read_only: config.service.read_only,
-            exports: config
-                .exports
-                .iter()
-                .map(|e| Bytes::from(e.path.clone()))
-                .collect(),
-            ports: mappings(ports),
-            ..haven_nfsd::Service::default()
-        };
+        let ports = mappings(ports);
         Self {
-            settings,
+            exports: Exports::new(&config.exports, ports),
+            resolver: Resolver::new(),
             engine,
             leadership: consensus.leadership(),
             consensus,
             space,
         }
+    }
+
+    /// What is exported, for those who bind, make and resolve it.
+    pub fn exports(&self) -> Arc<Exports> {
+        Arc::clone(&self.exports)
+    }
+
+    /// Sorts a call, with what is known of its client's names.
+    fn sort(&self, call: &Call, peer: SocketAddr) -> Prepared {
+        let settings = self.exports.current();
+        let sort = |names| prepare(call, Origin { peer, names }, &settings, clock::now());
+        if !settings.exports.want_client_names() {
+            return sort(ClientNames::Unasked);
+        }
+        match self.resolver.known(peer.ip().to_canonical()) {
+            Some(known) => sort(ClientNames::Known(&known)),
+            None => sort(ClientNames::Unasked),
+        }
+    }
+
+    /// Sorts a call for which its client's names decide: finds them out first.
+    async fn sort_with_names(&self, call: &Call, peer: SocketAddr) -> Prepared {
+        let found = self.resolver.names(peer.ip().to_canonical()).await;
+        let names = found
+            .as_deref()
+            .map_or(ClientNames::Late, ClientNames::Known);
+        let settings = self.exports.current();
+        prepare(call, Origin { peer, names }, &settings, clock::now())
     }
 
     /// Answers from the state, if that can be done here and now.
@@ -180,7 +196,7 @@ fn verdict(reply: Option<Gather>) -> Verdict {
 /// Whether a query takes microseconds, so that a change of threads would cost more than it.
 fn is_quick(request: &Request) -> bool {
     match request {
-        Request::Mnt { .. } => false,
+        Request::Mount { .. } | Request::Dump { .. } => false,
         Request::Nfs3 { args, .. } => match args {
             Args3::Read(read) => read.count <= QUICK_READ_BYTES_MAX,
             Args3::Readdir(_) | Args3::Readdirplus(_) => false,
@@ -212,17 +228,47 @@ pub fn mappings(ports: Ports) -> Vec<Mapping> {
         .collect()
 }
 
-/// A request that was understood and takes longer.
+/// A request that takes longer.
 pub enum Work {
-    /// Asks the state.
-    Query(Request),
-    /// Changes it.
-    Change {
-        /// The term in which it came.
-        term: u64,
-        /// The log entry that it is.
-        entry: Bytes,
-    },
+    /// Sorted: waits for the disk, the lease or the log.
+    Sorted(u64, Prepared),
+    /// Not even sorted: waits for the names of its client.
+    Unsorted(u64, Call, SocketAddr),
+}
+
+impl Service {
+    /// The reply, if there is one here and now.
+    fn now(&self, sorted: &Prepared) -> Option<Verdict> {
+        match sorted {
+            Prepared::Reply(reply) => Some(Verdict::Reply(reply.clone())),
+            Prepared::Query(request) => self.query_now(request),
+            Prepared::Mutation(_) | Prepared::Mount { .. } | Prepared::WantsNames => None,
+        }
+    }
+
+    /// Does what a call asks for; it came in `term`.
+    async fn execute(&self, term: u64, sorted: Prepared) -> Verdict {
+        match sorted {
+            Prepared::Reply(reply) => Verdict::Reply(reply),
+            Prepared::Query(request) => self.query(request).await,
+            Prepared::Mutation(entry) => self.change(term, entry).await,
+            Prepared::Mount { request, entry } => {
+                let asked = request.clone();
+                match self
+                    .look(move |machine| Ok(machine.needs_entry(&asked)))
+                    .await
+                {
+                    Some(true) => self.change(term, entry).await,
+                    Some(false) => self.query(request).await,
+                    None => Verdict::HangUp,
+                }
+            }
+            Prepared::WantsNames => {
+                error!("a client's names were looked for and are wanted still");
+                Verdict::HangUp
+            }
+        }
+    }
 }
 
 impl Handler for Service {
@@ -239,20 +285,22 @@ impl Handler for Service {
         };
         // Before the clock is read: the entry belongs to this term or to none.
         let term = self.leadership.borrow().term;
-        match prepare(&call, peer.ip(), &self.settings, clock::now()) {
-            Prepared::Reply(reply) => Begun::Done(Verdict::Reply(reply)),
-            Prepared::Query(request) => match self.query_now(&request) {
+        match self.sort(&call, peer) {
+            Prepared::WantsNames => Begun::Work(Work::Unsorted(term, call, peer)),
+            sorted => match self.now(&sorted) {
                 Some(verdict) => Begun::Done(verdict),
-                None => Begun::Work(Work::Query(request)),
+                None => Begun::Work(Work::Sorted(term, sorted)),
             },
-            Prepared::Mutation(entry) => Begun::Work(Work::Change { term, entry }),
         }
     }
 
     async fn finish(&self, work: Work) -> Verdict {
         match work {
-            Work::Query(request) => self.query(request).await,
-            Work::Change { term, entry } => self.change(term, entry).await,
+            Work::Sorted(term, sorted) => self.execute(term, sorted).await,
+            Work::Unsorted(term, call, peer) => {
+                let sorted = self.sort_with_names(&call, peer).await;
+                self.execute(term, sorted).await
+            }
         }
     }
 
@@ -267,22 +315,18 @@ impl Handler for Service {
         if !matches!(call.prog, mount::PROGRAM | portmap::PROGRAM) {
             return Verdict::Reply(accept_error(call.xid, AcceptError::ProgUnavail));
         }
-        let xid = call.xid;
-        let reply = match prepare(&call, peer.ip(), &self.settings, clock::now()) {
-            Prepared::Reply(reply) => reply,
-            Prepared::Query(request) => match self.query(request).await {
-                Verdict::Reply(reply) => reply,
-                other => return other,
-            },
-            // MOUNT and the port mapper change nothing.
-            Prepared::Mutation(_) => return Verdict::Silent,
+        let (xid, term) = (call.xid, self.leadership.borrow().term);
+        let sorted = match self.sort(&call, peer) {
+            Prepared::WantsNames => self.sort_with_names(&call, peer).await,
+            sorted => sorted,
         };
-        let length: usize = reply.segments().iter().map(Bytes::len).sum();
-        if length > DATAGRAM_BYTES_MAX {
+        match self.execute(term, sorted).await {
             // A long list of exports: an error makes the client ask over TCP.
-            return Verdict::Reply(accept_error(xid, AcceptError::SystemErr));
+            Verdict::Reply(reply) if reply.len() > DATAGRAM_BYTES_MAX => {
+                Verdict::Reply(accept_error(xid, AcceptError::SystemErr))
+            }
+            verdict => verdict,
         }
-        Verdict::Reply(reply)
     }
 
     fn may_answer(&self) -> bool {

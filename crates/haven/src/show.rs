@@ -1,5 +1,6 @@
 //! `haven config check`: what a configuration means, for people.
 
+use haven_config::exports::Client;
 use haven_config::{Config, Portmapper, SquashMode};
 use std::fmt::Write;
 
@@ -20,6 +21,7 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
         log,
         limits,
         health,
+        warnings,
     } = config;
     writeln!(
         out,
@@ -74,29 +76,18 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
             "          no floating address: clients do not follow when the service moves"
         )?;
     }
-    let squash = match service.squash.mode {
-        SquashMode::None => "ids are taken as they are".to_owned(),
-        SquashMode::Root => format!(
-            "root becomes {}:{}",
-            service.squash.anonuid, service.squash.anongid
-        ),
-        SquashMode::All => format!(
-            "everybody becomes {}:{}",
-            service.squash.anonuid, service.squash.anongid
-        ),
-    };
-    let access = if service.read_only {
-        "read only"
-    } else {
-        "read and write"
-    };
-    writeln!(out, "          {access}; {squash}")?;
     for export in exports {
         writeln!(
             out,
             "export    {} ({}:{}, mode {:04o} when it is made)",
             export.path, export.uid, export.gid, export.mode
         )?;
+        for client in &export.clients {
+            writeln!(out, "          {}", options(client))?;
+        }
+    }
+    for warning in warnings {
+        writeln!(out, "warning   {warning}")?;
     }
     writeln!(
         out,
@@ -120,4 +111,26 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
         log.level.as_str(),
         log.format
     )
+}
+
+/// What a client may do with an export.
+fn options(client: &Client) -> String {
+    let options = &client.options;
+    let (uid, gid) = (options.squash.anonuid, options.squash.anongid);
+    let access = if options.read_only {
+        "read only"
+    } else {
+        "read and write"
+    };
+    let ids = match options.squash.mode {
+        SquashMode::None => "ids are taken as they are".to_owned(),
+        SquashMode::Root => format!("root becomes {uid}:{gid}"),
+        SquashMode::All => format!("everybody becomes {uid}:{gid}"),
+    };
+    let ports = if options.secure {
+        "; from ports below 1024 only"
+    } else {
+        ""
+    };
+    format!("{}: {access}; {ids}{ports}", client.who)
 }

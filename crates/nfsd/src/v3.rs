@@ -22,6 +22,7 @@ mod readdir;
 mod readdirplus;
 mod readlink;
 mod readonly;
+mod refuse;
 mod remove;
 mod rename;
 mod rmdir;
@@ -32,6 +33,7 @@ mod view;
 mod write;
 
 pub(crate) use readonly::refuse_growth;
+pub(crate) use refuse::{handles, refusal};
 pub(crate) use view::{Edit, View};
 
 use crate::Fatal;

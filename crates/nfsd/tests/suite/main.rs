@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod exports;
 mod failing;
 mod machine;
 mod mount;
+mod mounts;
 mod read_only;
 mod robust;
 mod server;
