@@ -2,12 +2,13 @@
 
 use super::meter::Process;
 use super::place::Place;
+use super::plot;
 use super::remote::Caller;
 use super::result::{self, Outcome, Run};
 use super::spec::{self, Kind, Spec, Stable};
+use super::subject::Subject;
 use super::table;
 use super::target::Target;
-use super::{Subject, plot};
 use haven_config::Config;
 use serde_json::Value;
 use std::fs;

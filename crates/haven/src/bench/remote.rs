@@ -195,7 +195,7 @@ fn mount_root(target: &Target, at: SocketAddr, caller: &Caller) -> Result<Fh3, S
             let advice = match status {
                 Mountstat3::NoEnt => ": there is no such export",
                 Mountstat3::Acces | Mountstat3::Perm => {
-                    ": this machine may not mount it; the server may also insist on --reserved-ports"
+                    ": there is no such export, or this machine may not mount it; some servers insist on --reserved-ports"
                 }
                 _ => "",
             };

@@ -121,6 +121,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Calls in flight in all.
+    pub fn lanes(&self) -> usize {
+        self.connections * self.depth
+    }
+
     /// Bytes of a READ or WRITE.
     pub fn block_bytes(&self) -> u64 {
         self.block.unwrap_or(match self.kind {
@@ -188,7 +193,7 @@ impl Spec {
         if self.files == 0 || self.files > FILES_MAX {
             return Err(format!("{name}: give 1 to {FILES_MAX} files"));
         }
-        if self.connections * self.depth > super::engine::LANES_MAX {
+        if self.lanes() > super::engine::LANES_MAX {
             return Err(format!(
                 "{name}: connections times depth is at most {}",
                 super::engine::LANES_MAX

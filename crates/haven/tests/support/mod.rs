@@ -79,6 +79,11 @@ impl Node {
         format!("nfs://127.0.0.1/data{path}?version=3&nfsport={nfs}&mountport={mount}")
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().expect("kill");

@@ -13,6 +13,16 @@ pub(in crate::bench) struct Stock {
     pub(in crate::bench) files: Vec<(Bytes, Fh3)>,
 }
 
+impl Stock {
+    /// No files.
+    pub(in crate::bench) fn empty(dir: Fh3) -> Self {
+        Self {
+            dir,
+            files: Vec::new(),
+        }
+    }
+}
+
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::bench) enum Query {
