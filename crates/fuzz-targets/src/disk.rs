@@ -124,9 +124,17 @@ struct Contents {
 impl Contents {
     /// Reads `out.len()` bytes, zeros where nothing was written.
     fn read(&self, offset: u64, out: &mut [u8]) {
-        for (at, byte) in (offset..).zip(out) {
-            let page = self.pages.get(&(at / PAGE_BYTES));
-            *byte = page.map_or(0, |page| page[(at % PAGE_BYTES) as usize]);
+        let mut at = offset;
+        let mut rest = out;
+        while !rest.is_empty() {
+            let within = (at % PAGE_BYTES) as usize;
+            let (now, later) = rest.split_at_mut(rest.len().min(PAGE_BYTES as usize - within));
+            match self.pages.get(&(at / PAGE_BYTES)) {
+                Some(page) => now.copy_from_slice(&page[within..within + now.len()]),
+                None => now.fill(0),
+            }
+            at += now.len() as u64;
+            rest = later;
         }
     }
 
