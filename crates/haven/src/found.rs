@@ -49,6 +49,14 @@ pub async fn foundations(
     Ok(())
 }
 
+/// Puts an entry into the log that changes nothing.
+///
+/// # Errors
+/// Why not (leadership lost), in words.
+pub async fn nothing(consensus: &Consensus<Outcome>) -> Result<(), String> {
+    propose(consensus, &Entry::Noop { time: clock::now() }).await
+}
+
 async fn propose(consensus: &Consensus<Outcome>, entry: &Entry) -> Result<(), String> {
     let entry = entry.encode().map_err(|e| e.to_string())?;
     match consensus.propose(entry).await.map_err(|e| e.to_string())? {

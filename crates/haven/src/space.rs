@@ -10,6 +10,7 @@
 //! It must not know what a change does.
 
 use crate::engine::Outcome;
+use crate::found;
 use haven_consensus::Consensus;
 use haven_disk::{Disk, Space};
 use parking_lot::Mutex;
@@ -27,9 +28,10 @@ const RESERVE_BYTES: (u64, u64) = (256 << 20, 4 << 30);
 const MARGIN_BYTES: u64 = 16 << 20;
 /// What a change may take beside its own bytes: rows, a cached reply, a block of the file system.
 const OVERHEAD_BYTES: u64 = 16 << 10;
-/// While there is no space, a checkpoint is made this often (in measurements), if anything changed: removed files
-/// give their space back with it.
-const RECLAIM_EVERY: u32 = 3;
+/// While there is no space, a checkpoint is made this often (in measurements), if anything changed.
+const RECLAIM_EVERY: u32 = 2;
+/// So many checkpoints after a change: the first makes the removal of a file durable, the next one removes its data.
+const RECLAIM_ROUNDS: u32 = 2;
 
 /// See the module's head comment.
 pub struct SpaceGuard {
@@ -208,22 +210,45 @@ impl SpaceGuard {
 
     /// Measures for ever, and has space given back while there is none.
     pub async fn watch(self: Arc<Self>, consensus: Consensus<Outcome>) {
-        let (mut rounds, mut reclaimed) = (0_u32, 0);
-        loop {
+        let mut reclaim = Reclaim::default();
+        for round in 0_u64.. {
             tokio::time::sleep(SAMPLE).await;
             self.measure(Duration::ZERO).await;
-            rounds = rounds.wrapping_add(1);
-            let applied = consensus.applied_index();
             if self.trouble().is_some()
-                && rounds.is_multiple_of(RECLAIM_EVERY)
-                && applied != reclaimed
+                && round.is_multiple_of(RECLAIM_EVERY.into())
+                && let Err(why) = reclaim.round(&consensus).await
             {
-                reclaimed = applied;
-                if let Err(why) = consensus.trigger_checkpoint().await {
-                    warn!(%why, "cannot make a checkpoint");
-                }
+                warn!(%why, "cannot have the space of removed files given back");
             }
         }
+    }
+}
+
+/// Gets the space of removed files back, by checkpoints.
+#[derive(Debug, Default)]
+struct Reclaim {
+    /// Applied when the last round ended.
+    applied: u64,
+    /// Rounds to come.
+    left: u32,
+}
+
+impl Reclaim {
+    async fn round(&mut self, consensus: &Consensus<Outcome>) -> Result<(), String> {
+        if consensus.applied_index() != self.applied {
+            self.left = RECLAIM_ROUNDS;
+        }
+        if self.left == 0 {
+            return Ok(());
+        }
+        self.left -= 1;
+        // Without a change there is no checkpoint, and clients may change nothing while there is no space.
+        if consensus.leadership().borrow().is_leader {
+            found::nothing(consensus).await?;
+        }
+        self.applied = consensus.applied_index();
+        let made = consensus.trigger_checkpoint().await;
+        made.map_err(|e| e.to_string())
     }
 }
 

@@ -6,6 +6,7 @@
 mod failing;
 mod machine;
 mod mount;
+mod no_space;
 mod read_only;
 mod robust;
 mod server;
