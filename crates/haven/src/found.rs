@@ -70,6 +70,16 @@ pub async fn make_exports(
     Ok(())
 }
 
+/// Puts an entry into the log that changes nothing.
+///
+/// # Errors
+/// Why not (leadership lost), in words.
+pub async fn nothing(consensus: &Consensus<Outcome>) -> Result<(), String> {
+    propose(consensus, &Entry::Noop { time: clock::now() })
+        .await
+        .map(drop)
+}
+
 async fn propose(consensus: &Consensus<Outcome>, entry: &Entry) -> Result<Outcome, String> {
     let entry = entry.encode().map_err(|e| e.to_string())?;
     consensus.propose(entry).await.map_err(|e| e.to_string())

@@ -142,7 +142,7 @@ impl Service {
 
     /// Proposes a change, if there is space for it.
     async fn change(&self, term: u64, entry: Bytes) -> Verdict {
-        if self.space.admit(entry.len()) {
+        if let Some(_admitted) = self.space.admit(entry.len()).await {
             return self.propose(term, entry).await;
         }
         // A copy of this request that came when there was space may still be on its way through the log. Once it is

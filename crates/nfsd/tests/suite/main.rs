@@ -8,6 +8,7 @@ mod failing;
 mod machine;
 mod mount;
 mod mounts;
+mod no_space;
 mod read_only;
 mod robust;
 mod server;
