@@ -11,7 +11,7 @@ pub mod demo;
 pub mod driver;
 pub mod engine;
 pub mod exports;
-mod found;
+pub mod found;
 pub mod peers;
 pub mod quick;
 pub mod resolve;
