@@ -13,6 +13,7 @@ mod operate;
 pub mod raw;
 mod suggest;
 
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -258,18 +259,23 @@ impl Config {
     }
 }
 
+/// Reads a file that may be anything, a device without end included.
 fn read(path: &Path) -> Result<String, ConfigError> {
-    let read = |why| ConfigError::Read {
+    let failed = |why| ConfigError::Read {
         path: path.to_owned(),
         why,
     };
-    let size = std::fs::metadata(path).map_err(read)?.len();
-    if size > FILE_BYTES_MAX {
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
         return Err(ConfigError::TooLarge {
             path: path.to_owned(),
         });
     }
-    std::fs::read_to_string(path).map_err(read)
+    Ok(text)
 }
 
 fn raw_file(text: &str, path: &Path) -> Result<raw::File, ConfigError> {

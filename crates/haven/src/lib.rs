@@ -12,7 +12,7 @@ pub mod demo;
 pub mod driver;
 pub mod engine;
 pub mod exports;
-mod found;
+pub mod found;
 mod listening;
 pub mod logging;
 mod notify;

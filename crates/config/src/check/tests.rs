@@ -236,3 +236,13 @@ fn mistakes_with_an_exports_file_are_named() {
     let why = Config::load(std::path::Path::new("/nonexistent/haven.toml")).unwrap_err();
     assert!(why.to_string().contains("/nonexistent/haven.toml"));
 }
+
+#[test]
+fn files_without_end_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("haven.toml");
+    let text = exporting("[service]\nexports_file = \"/dev/zero\"");
+    std::fs::write(&file, text).unwrap();
+    let why = Config::load(&file).unwrap_err().to_string();
+    assert!(why.contains("/dev/zero has more than"), "{why}");
+}
