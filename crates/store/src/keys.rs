@@ -11,8 +11,6 @@ use haven_fs::{Cookie, Ino, NAME_BYTES_MAX};
 
 /// Entries by (directory, cookie): inode and name.
 pub const ENTRY_BY_COOKIE: u8 = b'c';
-/// Pages of file data past the end of what local files hold, by (inode, page).
-pub const FAR_PAGE: u8 = b'f';
 /// Inodes by number.
 pub const INODE: u8 = b'i';
 /// Symbolic link targets by inode.
@@ -67,13 +65,6 @@ pub fn entry_by_cookie(dir: Ino, cookie: Cookie) -> [u8; COOKIE_KEY_BYTES] {
     key
 }
 
-/// The row of a far page of `ino`.
-pub fn far_page(ino: Ino, page: u64) -> [u8; COOKIE_KEY_BYTES] {
-    let mut key = entry_by_cookie(ino, Cookie(page));
-    key[0] = FAR_PAGE;
-    key
-}
-
 /// The row of the entry of `dir` with this name.
 pub fn entry_by_name(dir: Ino, name: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(INO_KEY_BYTES + name.len());
@@ -107,11 +98,6 @@ pub fn cookie_of(key: &[u8]) -> Option<Cookie> {
     number_at(key, INO_KEY_BYTES).map(Cookie)
 }
 
-/// The page number in a key of [`FAR_PAGE`].
-pub fn page_of(key: &[u8]) -> Option<u64> {
-    number_at(key, INO_KEY_BYTES)
-}
-
 /// The inode number in a key made by [`grave`].
 pub fn ino_of_grave(key: &[u8]) -> Option<Ino> {
     number_at(key, GRAVEYARD.len()).map(Ino)
@@ -121,7 +107,7 @@ pub fn ino_of_grave(key: &[u8]) -> Option<Ino> {
 pub fn is_well_formed(key: &[u8]) -> bool {
     match key.first() {
         Some(&INODE | &TARGET) => key.len() == INO_KEY_BYTES,
-        Some(&ENTRY_BY_COOKIE | &FAR_PAGE) => key.len() == COOKIE_KEY_BYTES,
+        Some(&ENTRY_BY_COOKIE) => key.len() == COOKIE_KEY_BYTES,
         Some(&ENTRY_BY_NAME) => {
             key.len() > INO_KEY_BYTES && key.len() <= INO_KEY_BYTES + NAME_BYTES_MAX
         }

@@ -35,7 +35,6 @@ mod snapshot;
 mod stream;
 
 pub use checkpoint::{CheckpointJob, Checkpointed};
-use engine::far::FAR_PAGE_BYTES;
 pub use engine::system::{SYSTEM_KEY_BYTES_MAX, SYSTEM_VALUE_BYTES_MAX};
 pub use keys::POSITION_BYTES_MAX;
 pub use open::{Store, StoreOptions};

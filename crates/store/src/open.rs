@@ -15,7 +15,7 @@ use crate::record::{Counters, Inode};
 use crate::{fatal, keys};
 use bytes::Bytes;
 use haven_disk::Disk;
-use haven_fs::{FsError, FsResult, Ino, rules};
+use haven_fs::{FILE_SIZE_MAX, FsError, FsResult, Ino, rules};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +24,7 @@ use std::sync::{Arc, Weak};
 const FIRST_GENERATION: u64 = 1;
 const METADATA_FILE: &str = "meta.redb";
 const DATA_DIR: &str = "data";
+const PROBE_FILE: &str = "probe";
 const CACHE_BYTES_DEFAULT: usize = 256 << 20;
 
 /// What can be chosen about a store.
@@ -112,6 +113,7 @@ impl Store {
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: StoreOptions) -> FsResult<Self> {
         disk.create_dir_all(dir)
             .map_err(|e| fatal(format!("cannot make directory {}", dir.display()), e))?;
+        check_file_size(disk.as_ref(), dir)?;
         let number = match current::read(disk.as_ref(), dir)? {
             Current::Generation(number) => {
                 check_present(disk.as_ref(), dir, number)?;
@@ -260,7 +262,7 @@ pub(crate) fn remove_leftovers(disk: &dyn Disk, dir: &Path, keep: Option<u64>) -
                 disk.remove_dir_all(&dir.join(&name)).map_err(failed)?;
                 removed = true;
             }
-            None if current::is_leftover(&name) => {
+            None if current::is_leftover(&name) || name == PROBE_FILE => {
                 disk.remove_file(&dir.join(&name)).map_err(failed)?;
                 removed = true;
             }
@@ -272,6 +274,27 @@ pub(crate) fn remove_leftovers(disk: &dyn Disk, dir: &Path, keep: Option<u64>) -
     } else {
         Ok(())
     }
+}
+
+/// Refuses a file system that takes no files of [`FILE_SIZE_MAX`]: a write that one replica cannot do
+/// would stop it, long after it was set up.
+fn check_file_size(disk: &dyn Disk, dir: &Path) -> FsResult<()> {
+    let path = dir.join(PROBE_FILE);
+    let shown = dir.display();
+    let file = disk
+        .open(&path, true)
+        .map_err(|e| fatal(format!("cannot make a file in {shown}"), e))?;
+    let takes = file.set_len(FILE_SIZE_MAX);
+    drop(file);
+    disk.remove_file(&path)
+        .map_err(|e| fatal(format!("cannot remove {}", path.display()), e))?;
+    takes.map_err(|error| {
+        let why = format!(
+            "the file system of {shown} takes no files of {FILE_SIZE_MAX} bytes; \
+             use ext4 with blocks of 4 KiB, XFS, or another with that limit"
+        );
+        fatal(why, error)
+    })
 }
 
 fn check_present(disk: &dyn Disk, dir: &Path, number: u64) -> FsResult<()> {

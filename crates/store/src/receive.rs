@@ -11,7 +11,6 @@
 
 use crate::base::{self, View};
 use crate::current;
-use crate::data::DATA_END_MAX;
 use crate::layers::Rows;
 use crate::open::{Generation, Store};
 use crate::record::{self, Counters, Inode};
@@ -225,8 +224,7 @@ impl SnapshotWriter {
     fn take_data(&mut self, ino: Ino, offset: u64, bytes: &[u8]) -> Result<(), SnapshotError> {
         let end = offset
             .checked_add(bytes.len() as u64)
-            .filter(|&end| end <= DATA_END_MAX);
-        let end = end.ok_or(SnapshotError::Bad("file data beyond the largest file"))?;
+            .ok_or(SnapshotError::Bad("file data beyond the largest file"))?;
         if (ino, offset) < self.last_data {
             return Err(SnapshotError::Bad("file data out of order"));
         }

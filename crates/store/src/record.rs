@@ -230,7 +230,6 @@ pub fn validate(key: &[u8], value: &[u8]) -> FsResult<()> {
         Some(&keys::ENTRY_BY_NAME) => Entry::decode(value).map(drop),
         Some(&keys::ENTRY_BY_COOKIE) => decode_named(value).map(drop),
         Some(&keys::TARGET) => rules::check_link_target(value).map_err(|_| wrong()),
-        Some(&keys::FAR_PAGE) if value.len() == crate::FAR_PAGE_BYTES => Ok(()),
         Some(&keys::META) => Counters::decode(value).map(drop),
         Some(&keys::SYSTEM) if value.len() <= crate::SYSTEM_VALUE_BYTES_MAX => Ok(()),
         _ => Err(wrong()),

@@ -8,7 +8,8 @@ use common::{Twins, open_disk, open_store};
 use haven_disk::{Disk, DiskFile, Space, VolatileDisk};
 use haven_fs::conformance::{self, Engine};
 use haven_fs::{
-    Change, Cookie, Create, Cred, Filesystem, FsError, Ino, SetAttr, SystemTable, Time,
+    Change, Cookie, Create, Cred, FILE_SIZE_MAX, Filesystem, FsError, Ino, SetAttr, SystemTable,
+    Time,
 };
 use haven_store::{SYSTEM_VALUE_BYTES_MAX, Store, StoreOptions};
 use std::io;
@@ -224,33 +225,30 @@ fn the_system_table_is_bounded() {
 }
 
 #[test]
-fn a_write_no_disk_can_hold_is_served_from_pages() {
+fn a_file_may_be_as_long_as_the_limit_and_no_longer() {
     let root = tempfile::tempdir().unwrap();
-    let mut store = open_store(&open_disk(root.path()));
+    let disk = open_disk(root.path());
+    let mut store = open_store(&disk);
     let ino = file(&mut store, b"a");
-    let root_cred = Cred::root();
-    let end = i64::MAX as u64;
-    let limit = (16 << 40) - 4096;
-    store.write(&AT, &root_cred, ino, end - 1, b"x").unwrap();
-    store
-        .write(&AT, &root_cred, ino, limit - 2, b"abcd")
-        .unwrap();
-    let read = |store: &Store, offset, len| store.read(&root_cred, ino, offset, len).unwrap();
-    assert_eq!(&read(&store, limit - 3, 6).data[..], b"\0abcd\0");
-    let last = read(&store, end - 2, 10);
-    assert_eq!((&last.data[..], last.eof), (&b"\0x"[..], true));
-    resize(&mut store, ino, limit + 1);
-    resize(&mut store, ino, end);
-    assert_eq!(
-        &read(&store, limit - 3, 6).data[..],
-        b"\0abc\0\0",
-        "cut inside a page"
-    );
-    assert_eq!(
-        &read(&store, end - 1, 10).data[..],
-        b"\0",
-        "cut with its page"
-    );
+    let last = FILE_SIZE_MAX - 1;
+    store.write(&AT, &Cred::root(), ino, last, b"x").unwrap();
+    let before = store.attr(ino).unwrap();
+    for (offset, data) in [
+        (last, &b"xy"[..]),
+        (FILE_SIZE_MAX, b"y"),
+        (u64::MAX, b"y"),
+        (u64::MAX - 1, b"yyyy"),
+    ] {
+        let refused = store.write(&AT, &Cred::root(), ino, offset, data);
+        assert_eq!(refused, Err(FsError::TooLarge), "at {offset}");
+    }
+    assert_eq!(store.attr(ino).unwrap(), before);
+    store.checkpoint().unwrap();
+    drop(store);
+    disk.forget();
+    let store = open_store(&open_disk(root.path()));
+    let read = store.read(&Cred::root(), ino, last - 1, 10).unwrap();
+    assert_eq!((&read.data[..], read.eof), (&b"\0x"[..], true));
 }
 
 #[test]

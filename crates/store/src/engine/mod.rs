@@ -9,7 +9,6 @@
 //! It must not know when or how anything becomes durable.
 
 mod create;
-pub mod far;
 mod link;
 mod query;
 mod remove;
@@ -117,7 +116,6 @@ impl Store {
         self.layers.remove(keys::inode(ino));
         match inode.attr.kind {
             Kind::Regular => {
-                self.far_cut(ino, inode.attr.size, 0)?;
                 self.generation.data.forget(ino);
                 self.layers.put(keys::grave(ino), Bytes::new());
             }

@@ -49,7 +49,6 @@ impl Store {
         let mut data = vec![0; usize::try_from(len).map_err(|_| FsError::Invalid)?];
         if !data.is_empty() {
             self.generation.data.read(ino, offset, &mut data)?;
-            self.far_read(ino, offset, &mut data)?;
         }
         Ok(ReadData {
             data: data.into(),

@@ -1,6 +1,5 @@
 //! Changing a file's data and attributes.
 
-use crate::data::DATA_END_MAX;
 use crate::open::Store;
 use crate::record::Inode;
 use haven_fs::{Attr, Change, Cred, FsResult, Ino, Kind, SetAttr, Time, rules};
@@ -33,7 +32,6 @@ impl Store {
             return Ok(attr);
         }
         if attr.kind == Kind::Regular && attr.size != inode.attr.size {
-            self.far_cut(attr.ino, inode.attr.size, attr.size)?;
             self.generation
                 .data
                 .resize(attr.ino, inode.attr.size, attr.size)?;
@@ -59,16 +57,8 @@ impl Store {
         if data.is_empty() {
             return Ok(inode.attr);
         }
-        let near = DATA_END_MAX.saturating_sub(offset);
-        let near = usize::try_from(near).unwrap_or(usize::MAX).min(data.len());
-        let (near, far) = data.split_at(near);
         let size = inode.attr.size;
-        if near.is_empty() {
-            self.generation.data.resize(ino, size, size.max(end))?;
-        } else {
-            self.generation.data.write(ino, size, offset, near)?;
-        }
-        self.far_write(ino, offset.max(DATA_END_MAX), far)?;
+        self.generation.data.write(ino, size, offset, data)?;
         inode.attr = rules::after_write(&inode.attr, end, at);
         self.put_inode(&inode);
         Ok(inode.attr)
