@@ -10,6 +10,8 @@
 //! - Paths are relative to the disk's root and never leave it.
 //! - One process holds a root at a time (an exclusive lock taken at open).
 //!
+//! [`testing`] has a disk that lets a test watch operations and make them fail.
+//!
 //! It must not know what is stored.
 
 use std::io;
@@ -20,6 +22,7 @@ mod error;
 mod path;
 mod real;
 mod root;
+pub mod testing;
 mod volatile;
 
 pub use error::DiskError;
@@ -55,6 +58,11 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Makes the directory's entries (creations, renames, removals in it) durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes everything durable that was written, named, renamed or removed below the root before this
+    /// call: for many files at once, where flushing each would cost more. Errors in writing back are
+    /// told for certain by Linux 5.8 and later only; [`DiskFile::sync`] tells them everywhere.
+    fn sync_all(&self) -> io::Result<()>;
 
     /// Space of the underlying file system.
     fn space(&self) -> io::Result<Space>;
@@ -94,6 +102,10 @@ pub trait DiskFile: Send + Sync {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+
+    /// Where at or after `offset` the next bytes are that may be other than zeros; `None` when there is
+    /// nothing but a hole, or the end.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
 
     /// Makes everything written so far, and the length, durable (fdatasync).
     fn sync(&self) -> io::Result<()>;

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::path::{STAGING, below_root, joined, names, reserved};
@@ -33,6 +33,7 @@ pub struct RealDisk {
     root: PathBuf,
     dir: OwnedFd,
     lock: Arc<RootLock>,
+    flush_failed: FlushFailed,
 }
 
 impl RealDisk {
@@ -46,6 +47,7 @@ impl RealDisk {
             root,
             dir,
             lock: Arc::new(lock),
+            flush_failed: FlushFailed::default(),
         };
         // What a killed `VolatileDisk` left there was never durable.
         match disk.remove_tree(Path::new(STAGING)) {
@@ -77,7 +79,7 @@ impl RealDisk {
         Ok(RealFile {
             fd,
             path: path.to_owned(),
-            flush_failed: OnceLock::new(),
+            flush_failed: FlushFailed::default(),
             _lock: Arc::clone(&self.lock),
         })
     }
@@ -224,6 +226,11 @@ impl Disk for RealDisk {
         self.flush_dir(&joined(&names(path)?))
     }
 
+    fn sync_all(&self) -> io::Result<()> {
+        self.flush_failed
+            .check(&self.root, || rustix::fs::syncfs(&self.dir))
+    }
+
     fn space(&self) -> io::Result<Space> {
         let stat = rustix::fs::fstatvfs(&self.dir)
             .map_err(|e| said("read the space of", &self.root, e))?;
@@ -268,7 +275,7 @@ pub(crate) fn check_rename(
 pub(crate) struct RealFile {
     fd: OwnedFd,
     path: PathBuf,
-    flush_failed: OnceLock<(io::ErrorKind, String)>,
+    flush_failed: FlushFailed,
     _lock: Arc<RootLock>,
 }
 
@@ -365,13 +372,35 @@ impl DiskFile for RealFile {
         u64::try_from(stat.st_size).map_err(|_| said("look at", &self.path, Errno::OVERFLOW))
     }
 
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        // The position that this moves is used by nothing else.
+        match rustix::fs::seek(&self.fd, SeekFrom::Data(offset)) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NXIO) => Ok(None),
+            // A file system that does not know its holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok((offset < self.len()?).then_some(offset)),
+            Err(e) => Err(said("look for data in", &self.path, e)),
+        }
+    }
+
     fn sync(&self) -> io::Result<()> {
-        if let Some((kind, text)) = self.flush_failed.get() {
+        self.flush_failed
+            .check(&self.path, || rustix::fs::fdatasync(&self.fd))
+    }
+}
+
+/// Remembers that a flush failed, and fails all later ones.
+#[derive(Debug, Default)]
+struct FlushFailed(OnceLock<(io::ErrorKind, String)>);
+
+impl FlushFailed {
+    fn check(&self, path: &Path, flush: impl Fn() -> rustix::io::Result<()>) -> io::Result<()> {
+        if let Some((kind, text)) = self.0.get() {
             return Err(io::Error::new(*kind, text.clone()));
         }
-        retry_on_intr(|| rustix::fs::fdatasync(&self.fd)).map_err(|e| {
-            let text = format!("flush {}: {e} (not retried)", self.path.display());
-            self.flush_failed.get_or_init(|| (e.kind(), text.clone()));
+        retry_on_intr(flush).map_err(|e| {
+            let text = format!("flush {}: {e} (not retried)", path.display());
+            self.0.get_or_init(|| (e.kind(), text.clone()));
             io::Error::new(e.kind(), text)
         })
     }

@@ -5,7 +5,8 @@
 mod common;
 
 use common::{Twins, open_disk, open_store};
-use haven_disk::{Disk, DiskFile, Space, VolatileDisk};
+use haven_disk::Disk;
+use haven_disk::testing::{DiskOp, FaultyDisk};
 use haven_fs::conformance::{self, Engine};
 use haven_fs::{
     Change, Cookie, Create, Cred, FILE_SIZE_MAX, Filesystem, FsError, Ino, SetAttr, SystemTable,
@@ -272,87 +273,18 @@ fn cookies_are_never_given_twice() {
     assert_eq!(cookies(&store), [4]);
 }
 
-/// A disk whose flushes fail on demand.
-struct Failing {
-    inner: Arc<VolatileDisk>,
-    fail: Arc<AtomicBool>,
-}
-
-struct FailingFile(Arc<dyn DiskFile>, Arc<AtomicBool>);
-
-impl Disk for Failing {
-    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.inner.open(path, create)?;
-        Ok(Arc::new(FailingFile(file, self.fail.clone())))
-    }
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir_all(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_file(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_dir_all(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.inner.list(path)
-    }
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.inner.exists(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.sync_dir(path)
-    }
-    fn space(&self) -> io::Result<Space> {
-        self.inner.space()
-    }
-}
-
-impl FailingFile {
-    fn check(&self) -> io::Result<()> {
-        match self.1.load(Ordering::Relaxed) {
-            true => Err(io::Error::other("flush failed")),
-            false => Ok(()),
-        }
-    }
-}
-
-impl DiskFile for FailingFile {
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, data)
-    }
-    fn write_vectored_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
-        self.0.write_vectored_at(offset, parts)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.0.allocate(offset, len)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.check()?;
-        self.0.sync()
-    }
-}
-
 #[test]
 fn a_failed_checkpoint_is_fatal_and_loses_nothing() {
     let root = tempfile::tempdir().unwrap();
     let fail = Arc::new(AtomicBool::new(false));
-    let disk = Arc::new(Failing {
-        inner: open_disk(root.path()),
-        fail: fail.clone(),
-    });
+    let failing = fail.clone();
+    let disk = Arc::new(FaultyDisk::new(
+        open_disk(root.path()),
+        move |op, _| match op.is_flush() && failing.load(Ordering::Relaxed) {
+            true => Err(io::Error::other("flush failed")),
+            false => Ok(()),
+        },
+    ));
     let options = StoreOptions::default();
     let mut store = Store::open(disk.clone(), Path::new("store"), options).unwrap();
     let ino = file(&mut store, b"kept");
@@ -372,4 +304,25 @@ fn a_failed_checkpoint_is_fatal_and_loses_nothing() {
     fail.store(false, Ordering::Relaxed);
     let again = store.checkpoint();
     assert!(matches!(again, Err(FsError::Fatal(why)) if why.contains("last checkpoint failed")));
+}
+
+#[test]
+fn a_file_system_with_smaller_files_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = open_disk(root.path());
+    let small = FaultyDisk::new(disk.clone(), |op, path| {
+        match op == DiskOp::SetLen && path.ends_with("probe") {
+            true => Err(io::ErrorKind::FileTooLarge.into()),
+            false => Ok(()),
+        }
+    });
+    let opened = Store::open(Arc::new(small), Path::new("store"), StoreOptions::default());
+    let Err(FsError::Fatal(why)) = opened else {
+        panic!("it was opened");
+    };
+    assert!(why.contains("takes no files of 17592186040320"), "{why}");
+    let names = || disk.list(Path::new("store")).unwrap();
+    assert_eq!(names(), Vec::<String>::new(), "nothing was made");
+    drop(open_store(&disk));
+    assert_eq!(names(), ["CURRENT", "gen-1"]);
 }
