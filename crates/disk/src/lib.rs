@@ -82,6 +82,16 @@ pub trait DiskFile: Send + Sync {
     /// Reads at `offset` until `buf` is full or the file ends; returns the bytes read.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
 
+    /// As [`DiskFile::read_at`], appending at most `len` bytes to `out`. With capacity for them there,
+    /// they are read straight into it.
+    fn read_onto(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<usize> {
+        let start = out.len();
+        out.resize(start + len, 0);
+        let read = self.read_at(offset, &mut out[start..]);
+        out.truncate(start + *read.as_ref().unwrap_or(&0));
+        read
+    }
+
     /// Writes all of `data` at `offset`, growing the file as needed. Durable after `sync`.
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
 

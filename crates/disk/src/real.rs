@@ -299,6 +299,27 @@ impl DiskFile for RealFile {
         Ok(done)
     }
 
+    fn read_onto(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<usize> {
+        let start = out.len();
+        out.reserve_exact(len);
+        while out.len() < start + len {
+            let done = (out.len() - start) as u64;
+            match retry_on_intr(|| {
+                rustix::io::pread(&self.fd, rustix::buffer::spare_capacity(out), offset + done)
+            }) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(e) => {
+                    out.truncate(start);
+                    return Err(said("read", &self.path, e));
+                }
+            }
+        }
+        // There may be more room than was asked for.
+        out.truncate(start + len);
+        Ok(out.len() - start)
+    }
+
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut done = 0;
         while done < data.len() {

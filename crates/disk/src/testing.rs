@@ -34,7 +34,7 @@ pub enum DiskOp {
     SyncAll,
     /// [`Disk::space`]; the path is empty.
     Space,
-    /// [`DiskFile::read_at`].
+    /// [`DiskFile::read_at`] and [`DiskFile::read_onto`].
     Read,
     /// [`DiskFile::write_at`] and [`DiskFile::write_vectored_at`].
     Write,
@@ -153,6 +153,11 @@ impl DiskFile for FaultyFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.ask(DiskOp::Read)?;
         self.inner.read_at(offset, buf)
+    }
+
+    fn read_onto(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<usize> {
+        self.ask(DiskOp::Read)?;
+        self.inner.read_onto(offset, len, out)
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {

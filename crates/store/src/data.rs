@@ -1,4 +1,5 @@
-//! Contents of regular files: one sparse file per inode, made at its first write.
+//! Contents of regular files that are not kept in rows: one sparse file per inode, made when there is
+//! something to write.
 //!
 //! Replay safety: after a crash (or in a received snapshot) a data file may be ahead of the metadata.
 //! Writing and cutting the same ranges again gives the same contents. Growing does not by itself: it
@@ -88,23 +89,34 @@ impl DataFiles {
         sync().map_err(|e: io::Error| fatal(format!("cannot flush {}", self.dir.display()), e))
     }
 
-    /// Reads the file's bytes at `offset` into `buf`, which must be zeros: where the file has none,
-    /// they stay.
-    pub fn read(&self, ino: Ino, offset: u64, buf: &mut [u8]) -> FsResult<()> {
-        let Some(file) = self.existing(ino)? else {
-            return Ok(());
-        };
-        file.read_at(offset, buf)
-            .map(drop)
-            .map_err(|e| self.failed("read", ino, e))
+    /// The `len` bytes at `offset`; zeros where the file has none.
+    pub fn read(&self, ino: Ino, offset: u64, len: usize) -> FsResult<Vec<u8>> {
+        let mut out = Vec::with_capacity(len);
+        if let Some(file) = self.existing(ino)? {
+            file.read_onto(offset, len, &mut out)
+                .map_err(|e| self.failed("read", ino, e))?;
+        }
+        out.resize(len, 0);
+        Ok(out)
     }
 
-    /// The length of the file; 0 when it does not exist.
-    pub fn len(&self, ino: Ino) -> FsResult<u64> {
+    /// Where at or after `offset` the file may have bytes other than zeros.
+    pub fn next_data(&self, ino: Ino, offset: u64) -> FsResult<Option<u64>> {
         let Some(file) = self.existing(ino)? else {
-            return Ok(0);
+            return Ok(None);
         };
-        file.len().map_err(|e| self.failed("measure", ino, e))
+        file.next_data(offset)
+            .map_err(|e| self.failed("look for data in", ino, e))
+    }
+
+    /// Makes the file hold these bytes and nothing else, whatever it held.
+    pub fn start_over(&self, ino: Ino, contents: &[u8]) -> FsResult<()> {
+        let file = self.create(ino)?;
+        self.cut(ino, file.as_ref(), 0)?;
+        file.write_at(0, contents)
+            .map_err(|e| self.failed("write", ino, e))?;
+        self.state.lock().dirty.insert(ino.0);
+        Ok(())
     }
 
     /// Writes `data` at `offset` into the file of an inode of `size` bytes.

@@ -9,6 +9,8 @@
 
 use haven_fs::{Cookie, Ino, NAME_BYTES_MAX};
 
+/// Contents of small regular files by inode.
+pub const CONTENTS: u8 = b'b';
 /// Entries by (directory, cookie): inode and name.
 pub const ENTRY_BY_COOKIE: u8 = b'c';
 /// Inodes by number.
@@ -50,6 +52,11 @@ pub fn by_ino(table: u8, ino: Ino) -> [u8; INO_KEY_BYTES] {
 /// The inode row of `ino`.
 pub fn inode(ino: Ino) -> [u8; INO_KEY_BYTES] {
     by_ino(INODE, ino)
+}
+
+/// The contents row of the regular file `ino`.
+pub fn contents(ino: Ino) -> [u8; INO_KEY_BYTES] {
+    by_ino(CONTENTS, ino)
 }
 
 /// The target row of the symbolic link `ino`.
@@ -106,7 +113,7 @@ pub fn ino_of_grave(key: &[u8]) -> Option<Ino> {
 /// Whether the key has the shape its table asks for.
 pub fn is_well_formed(key: &[u8]) -> bool {
     match key.first() {
-        Some(&INODE | &TARGET) => key.len() == INO_KEY_BYTES,
+        Some(&CONTENTS | &INODE | &TARGET) => key.len() == INO_KEY_BYTES,
         Some(&ENTRY_BY_COOKIE) => key.len() == COOKIE_KEY_BYTES,
         Some(&ENTRY_BY_NAME) => {
             key.len() > INO_KEY_BYTES && key.len() <= INO_KEY_BYTES + NAME_BYTES_MAX

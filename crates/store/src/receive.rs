@@ -13,7 +13,7 @@ use crate::base::{self, View};
 use crate::current;
 use crate::layers::Rows;
 use crate::open::{Generation, Store};
-use crate::record::{self, Counters, Inode};
+use crate::record::{self, Counters, Inode, Place};
 use crate::snapshot::absorb;
 use crate::stream::{self, Chunk, RowIter, SnapshotError, Totals};
 use crate::{fatal, keys};
@@ -237,8 +237,8 @@ impl SnapshotWriter {
             None => None,
         };
         let row = row.ok_or(SnapshotError::Bad("data of an unknown file"))?;
-        let attr = Inode::decode(ino, &row)?.attr;
-        if attr.kind != Kind::Regular || end > attr.size {
+        let Inode { attr, place, .. } = Inode::decode(ino, &row)?;
+        if place != Place::File || end > attr.size {
             return Err(SnapshotError::Bad("data past the end of its file"));
         }
         self.staging

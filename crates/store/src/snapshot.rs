@@ -14,12 +14,12 @@ use crate::data;
 use crate::hash::is_zero;
 use crate::keys;
 use crate::open::{Generation, Store};
-use crate::record::Inode;
+use crate::record::{Inode, Place};
 use crate::stream::{self, RowsChunk, SnapshotError, Totals};
 use crate::{CHUNK_BYTES_MAX, fatal};
 use bytes::Bytes;
 use haven_disk::{Disk, DiskFile};
-use haven_fs::{FsResult, Ino, Kind};
+use haven_fs::{FsResult, Ino};
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -223,16 +223,19 @@ fn next_data(
             *at = None;
             continue;
         }
-        let offset = cursor.offset;
+        let shown = data::file_path(std::path::Path::new(""), cursor.ino);
+        let failed = |e| fatal(format!("cannot read data file {}", shown.display()), e);
+        let found = cursor.file.next_data(cursor.offset).map_err(failed)?;
+        let Some(found) = found.filter(|&at| at < cursor.end) else {
+            *at = None;
+            continue;
+        };
+        let offset = found - found % DATA_BYTES as u64;
         let left = usize::try_from(cursor.end - offset).unwrap_or(usize::MAX);
         let mut bytes = vec![0; left.min(DATA_BYTES)];
-        let shown = data::file_path(std::path::Path::new(""), cursor.ino);
-        let read = cursor
-            .file
-            .read_at(offset, &mut bytes)
-            .map_err(|e| fatal(format!("cannot read data file {}", shown.display()), e))?;
+        let read = cursor.file.read_at(offset, &mut bytes).map_err(failed)?;
         bytes.truncate(read);
-        cursor.offset += DATA_BYTES as u64;
+        cursor.offset = offset + DATA_BYTES as u64;
         if !is_zero(&bytes) {
             return Ok(Some(Found {
                 ino: cursor.ino,
@@ -252,13 +255,13 @@ fn open_file(
     let Some(ino) = keys::ino_of(key) else {
         return Ok(None);
     };
-    let attr = Inode::decode(ino, value)?.attr;
-    if attr.kind != Kind::Regular || attr.size == 0 {
+    let inode = Inode::decode(ino, value)?;
+    if inode.place != Place::File {
         return Ok(None);
     }
     let path = generation.data.path(ino);
     let opened = disk.open(&path, false).and_then(|file| {
-        let end = file.len()?.min(attr.size);
+        let end = file.len()?.min(inode.attr.size);
         Ok(FileCursor {
             ino,
             file,

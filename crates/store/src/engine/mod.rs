@@ -8,6 +8,7 @@
 //!
 //! It must not know when or how anything becomes durable.
 
+pub mod contents;
 mod create;
 mod link;
 mod query;
@@ -103,8 +104,6 @@ impl Store {
     }
 
     /// Takes one name off an inode; it goes away with its last one.
-    ///
-    /// Replay safety: the data file stays until a checkpoint without the inode is durable.
     fn drop_name(&mut self, at: &Change, mut inode: Inode) -> FsResult<()> {
         let ino = inode.attr.ino;
         if inode.attr.kind != Kind::Directory && inode.attr.nlink > 1 {
@@ -115,10 +114,7 @@ impl Store {
         }
         self.layers.remove(keys::inode(ino));
         match inode.attr.kind {
-            Kind::Regular => {
-                self.generation.data.forget(ino);
-                self.layers.put(keys::grave(ino), Bytes::new());
-            }
+            Kind::Regular => self.drop_contents(&inode)?,
             Kind::Symlink => self.layers.remove(keys::target(ino)),
             _ => {}
         }

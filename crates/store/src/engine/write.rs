@@ -18,8 +18,8 @@ impl Store {
         self.change_attr(at, cred, inode, set)
     }
 
-    /// Replay safety: cutting the data file again cuts the same; growing changes metadata only, after
-    /// what a crash may have left past the old size was cut.
+    /// Replay safety: see `contents`. Cutting the data file again cuts the same; growing changes metadata
+    /// only, after what a crash may have left past the old size was cut.
     pub(super) fn change_attr(
         &mut self,
         at: &Change,
@@ -32,16 +32,14 @@ impl Store {
             return Ok(attr);
         }
         if attr.kind == Kind::Regular && attr.size != inode.attr.size {
-            self.generation
-                .data
-                .resize(attr.ino, inode.attr.size, attr.size)?;
+            self.resize_contents(&mut inode, attr.size)?;
         }
         inode.attr = attr.clone();
         self.put_inode(&inode);
         Ok(attr)
     }
 
-    /// Replay safety: the same bytes go to the same place again, and what lies between an old end and a
+    /// Replay safety: see `contents`. The same bytes go to the same place again, and what lies between an old end and a
     /// later start is cut away before, so that it reads as zeros.
     pub(super) fn do_write(
         &mut self,
@@ -57,8 +55,7 @@ impl Store {
         if data.is_empty() {
             return Ok(inode.attr);
         }
-        let size = inode.attr.size;
-        self.generation.data.write(ino, size, offset, data)?;
+        self.write_contents(&mut inode, offset, data, end)?;
         inode.attr = rules::after_write(&inode.attr, end, at);
         self.put_inode(&inode);
         Ok(inode.attr)
