@@ -60,8 +60,10 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Makes everything durable that was written, named, renamed or removed below the root before this
-    /// call: for many files at once, where flushing each would cost more. Errors in writing back are
-    /// told for certain by Linux 5.8 and later only; [`DiskFile::sync`] tells them everywhere.
+    /// call: for many files at once, where flushing each would cost more.
+    ///
+    /// # Errors
+    /// `Unsupported` where the system would not tell that bytes could not be written: flush each then.
     fn sync_all(&self) -> io::Result<()>;
 
     /// Space of the underlying file system.

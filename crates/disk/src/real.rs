@@ -23,6 +23,8 @@ use crate::{Disk, DiskError, DiskFile, Space};
 
 /// Parts handed to one `pwritev` (the kernel's IOV_MAX).
 const IOV_MAX: usize = 1024;
+/// The kernel from which on `syncfs` reports errors of writing back.
+const SYNCFS_TELLS: (u32, u32) = (5, 8);
 /// Mode of files and directories below the root.
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 const DIR_MODE: Mode = Mode::RWXU;
@@ -34,6 +36,8 @@ pub struct RealDisk {
     dir: OwnedFd,
     lock: Arc<RootLock>,
     flush_failed: FlushFailed,
+    /// Whether flushing the file system tells of bytes that could not be written.
+    tells_failures: bool,
 }
 
 impl RealDisk {
@@ -48,6 +52,7 @@ impl RealDisk {
             dir,
             lock: Arc::new(lock),
             flush_failed: FlushFailed::default(),
+            tells_failures: release_is_at_least(SYNCFS_TELLS),
         };
         // What a killed `VolatileDisk` left there was never durable.
         match disk.remove_tree(Path::new(STAGING)) {
@@ -227,6 +232,10 @@ impl Disk for RealDisk {
     }
 
     fn sync_all(&self) -> io::Result<()> {
+        if !self.tells_failures {
+            let text = "this kernel does not tell failures of flushing a whole file system";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
         self.flush_failed
             .check(&self.root, || rustix::fs::syncfs(&self.dir))
     }
@@ -425,6 +434,17 @@ impl FlushFailed {
             io::Error::new(e.kind(), text)
         })
     }
+}
+
+/// Whether the running kernel is of this release (major, minor) or a later one.
+fn release_is_at_least(wanted: (u32, u32)) -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next()?.parse().ok();
+    next()
+        .zip(next())
+        .is_some_and(|running: (u32, u32)| running >= wanted)
 }
 
 fn said(what: &str, path: &Path, e: Errno) -> io::Error {

@@ -7,10 +7,10 @@
 //! It must not know what rows mean, except that values may be absent (removed rows).
 
 use crate::backend::SeamBackend;
-use crate::fatal;
 use crate::layers::Rows;
+use crate::{fatal, keys};
 use haven_disk::Disk;
-use haven_fs::FsResult;
+use haven_fs::{FsResult, Ino};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
 use std::ops::Bound;
 use std::path::Path;
@@ -64,12 +64,14 @@ impl Base {
         txn.commit().map_err(|error| failed(&error))
     }
 
-    /// [`Base::commit`] of a whole layer.
-    pub fn commit_layer(&self, rows: &Rows) -> FsResult<()> {
-        self.commit(
-            rows.iter()
-                .map(|(key, value)| (key.as_slice(), value.as_deref())),
-        )
+    /// [`Base::commit`] of a whole layer, and removal of the graves of inodes that are buried.
+    pub fn commit_layer(&self, rows: &Rows, buried: &[Ino]) -> FsResult<()> {
+        let graves: Vec<_> = buried.iter().map(|&ino| keys::grave(ino)).collect();
+        let graves = graves.iter().map(|key| (key.as_slice(), None));
+        let rows = rows
+            .iter()
+            .map(|(key, value)| (key.as_slice(), value.as_deref()));
+        self.commit(rows.chain(graves))
     }
 
     /// A view of the last committed state.

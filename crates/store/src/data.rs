@@ -25,6 +25,20 @@ use std::sync::Arc;
 /// Most data files kept open.
 pub const OPEN_FILES_MAX: usize = 1024;
 
+/// From how many files and directories on everything on the disk is flushed at once. Measured on ext4 on a
+/// virtual disk (`cargo run --release -p haven-disk --example flush`), new files of 8 KiB, in milliseconds:
+///
+/// | files | each by itself | everything at once |
+/// |---|---|---|
+/// | 1 | 0.7 | 0.8 |
+/// | 4 | 12 | 0.9 |
+/// | 64 | 121 | 2.3 |
+/// | 4096 | 7722 | 32 |
+///
+/// Not from the second on, because others may use the same file system, and what they wrote is flushed,
+/// too.
+const FLUSH_ALL_FROM: usize = 8;
+
 /// Data directories: one for each value of an inode number's lowest byte.
 const DIRS: usize = 256;
 
@@ -39,8 +53,7 @@ struct State {
     open: HashMap<u64, Open>,
     by_use: BTreeMap<u64, u64>,
     uses: u64,
-    dirty: BTreeSet<u64>,
-    dirty_dirs: BTreeSet<u8>,
+    dirty: Dirty,
     known_dirs: [bool; DIRS],
 }
 
@@ -52,11 +65,12 @@ struct Open {
 }
 
 /// What must be flushed before a checkpoint of the metadata.
+#[derive(Default)]
 pub struct Dirty {
-    /// Changed files, with their open handles where there are any.
-    pub files: Vec<(PathBuf, Option<Arc<dyn DiskFile>>)>,
-    /// Directories with new names.
-    pub dirs: Vec<PathBuf>,
+    /// Changed files.
+    files: BTreeSet<u64>,
+    /// Directories (by inode numbers' lowest byte) with new names, or less.
+    dirs: BTreeSet<u8>,
 }
 
 impl DataFiles {
@@ -66,8 +80,7 @@ impl DataFiles {
             open: HashMap::new(),
             by_use: BTreeMap::new(),
             uses: 0,
-            dirty: BTreeSet::new(),
-            dirty_dirs: BTreeSet::new(),
+            dirty: Dirty::default(),
             known_dirs: [false; DIRS],
         };
         Self {
@@ -80,13 +93,16 @@ impl DataFiles {
     /// Makes the names of all data files durable. An earlier process may have made files and ended
     /// before it flushed their names; replaying finds them there and does not make them again.
     pub fn sync_dirs(&self) -> FsResult<()> {
-        let sync = || {
-            for name in self.disk.list(&self.dir)? {
-                self.disk.sync_dir(&self.dir.join(name))?;
-            }
-            Ok(())
-        };
-        sync().map_err(|e: io::Error| fatal(format!("cannot flush {}", self.dir.display()), e))
+        if self.flush_all()? {
+            return Ok(());
+        }
+        let names = self
+            .disk
+            .list(&self.dir)
+            .map_err(|e| fatal(format!("cannot list {}", self.dir.display()), e))?;
+        names
+            .iter()
+            .try_for_each(|name| self.flush_dir(&self.dir.join(name)))
     }
 
     /// The `len` bytes at `offset`; zeros where the file has none.
@@ -115,7 +131,7 @@ impl DataFiles {
         self.cut(ino, file.as_ref(), 0)?;
         file.write_at(0, contents)
             .map_err(|e| self.failed("write", ino, e))?;
-        self.state.lock().dirty.insert(ino.0);
+        self.state.lock().dirty.files.insert(ino.0);
         Ok(())
     }
 
@@ -127,7 +143,7 @@ impl DataFiles {
         };
         file.write_at(offset, data)
             .map_err(|e| self.failed("write", ino, e))?;
-        self.state.lock().dirty.insert(ino.0);
+        self.state.lock().dirty.files.insert(ino.0);
         Ok(())
     }
 
@@ -148,24 +164,38 @@ impl DataFiles {
         if let Some(open) = state.open.remove(&ino.0) {
             state.by_use.remove(&open.used);
         }
-        state.dirty.remove(&ino.0);
+        state.dirty.files.remove(&ino.0);
     }
 
     /// Takes the list of what must be flushed.
     pub fn take_dirty(&self) -> Dirty {
-        let mut state = self.state.lock();
-        let files = std::mem::take(&mut state.dirty);
-        let dirs = std::mem::take(&mut state.dirty_dirs);
-        let handle = |ino| state.open.get(&ino).map(|open| Arc::clone(&open.file));
-        Dirty {
-            files: files
-                .into_iter()
-                .map(|ino| (self.path(Ino(ino)), handle(ino)))
-                .collect(),
-            dirs: dirs
-                .into_iter()
-                .map(|low| dir_path(&self.dir, low))
-                .collect(),
+        std::mem::take(&mut self.state.lock().dirty)
+    }
+
+    /// Makes all of it durable.
+    pub fn flush(&self, dirty: &Dirty) -> FsResult<()> {
+        let several = dirty.files.len() + dirty.dirs.len() >= FLUSH_ALL_FROM;
+        if several && self.flush_all()? {
+            return Ok(());
+        }
+        for &ino in &dirty.files {
+            self.flush_file(Ino(ino))?;
+        }
+        for &low in &dirty.dirs {
+            self.flush_dir(&dir_path(&self.dir, low))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the file of an inode that no durable state knows; its directory joins `dirty`.
+    pub fn unlink(&self, ino: Ino, dirty: &mut Dirty) -> FsResult<()> {
+        match self.disk.remove_file(&self.path(ino)) {
+            Ok(()) => {
+                dirty.dirs.insert(low_byte(ino));
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(self.failed("remove", ino, error)),
         }
     }
 
@@ -174,9 +204,36 @@ impl DataFiles {
         file_path(&self.dir, ino)
     }
 
-    /// The directory that holds the file of `ino`.
-    pub fn dir_of(&self, ino: Ino) -> PathBuf {
-        dir_path(&self.dir, low_byte(ino))
+    /// Flushes everything on the disk. Whether the disk can do that.
+    fn flush_all(&self) -> FsResult<bool> {
+        match self.disk.sync_all() {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
+            Err(error) => Err(fatal("cannot flush data files", error)),
+        }
+    }
+
+    fn flush_file(&self, ino: Ino) -> FsResult<()> {
+        let open = self
+            .state
+            .lock()
+            .open
+            .get(&ino.0)
+            .map(|open| Arc::clone(&open.file));
+        let flushed = match open {
+            Some(file) => file.sync(),
+            None => self
+                .disk
+                .open(&self.path(ino), false)
+                .and_then(|file| file.sync()),
+        };
+        flushed.map_err(|e| self.failed("flush", ino, e))
+    }
+
+    fn flush_dir(&self, dir: &Path) -> FsResult<()> {
+        self.disk
+            .sync_dir(dir)
+            .map_err(|e| fatal(format!("cannot flush directory {}", dir.display()), e))
     }
 
     /// The open file, cut to `size` if this opening has not done so.
@@ -204,7 +261,7 @@ impl DataFiles {
         }
         let mut state = self.state.lock();
         if longer {
-            state.dirty.insert(ino.0);
+            state.dirty.files.insert(ino.0);
         }
         if let Some(open) = state.open.get_mut(&ino.0) {
             open.trimmed = true;
@@ -240,7 +297,7 @@ impl DataFiles {
             .map_err(|e| self.failed("create", ino, e))?;
         let mut state = self.state.lock();
         state.known_dirs[usize::from(low)] = true;
-        state.dirty_dirs.insert(low);
+        state.dirty.dirs.insert(low);
         state.keep(ino, &file, true);
         Ok(file)
     }

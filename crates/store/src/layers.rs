@@ -23,13 +23,18 @@ use std::sync::Arc;
 /// Changed rows in memory; `None` removes.
 pub type Rows = BTreeMap<Vec<u8>, Option<Bytes>>;
 
+/// Memory that a row takes besides its bytes: its place in the tree, two allocations.
+const ROW_OVERHEAD_BYTES: usize = 112;
+
 /// Told of a row's key and value; says whether to go on.
 pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> FsResult<ControlFlow<()>> + 'a;
 
 /// The three layers.
 pub struct Layers {
     active: Rows,
+    active_bytes: usize,
     frozen: Option<Arc<Rows>>,
+    frozen_bytes: usize,
     base: View,
 }
 
@@ -38,7 +43,9 @@ impl Layers {
     pub fn new(base: View) -> Self {
         Self {
             active: Rows::new(),
+            active_bytes: 0,
             frozen: None,
+            frozen_bytes: 0,
             base,
         }
     }
@@ -61,12 +68,27 @@ impl Layers {
 
     /// Sets a row.
     pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Bytes>) {
-        self.active.insert(key.into(), Some(value.into()));
+        self.change(key.into(), Some(value.into()));
     }
 
     /// Removes a row.
     pub fn remove(&mut self, key: impl Into<Vec<u8>>) {
-        self.active.insert(key.into(), None);
+        self.change(key.into(), None);
+    }
+
+    /// About how much memory the rows take that are not durable yet.
+    pub fn pending_bytes(&self) -> usize {
+        self.active_bytes + self.frozen_bytes
+    }
+
+    fn change(&mut self, key: Vec<u8>, value: Option<Bytes>) {
+        let value_bytes = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+        let key_bytes = key.len();
+        self.active_bytes += value_bytes(&value);
+        match self.active.insert(key, value) {
+            Some(old) => self.active_bytes -= value_bytes(&old),
+            None => self.active_bytes += key_bytes + ROW_OVERHEAD_BYTES,
+        }
     }
 
     /// Whether nothing changed since the last freeze.
@@ -86,6 +108,7 @@ impl Layers {
             "a frozen layer must become durable before the next"
         );
         let frozen = Arc::new(std::mem::take(&mut self.active));
+        self.frozen_bytes = std::mem::take(&mut self.active_bytes);
         self.frozen = Some(Arc::clone(&frozen));
         frozen
     }
@@ -94,6 +117,7 @@ impl Layers {
     pub fn thaw(&mut self, base: View) {
         self.base = base;
         self.frozen = None;
+        self.frozen_bytes = 0;
     }
 
     /// Visits the rows whose keys start with `prefix`, see [`Layers::scan`].

@@ -168,6 +168,12 @@ impl Store {
         self.layers.get_durable(keys::POSITION)
     }
 
+    /// About how much memory the changes take that no checkpoint has made durable yet. Whoever drives
+    /// checkpoints begins one before this is more than the machine can spare: nothing else bounds it.
+    pub fn pending_bytes(&self) -> usize {
+        self.layers.pending_bytes()
+    }
+
     /// Runs a change. After a fatal error in one, half of it may be in memory: from then on nothing is
     /// changed or checkpointed any more.
     pub(crate) fn mutate<T>(

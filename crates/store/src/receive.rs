@@ -254,7 +254,7 @@ impl SnapshotWriter {
     fn commit(&mut self) -> FsResult<()> {
         let rows = std::mem::take(&mut self.gathered);
         self.gathered_bytes = 0;
-        self.staging.generation()?.base.commit_layer(&rows)
+        self.staging.generation()?.base.commit_layer(&rows, &[])
     }
 
     /// What every state has: a root directory, and counters that are ahead of all inodes.
@@ -274,18 +274,7 @@ impl SnapshotWriter {
 }
 
 fn flush(disk: &dyn Disk, generation: &Generation) -> FsResult<()> {
-    let dirty = generation.data.take_dirty();
-    for (path, file) in dirty.files {
-        let flushed = match file {
-            Some(file) => file.sync(),
-            None => disk.open(&path, false).and_then(|file| file.sync()),
-        };
-        flushed.map_err(|e| fatal(format!("cannot flush data file {}", path.display()), e))?;
-    }
-    for dir in dirty.dirs {
-        disk.sync_dir(&dir)
-            .map_err(|e| fatal(format!("cannot flush directory {}", dir.display()), e))?;
-    }
+    generation.data.flush(&generation.data.take_dirty())?;
     generation.sync_names(disk)
 }
 

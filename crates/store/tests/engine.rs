@@ -93,7 +93,7 @@ fn scans_merge_the_layers() {
         twins.assert_equal();
         let done = job.run().unwrap();
         twins.assert_equal();
-        twins.store.finish_checkpoint(done).unwrap();
+        twins.store.finish_checkpoint(&done).unwrap();
         twins.assert_equal();
     }
 }
@@ -112,7 +112,7 @@ fn a_removed_file_keeps_its_data_until_its_removal_is_durable() {
     let job = store.freeze().unwrap().unwrap();
     assert!(exists(), "a crash now brings the inode back");
     let done = job.run().unwrap();
-    store.finish_checkpoint(done).unwrap();
+    store.finish_checkpoint(&done).unwrap();
     store.checkpoint().unwrap();
     assert!(
         !exists(),

@@ -149,7 +149,7 @@ fn a_checkpoint_under_way_does_not_survive_an_install() {
             twins.store.install(staged).unwrap();
             job.run().unwrap()
         };
-        let durable = twins.store.finish_checkpoint(done).unwrap();
+        let durable = twins.store.finish_checkpoint(&done).unwrap();
         assert_eq!(index_of(durable), 150);
         assert_eq!(twins.store.freeze().map(|job| job.is_none()), Ok(true));
         drop(twins);
