@@ -9,6 +9,7 @@
 use crate::backend::SeamBackend;
 use crate::layers::Rows;
 use crate::{fatal, keys};
+use bytes::Bytes;
 use haven_disk::Disk;
 use haven_fs::{FsResult, Ino};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
@@ -86,11 +87,20 @@ impl Base {
 }
 
 /// The value of `key`.
-pub fn get(view: &View, key: &[u8]) -> FsResult<Option<bytes::Bytes>> {
+pub fn get(view: &View, key: &[u8]) -> FsResult<Option<Bytes>> {
+    read(view, key, |value| Ok(Bytes::copy_from_slice(value)))
+}
+
+/// What `read` makes of the value of `key`.
+pub fn read<T>(
+    view: &View,
+    key: &[u8],
+    read: impl FnOnce(&[u8]) -> FsResult<T>,
+) -> FsResult<Option<T>> {
     let found = view
         .get(key)
         .map_err(|error| fatal("cannot read metadata", error))?;
-    Ok(found.map(|value| bytes::Bytes::copy_from_slice(value.value())))
+    found.map(|value| read(value.value())).transpose()
 }
 
 /// The rows between two bounds, in order.

@@ -61,6 +61,19 @@ impl Layers {
         base::get(&self.base, key)
     }
 
+    /// What `read` makes of the value of `key`, without copying it first.
+    pub fn read<T>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> FsResult<T>,
+    ) -> FsResult<Option<T>> {
+        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.get(key));
+        match self.active.get(key).or_else(frozen) {
+            Some(value) => value.as_deref().map(read).transpose(),
+            None => base::read(&self.base, key, read),
+        }
+    }
+
     /// The durable value of `key`.
     pub fn get_durable(&self, key: &[u8]) -> FsResult<Option<Bytes>> {
         base::get(&self.base, key)

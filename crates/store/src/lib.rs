@@ -21,6 +21,7 @@
 
 mod backend;
 mod base;
+mod cache;
 mod checkpoint;
 mod current;
 mod data;

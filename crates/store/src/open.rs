@@ -8,10 +8,11 @@
 //! It must not know what operations do.
 
 use crate::base::{Base, View};
+use crate::cache::Cache;
 use crate::current::{self, Current};
 use crate::data::DataFiles;
 use crate::layers::Layers;
-use crate::record::{Counters, Inode};
+use crate::record::{Counters, Entry, Inode};
 use crate::{fatal, keys};
 use bytes::Bytes;
 use haven_disk::Disk;
@@ -25,7 +26,12 @@ const FIRST_GENERATION: u64 = 1;
 const METADATA_FILE: &str = "meta.redb";
 const DATA_DIR: &str = "data";
 const PROBE_FILE: &str = "probe";
-const CACHE_BYTES_DEFAULT: usize = 256 << 20;
+/// Memory for pages of the metadata unless told otherwise.
+const CACHE_BYTES_DEFAULT: usize = 128 << 20;
+/// Most inodes kept decoded: about 16 MiB.
+const INODES_CACHED_MAX: usize = 1 << 16;
+/// Most directory entries kept decoded: about 10 MiB with names of usual length, 25 MiB at worst.
+const ENTRIES_CACHED_MAX: usize = 1 << 16;
 
 /// What can be chosen about a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +55,10 @@ pub struct Store {
     pub(crate) options: StoreOptions,
     pub(crate) generation: Arc<Generation>,
     pub(crate) layers: Layers,
+    /// Inodes as the layers have them.
+    pub(crate) inodes: Cache<u64, Inode>,
+    /// Directory entries as the layers have them, by the keys of their rows by name.
+    pub(crate) entries: Cache<Vec<u8>, Entry>,
     pub(crate) counters: Counters,
     /// Removed inodes whose removal is durable: their data files may go.
     pub(crate) buried: Vec<Ino>,
@@ -135,6 +145,8 @@ impl Store {
             options,
             generation,
             layers: loaded.layers,
+            inodes: Cache::new(INODES_CACHED_MAX),
+            entries: Cache::new(ENTRIES_CACHED_MAX),
             counters: loaded.counters,
             buried: loaded.buried,
             in_flight: Weak::new(),
@@ -202,6 +214,8 @@ impl Store {
         let loaded = Loaded::from(generation.base.view()?)?;
         self.generation = generation;
         self.layers = loaded.layers;
+        self.inodes.clear();
+        self.entries.clear();
         self.counters = loaded.counters;
         self.buried = loaded.buried;
         self.in_flight = Weak::new();
