@@ -7,6 +7,7 @@
 //!
 //! It must not know what values mean (`record` does) nor where rows live (`layers` does).
 
+use crate::row_key::RowKey;
 use haven_fs::{Cookie, Ino, NAME_BYTES_MAX};
 
 /// Contents of small regular files by inode.
@@ -73,11 +74,8 @@ pub fn entry_by_cookie(dir: Ino, cookie: Cookie) -> [u8; COOKIE_KEY_BYTES] {
 }
 
 /// The row of the entry of `dir` with this name.
-pub fn entry_by_name(dir: Ino, name: &[u8]) -> Vec<u8> {
-    let mut key = Vec::with_capacity(INO_KEY_BYTES + name.len());
-    key.extend_from_slice(&by_ino(ENTRY_BY_NAME, dir));
-    key.extend_from_slice(name);
-    key
+pub fn entry_by_name(dir: Ino, name: &[u8]) -> RowKey {
+    RowKey::of_two(&by_ino(ENTRY_BY_NAME, dir), name)
 }
 
 /// The row of a key of the system table.

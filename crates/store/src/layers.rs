@@ -12,8 +12,9 @@
 //!
 //! It must not know what rows mean.
 
-use crate::base::{self, View, ViewRange};
-use crate::{fatal, keys};
+use crate::base::{self, View};
+use crate::keys;
+use crate::row_key::RowKey;
 use bytes::Bytes;
 use haven_fs::FsResult;
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 /// Changed rows in memory; `None` removes.
-pub type Rows = BTreeMap<Vec<u8>, Option<Bytes>>;
+pub type Rows = BTreeMap<RowKey, Option<Bytes>>;
 
 /// Memory that a row takes besides its bytes: its place in the tree, two allocations.
 const ROW_OVERHEAD_BYTES: usize = 112;
@@ -80,13 +81,13 @@ impl Layers {
     }
 
     /// Sets a row.
-    pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Bytes>) {
-        self.change(key.into(), Some(value.into()));
+    pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) {
+        self.change(RowKey::from(key.as_ref()), Some(value.into()));
     }
 
     /// Removes a row.
-    pub fn remove(&mut self, key: impl Into<Vec<u8>>) {
-        self.change(key.into(), None);
+    pub fn remove(&mut self, key: impl AsRef<[u8]>) {
+        self.change(RowKey::from(key.as_ref()), None);
     }
 
     /// About how much memory the rows take that are not durable yet.
@@ -94,7 +95,7 @@ impl Layers {
         self.active_bytes + self.frozen_bytes
     }
 
-    fn change(&mut self, key: Vec<u8>, value: Option<Bytes>) {
+    fn change(&mut self, key: RowKey, value: Option<Bytes>) {
         let value_bytes = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
         let key_bytes = key.len();
         self.active_bytes += value_bytes(&value);
@@ -160,10 +161,10 @@ impl Layers {
 
         let mut head_active = active.next();
         let mut head_frozen = frozen.next();
-        let mut head_durable = next_durable(&mut durable)?;
+        let mut head_durable = base::next(&mut durable)?;
         loop {
-            let in_active = head_active.map(|(key, _)| key.as_slice());
-            let in_frozen = head_frozen.map(|(key, _)| key.as_slice());
+            let in_active = head_active.map(|(key, _)| &key[..]);
+            let in_frozen = head_frozen.map(|(key, _)| &key[..]);
             let in_durable = head_durable.as_ref().map(|(key, _)| key.value());
             let Some(key) = [in_active, in_frozen, in_durable]
                 .into_iter()
@@ -190,18 +191,8 @@ impl Layers {
                 head_frozen = frozen.next();
             }
             if at[2] {
-                head_durable = next_durable(&mut durable)?;
+                head_durable = base::next(&mut durable)?;
             }
         }
     }
-}
-
-/// A row of the view, borrowed from its page.
-type Guard = redb::AccessGuard<'static, &'static [u8]>;
-
-fn next_durable(range: &mut ViewRange) -> FsResult<Option<(Guard, Guard)>> {
-    range
-        .next()
-        .transpose()
-        .map_err(|error| fatal("cannot read metadata", error))
 }

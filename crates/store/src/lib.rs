@@ -32,6 +32,7 @@ mod layers;
 mod open;
 mod receive;
 mod record;
+mod row_key;
 mod snapshot;
 mod stream;
 

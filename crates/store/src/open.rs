@@ -13,6 +13,7 @@ use crate::current::{self, Current};
 use crate::data::DataFiles;
 use crate::layers::Layers;
 use crate::record::{Counters, Entry, Inode};
+use crate::row_key::RowKey;
 use crate::{fatal, keys};
 use bytes::Bytes;
 use haven_disk::Disk;
@@ -27,7 +28,7 @@ const METADATA_FILE: &str = "meta.redb";
 const DATA_DIR: &str = "data";
 const PROBE_FILE: &str = "probe";
 /// Memory for pages of the metadata unless told otherwise.
-const CACHE_BYTES_DEFAULT: usize = 128 << 20;
+const CACHE_BYTES_DEFAULT: usize = 256 << 20;
 /// Most inodes kept decoded: about 16 MiB.
 const INODES_CACHED_MAX: usize = 1 << 16;
 /// Most directory entries kept decoded: about 10 MiB with names of usual length, 25 MiB at worst.
@@ -58,7 +59,7 @@ pub struct Store {
     /// Inodes as the layers have them.
     pub(crate) inodes: Cache<u64, Inode>,
     /// Directory entries as the layers have them, by the keys of their rows by name.
-    pub(crate) entries: Cache<Vec<u8>, Entry>,
+    pub(crate) entries: Cache<RowKey, Entry>,
     pub(crate) counters: Counters,
     /// Removed inodes whose removal is durable: their data files may go.
     pub(crate) buried: Vec<Ino>,

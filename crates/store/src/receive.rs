@@ -182,7 +182,7 @@ impl SnapshotWriter {
             return Err(SnapshotError::Bad("the end is missing"));
         }
         self.gathered
-            .insert(keys::POSITION.to_vec(), Some(self.position.clone()));
+            .insert(keys::POSITION.into(), Some(self.position.clone()));
         self.commit()?;
         self.check_whole()?;
         self.view = None;
@@ -214,7 +214,7 @@ impl SnapshotWriter {
         self.totals.rows += 1;
         self.gathered_bytes += key.len() + value.len();
         self.gathered
-            .insert(key.to_vec(), Some(Bytes::copy_from_slice(value)));
+            .insert(key.into(), Some(Bytes::copy_from_slice(value)));
         if self.gathered_bytes >= GATHERED_BYTES_MAX {
             self.commit()?;
         }

@@ -22,6 +22,9 @@ const KIND_CHAR: u8 = 7;
 const PLACE_ROW: u8 = 0;
 const PLACE_FILE: u8 = 1;
 
+/// Bytes of an inode's row that all kinds have.
+const COMMON_BYTES: usize = 90;
+
 const ENTRY_BYTES: usize = 16;
 const COUNTERS_BYTES: usize = 16;
 
@@ -80,7 +83,13 @@ impl Inode {
     /// The row's value.
     pub fn encode(&self) -> Vec<u8> {
         let (kind, device) = kind_code(self.attr.kind);
-        let mut out = Vec::with_capacity(128);
+        // Exactly what is needed: more would cost the row another allocation.
+        let more = match self.attr.kind {
+            Kind::Regular => 1,
+            Kind::Directory => 24,
+            _ => 0,
+        };
+        let mut out = Vec::with_capacity(COMMON_BYTES + more);
         out.push(kind);
         for number in [
             self.attr.generation,
@@ -380,7 +389,9 @@ mod tests {
         ] {
             let mut inode = sample(kind);
             inode.verifier = (kind == Kind::Regular).then_some([0; 8]);
-            assert_eq!(Inode::decode(Ino(1), &inode.encode()).unwrap(), inode);
+            let encoded = inode.encode();
+            assert_eq!(encoded.len(), encoded.capacity());
+            assert_eq!(Inode::decode(Ino(1), &encoded).unwrap(), inode);
         }
     }
 

@@ -175,11 +175,7 @@ fn next_rows(
         }
         totals.rows += 1;
     }
-    while let Some(row) = rows
-        .next()
-        .transpose()
-        .map_err(|e| fatal("cannot read metadata", e))?
-    {
+    while let Some(row) = base::next(rows)? {
         let (key, value) = (row.0.value(), row.1.value());
         if !chunk.push(key, value) {
             *put_off = Some((key.to_vec(), value.to_vec()));
@@ -209,11 +205,7 @@ fn next_data(
 ) -> FsResult<Option<Found>> {
     loop {
         let Some(cursor) = at else {
-            let row = inodes
-                .next()
-                .transpose()
-                .map_err(|e| fatal("cannot read metadata", e))?;
-            let Some((key, value)) = row else {
+            let Some((key, value)) = base::next(inodes)? else {
                 return Ok(None);
             };
             *at = open_file(disk, generation, key.value(), value.value())?;

@@ -58,7 +58,7 @@ impl Store {
 
     fn entry(&self, dir: Ino, name: &[u8]) -> FsResult<Option<Entry>> {
         let key = keys::entry_by_name(dir, name);
-        if let Some(entry) = self.entries.get(key.as_slice()) {
+        if let Some(entry) = self.entries.get(&key[..]) {
             return Ok(Some(entry));
         }
         let entry = self.layers.read(&key, Entry::decode)?;
@@ -91,8 +91,8 @@ impl Store {
             keys::entry_by_name(dir.attr.ino, name),
             Entry { ino, cookie },
         );
-        self.entries.put(key.clone(), entry);
-        self.layers.put(key, entry.encode().to_vec());
+        self.layers.put(&key, entry.encode().to_vec());
+        self.entries.put(key, entry);
         let by_cookie = keys::entry_by_cookie(dir.attr.ino, cookie);
         self.layers.put(by_cookie, record::encode_named(ino, name));
     }
@@ -102,7 +102,7 @@ impl Store {
         if let Some(entry) = self.entry(dir.attr.ino, name)? {
             dir.dir.entries -= 1;
             let key = keys::entry_by_name(dir.attr.ino, name);
-            self.entries.remove(key.as_slice());
+            self.entries.remove(&key[..]);
             self.layers.remove(key);
             self.layers
                 .remove(keys::entry_by_cookie(dir.attr.ino, entry.cookie));
