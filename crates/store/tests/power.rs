@@ -6,8 +6,9 @@ mod common;
 
 use common::{Twins, diff, index_of, model_at, open_disk, open_store, picture};
 use haven_disk::VolatileDisk;
-use haven_disk::testing::FaultyDisk;
+use haven_disk::testing::{DiskOp, FaultyDisk};
 use haven_store::{SnapshotReader, Store, StoreOptions};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -20,11 +21,14 @@ struct Doomed {
 }
 
 impl Doomed {
-    fn new(root: &Path) -> Self {
+    fn new(root: &Path, flushes_all: bool) -> Self {
         let disk = open_disk(root);
         let left = Arc::new(AtomicI64::new(0));
         let (power, count) = (disk.clone(), left.clone());
         let watched = FaultyDisk::new(disk.clone(), move |op, _| {
+            if op == DiskOp::SyncAll && !flushes_all {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
             if op.is_flush() && count.fetch_sub(1, Ordering::Relaxed) == 1 {
                 power.forget();
             }
@@ -39,8 +43,8 @@ impl Doomed {
 }
 
 /// A store with `steps` operations applied and a checkpoint halfway.
-fn prepared(root: &Path, seed: u64, steps: u64) -> (Doomed, Twins) {
-    let disk = Doomed::new(root);
+fn prepared(root: &Path, seed: u64, steps: u64, flushes_all: bool) -> (Doomed, Twins) {
+    let disk = Doomed::new(root, flushes_all);
     let options = StoreOptions {
         cache_bytes: 4 << 20,
     };
@@ -69,13 +73,22 @@ fn reopened(root: &Path, seed: u64) -> Twins {
 }
 
 #[test]
-fn a_checkpoint_is_whole_or_not_there() {
+fn a_checkpoint_that_flushes_one_by_one_is_whole_or_not_there() {
+    checkpoint_is_whole_or_not_there(false);
+}
+
+#[test]
+fn a_checkpoint_that_flushes_all_at_once_is_whole_or_not_there() {
+    checkpoint_is_whole_or_not_there(true);
+}
+
+fn checkpoint_is_whole_or_not_there(flushes_all: bool) {
     const SEED: u64 = 5;
     const STEPS: u64 = 60;
     let (mut old, mut new) = (0, 0);
     for flush in 1.. {
         let root = tempfile::tempdir().unwrap();
-        let (disk, mut twins) = prepared(root.path(), SEED, STEPS);
+        let (disk, mut twins) = prepared(root.path(), SEED, STEPS, flushes_all);
         disk.left.store(flush, Ordering::Relaxed);
         let survived = twins.store.checkpoint().is_ok();
         disk.disk.forget();
@@ -106,7 +119,7 @@ fn an_installation_is_whole_or_not_there() {
     const SEED: u64 = 6;
     const OTHER_SEED: u64 = 7;
     let sender_root = tempfile::tempdir().unwrap();
-    let (_disk, sender) = prepared(sender_root.path(), SEED, 100);
+    let (_disk, sender) = prepared(sender_root.path(), SEED, 100, true);
     let mut reader: SnapshotReader = sender.store.snapshot_source().unwrap().unwrap();
     let mut sent = Vec::new();
     while let Some(chunk) = reader.next_chunk().unwrap() {
@@ -115,7 +128,7 @@ fn an_installation_is_whole_or_not_there() {
     let (mut old, mut new) = (0, 0);
     for flush in 1.. {
         let root = tempfile::tempdir().unwrap();
-        let (disk, mut twins) = prepared(root.path(), OTHER_SEED, 40);
+        let (disk, mut twins) = prepared(root.path(), OTHER_SEED, 40, false);
         disk.left.store(flush, Ordering::Relaxed);
         let installed = (|| {
             let mut writer = twins.store.receive().ok()?;
