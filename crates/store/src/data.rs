@@ -93,16 +93,25 @@ impl DataFiles {
     /// Makes the names of all data files durable. An earlier process may have made files and ended
     /// before it flushed their names; replaying finds them there and does not make them again.
     pub fn sync_dirs(&self) -> FsResult<()> {
-        if self.flush_all()? {
-            return Ok(());
-        }
         let names = self
             .disk
             .list(&self.dir)
             .map_err(|e| fatal(format!("cannot list {}", self.dir.display()), e))?;
-        names
+        if !self.flush_all()? {
+            self.flush_dir(&self.dir)?;
+            names
+                .iter()
+                .try_for_each(|name| self.flush_dir(&self.dir.join(name)))?;
+        }
+        // They are durable now: the first write into each need not see to it again.
+        let mut state = self.state.lock();
+        for low in names
             .iter()
-            .try_for_each(|name| self.flush_dir(&self.dir.join(name)))
+            .filter_map(|name| u8::from_str_radix(name, 16).ok())
+        {
+            state.known_dirs[usize::from(low)] = true;
+        }
+        Ok(())
     }
 
     /// The `len` bytes at `offset`; zeros where the file has none.
