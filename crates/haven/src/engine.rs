@@ -106,7 +106,7 @@ impl Replicated for Engine {
         self.machine
             .write()
             .fs_mut()
-            .finish_checkpoint(done)
+            .finish_checkpoint(&done)
             .map_err(stop)
     }
 

@@ -21,6 +21,7 @@
 
 mod backend;
 mod base;
+mod cache;
 mod checkpoint;
 mod current;
 mod data;
@@ -34,11 +35,11 @@ mod layers;
 mod open;
 mod receive;
 mod record;
+mod row_key;
 mod snapshot;
 mod stream;
 
 pub use checkpoint::{CheckpointJob, Checkpointed};
-use engine::far::FAR_PAGE_BYTES;
 pub use engine::system::{SYSTEM_KEY_BYTES_MAX, SYSTEM_VALUE_BYTES_MAX};
 pub use keys::POSITION_BYTES_MAX;
 pub use open::{Store, StoreOptions};
