@@ -101,6 +101,10 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn sync_all(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn space(&self) -> io::Result<Space> {
         Ok(Space {
             total_bytes: 1 << 40,
@@ -200,6 +204,13 @@ impl DiskFile for MemoryFile {
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        let state = self.state.lock();
+        let written = state.pages.range(offset / PAGE_BYTES..).next();
+        let at = written.map(|(page, _)| offset.max(page * PAGE_BYTES));
+        Ok(at.filter(|at| *at < state.len))
+    }
 }
 
 #[cfg(test)]
@@ -219,6 +230,10 @@ mod tests {
         let contents = disk.contents("a/b/old");
         assert_eq!(contents.len(), 4100);
         assert_eq!(contents[4090..], *b"\0\0\0\0bord\0\0");
+        assert_eq!(file.next_data(10).unwrap(), Some(10));
+        assert_eq!(file.next_data(4100).unwrap(), None);
+        file.set_len(9000).unwrap();
+        assert_eq!(file.next_data(8192).unwrap(), None, "a hole");
         assert_eq!(disk.list(Path::new("a")).unwrap(), ["b"]);
         assert_eq!(disk.list(Path::new("a/b")).unwrap(), ["old"]);
         disk.remove_dir_all(Path::new("a")).unwrap();

@@ -3,7 +3,10 @@
 use crate::Seed;
 use bytes::Bytes;
 use haven_fs::{Cred, Ino, Time};
-use haven_nfsd::{Entry, HandleCodec, HandleKey, Nfs3Entry, Target, VolumeId, request_checksum};
+use haven_nfsd::{
+    Entry, ExportId, HandleCodec, HandleKey, MountEntry, MountOp, Nfs3Entry, Target, VolumeId,
+    request_checksum,
+};
 use haven_proto::nfs3::Proc3;
 use std::net::Ipv6Addr;
 
@@ -60,6 +63,28 @@ pub(crate) fn log_entry_seeds() -> Vec<Seed> {
                 args,
             }),
         ),
+        (
+            "mount",
+            Entry::Mount(MountEntry {
+                time,
+                client: Ipv6Addr::LOCALHOST.into(),
+                xid: 10,
+                op: MountOp::Mnt {
+                    version: 3,
+                    export: ExportId(1),
+                    path: Bytes::from_static(b"/export/below"),
+                },
+            }),
+        ),
+        (
+            "unmount",
+            Entry::Mount(MountEntry {
+                time,
+                client: Ipv6Addr::LOCALHOST.into(),
+                xid: 11,
+                op: MountOp::Umntall,
+            }),
+        ),
         ("noop", Entry::Noop { time }),
     ];
     let encoded = entries.into_iter().filter_map(|(name, entry)| {
@@ -84,6 +109,7 @@ pub(crate) fn file_handle_seeds() -> Vec<Seed> {
     let target = Target {
         ino: Ino(0x0102_0304_0506_0708),
         generation: 9,
+        export: ExportId(3),
     };
     let other = HandleCodec::new(VolumeId([8; 16]), HandleKey([1; 16]));
     vec![

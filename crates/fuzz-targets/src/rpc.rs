@@ -3,7 +3,10 @@
 use crate::Seed;
 use bytes::{Bytes, BytesMut};
 use haven_fs::Time;
-use haven_nfsd::{Entry, Prepared, Service, prepare};
+use haven_nfsd::{
+    Client, ClientNames, Entry, Export, ExportId, Exports, Options, Origin, Prepared, Service, Who,
+    prepare,
+};
 use haven_proto::{mount, nfs3, portmap};
 use haven_rpc::record::{FragmentHeader, HEADER_BYTES, frame};
 use haven_rpc::{
@@ -11,9 +14,11 @@ use haven_rpc::{
     accept_error, accepted, decode_call, decode_reply, denied, encode_call,
 };
 use haven_xdr::{Gather, Writer};
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 
-const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const CLIENT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 700));
 const NOW: Time = Time { secs: 1, nanos: 0 };
 
 /// The first record of a stream, from all of its fragments.
@@ -61,21 +66,46 @@ pub(crate) fn call(stream: &[u8]) {
 
 /// A reply of the service answers this call, and an entry can be read by whoever gets it.
 fn serve(call: &Call) {
-    let service = Service {
-        exports: [Bytes::from_static(b"/export")].into(),
-        ..Service::default()
+    let origin = Origin {
+        peer: CLIENT,
+        names: ClientNames::Unasked,
     };
-    match prepare(call, CLIENT, &service, NOW) {
+    match prepare(call, origin, &service(), NOW) {
         Prepared::Reply(reply) => match decode_reply(reply.into_bytes()) {
             Ok(reply) => assert_eq!(reply.xid, call.xid),
             Err(error) => panic!("{call:?} gets a reply that is none: {error}"),
         },
         Prepared::Query(request) => assert_eq!(request.xid(), call.xid),
-        Prepared::Mutation(entry) => {
-            if let Err(error) = Entry::decode(&entry) {
-                panic!("{call:?} becomes an entry that is none: {error}");
-            }
+        Prepared::Mutation(entry) => readable(call, &entry),
+        Prepared::Mount { request, entry } => {
+            assert_eq!(request.xid(), call.xid);
+            readable(call, &entry);
         }
+        Prepared::WantsNames => panic!("{call:?}: no rule is about names"),
+    }
+}
+
+fn readable(call: &Call, entry: &Bytes) {
+    if let Err(error) = Entry::decode(entry) {
+        panic!("{call:?} becomes an entry that is none: {error}");
+    }
+}
+
+/// One export, for everybody.
+fn service() -> Service {
+    let path = Bytes::from_static(b"/export");
+    let everybody = Client {
+        who: Who::Everybody,
+        options: Options::default(),
+    };
+    let mut exports = Exports::new(vec![Export {
+        path: path.clone(),
+        clients: vec![everybody],
+    }]);
+    exports.bind(&BTreeMap::from([(path, ExportId(1))]));
+    Service {
+        exports: Arc::new(exports),
+        ..Service::default()
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::server::{Server, results};
 use bytes::Bytes;
 use haven_fs::Time;
-use haven_nfsd::{Prepared, prepare};
+use haven_nfsd::Prepared;
 use haven_proto::nfs3::*;
 use haven_rpc::Call;
 use haven_xdr::{Decode, Gather, encode_all};
@@ -18,17 +18,15 @@ fn refusal(s: &Server, call: &Call) -> Option<Gather> {
         secs: 9_000,
         nanos: 0,
     };
-    match prepare(call, s.client, &s.service, time) {
+    match s.prepared(call, time) {
         Prepared::Mutation(entry) => s.machine.refuse_growth(&entry).unwrap(),
         other => panic!("no mutation: {other:?}"),
     }
 }
 
-fn status<T: Decode, F: Decode>(reply: Gather) -> Nfsstat3 {
-    match results::<Res3<T, F>>(reply) {
-        Res3::Ok(_) => Nfsstat3::Ok,
-        Res3::Fail(status, _) => status,
-    }
+/// The status; `None` is success.
+fn status<T: Decode, F: Decode>(reply: Gather) -> Option<Nfsstat3> {
+    results::<Res3<T, F>>(reply).ok_or_status().err()
 }
 
 #[test]
@@ -89,7 +87,7 @@ fn what_takes_space_gets_nospc_and_what_does_not_may_run() {
             Args3::Setattr(_) => status::<WccData, WccData>(reply),
             _ => status::<CreateOk, WccData>(reply),
         };
-        assert_eq!(told, Nfsstat3::NoSpc, "{:?}", args.proc());
+        assert_eq!(told, Some(Nfsstat3::NoSpc), "{:?}", args.proc());
     }
     let free = [
         Args3::Remove(RemoveArgs {
@@ -123,6 +121,6 @@ fn a_change_that_was_executed_before_is_answered_as_then() {
     let reply = s.send(&first);
     assert_eq!(refusal(&s, &first), Some(reply), "sent again");
     let other = call(&mut s, &args);
-    let told = refusal(&s, &other).map(status::<CreateOk, WccData>);
+    let told = refusal(&s, &other).and_then(status::<CreateOk, WccData>);
     assert_eq!(told, Some(Nfsstat3::NoSpc));
 }
