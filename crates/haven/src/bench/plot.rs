@@ -74,7 +74,7 @@ fn legend(svg: &mut String, outcomes: &[Outcome]) {
         (_, 0 | 1) => "throughput".to_owned(),
         (..) => format!("throughput: median of {runs} runs, whisker from lowest to highest"),
     };
-    text(svg, (BARS_X, 62.0), "start", &bars);
+    text(svg, (BARS_X, 46.0), "start", &bars);
     text(
         svg,
         (LATENCY_X + LATENCY_WIDTH, 30.0),
