@@ -35,6 +35,8 @@ pub(crate) fn check(raw: raw::File, listed: Option<Exports>) -> Result<Config, C
     let node = node(raw.node, &cluster)?;
     let mut warnings = Vec::new();
     let everybody = everybody(&raw.service)?;
+    let keys = &raw.service;
+    let mapped = keys.squash.is_some() || keys.anonuid.is_some() || keys.anongid.is_some();
     let read_only = raw.service.read_only;
     if raw.service.exports_file.is_some() && listed.is_none() {
         return Err(bad("service.exports_file", "the file was not read"));
@@ -46,7 +48,15 @@ pub(crate) fn check(raw: raw::File, listed: Option<Exports>) -> Result<Config, C
             "a service with floating addresses must listen on the wildcard address; remove the key",
         ));
     }
-    let mut exports = exports(raw.export, listed, everybody, &mut warnings)?;
+    let mut exports = exports(raw.export, listed, &mut warnings)?;
+    let silent = exports.iter_mut().filter(|e| e.clients.is_empty());
+    let given = silent.map(|export| export.clients.push(everybody.clone()));
+    if given.count() == 0 && mapped {
+        warnings.push(
+            "service.squash, anonuid and anongid have no effect: every export names its clients, with their options"
+                .into(),
+        );
+    }
     if read_only {
         let all = exports.iter_mut().flat_map(|export| &mut export.clients);
         all.for_each(|client| client.options.read_only = true);
@@ -293,10 +303,10 @@ pub(crate) fn floating(text: &str) -> Result<FloatingAddress, ConfigError> {
     Ok(FloatingAddress { address, prefix })
 }
 
+/// All exports, as far as they name clients.
 fn exports(
     raw: Vec<raw::Export>,
     listed: Option<Exports>,
-    everybody: Client,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Export>, ConfigError> {
     let mut exports = raw
@@ -329,9 +339,6 @@ fn exports(
                 exports.len()
             ),
         ));
-    }
-    for export in exports.iter_mut().filter(|e| e.clients.is_empty()) {
-        export.clients.push(everybody.clone());
     }
     Ok(exports)
 }

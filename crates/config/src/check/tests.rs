@@ -246,3 +246,16 @@ fn files_without_end_are_refused() {
     let why = Config::load(&file).unwrap_err().to_string();
     assert!(why.contains("/dev/zero has more than"), "{why}");
 }
+
+#[test]
+fn defaults_that_nobody_uses_are_noted() {
+    let with = |clients: &str| {
+        let text = format!("[service]\nsquash = \"none\"\n[[export]]\npath = \"/a\"\n{clients}");
+        Config::parse(&exporting(&text)).unwrap().warnings
+    };
+    assert!(with("").is_empty());
+    let [warning] = &with("clients = [\"*\"]")[..] else {
+        panic!("one warning")
+    };
+    assert!(warning.contains("service.squash"), "{warning}");
+}
