@@ -5,10 +5,10 @@
 use bytes::Bytes;
 use haven::{quick, serve};
 use haven_client::{Client, Options};
-use haven_disk::{Disk, DiskFile, RealDisk, Space};
+use haven_disk::testing::{DiskOp, FaultyDisk};
+use haven_disk::{Disk, RealDisk};
 use haven_proto::nfs3::{Createhow3, Sattr3, StableHow};
 use parking_lot::{Condvar, Mutex};
-use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
@@ -33,65 +33,16 @@ impl Gate {
     }
 }
 
-/// A real disk that hangs when told.
-struct Hanging(RealDisk, Arc<Gate>);
-
-struct HangingFile(Arc<dyn DiskFile>, Arc<Gate>);
-
-impl Disk for Hanging {
-    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.0.open(path, create)?;
-        Ok(Arc::new(HangingFile(file, Arc::clone(&self.1))))
-    }
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.0.create_dir_all(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.0.remove_file(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.0.remove_dir_all(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.0.list(path)
-    }
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.0.exists(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.sync_dir(path)
-    }
-    fn space(&self) -> io::Result<Space> {
-        self.0.space()
-    }
-}
-
-impl DiskFile for HangingFile {
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, data)
-    }
-    fn write_vectored_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
-        self.0.write_vectored_at(offset, parts)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.0.allocate(offset, len)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.1.pass();
-        self.0.sync()
-    }
+/// A real disk whose file flushes pass the gate.
+fn hanging(dir: &Path, gate: &Arc<Gate>) -> Arc<dyn Disk> {
+    let gate = Arc::clone(gate);
+    let real = RealDisk::open(dir).unwrap();
+    Arc::new(FaultyDisk::new(Arc::new(real), move |op, _| {
+        if op == DiskOp::Sync {
+            gate.pass();
+        }
+        Ok(())
+    }))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,10 +58,7 @@ async fn a_node_alone_whose_flush_hangs_stops_serving_and_says_why() {
     let mut config = quick::config(&wishes).unwrap();
     config.health.flush_max = Duration::from_millis(200);
     let gate = Arc::new(Gate::default());
-    let disk = Arc::new(Hanging(
-        RealDisk::open(dir.path()).unwrap(),
-        Arc::clone(&gate),
-    ));
+    let disk = hanging(dir.path(), &gate);
     let (tell, told) = tokio::sync::oneshot::channel();
     let serving = move |ports| tell.send(ports).expect("somebody waits");
     let node = tokio::spawn(async move {
