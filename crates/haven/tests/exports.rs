@@ -7,11 +7,12 @@ use bytes::Bytes;
 use haven::engine::{Engine, Outcome};
 use haven::serve::Ports;
 use haven::service::Service;
+use haven::space::SpaceGuard;
 use haven::{exports, found, resolve};
 use haven_config::Config;
 use haven_consensus::{CheckpointPolicy, Consensus, ConsensusOptions, Timing};
 use haven_log::{Log, LogOptions};
-use haven_net::{Handler, Verdict};
+use haven_net::{Begun, Handler, Verdict};
 use haven_proto::mount::{self, Dirpath, Mountlist, Mountres3, Mountstat3};
 use haven_proto::nfs3::{
     self, Diropargs3, Fh3, GetattrArgs, GetattrRes, MkdirArgs, MkdirRes, Nfsstat3, Proc3, Sattr3,
@@ -62,6 +63,7 @@ impl Node {
         let config = configure(dir, listed);
         let disk = open_disk(&dir.join("data")).await;
         let log = Log::open(Arc::clone(&disk), Path::new("log"), LogOptions::default()).unwrap();
+        let space = SpaceGuard::new(Arc::clone(&disk), Some(0)).unwrap();
         let engine = Engine::open(disk).unwrap();
         let options = ConsensusOptions {
             node_id: 1,
@@ -80,8 +82,15 @@ impl Node {
         let ports = Ports {
             nfs: 2049,
             mount: 20048,
+            portmap: None,
         };
-        let service = Service::new(&config, Arc::clone(&engine), consensus.clone(), ports);
+        let service = Service::new(
+            &config,
+            Arc::clone(&engine),
+            consensus.clone(),
+            space,
+            ports,
+        );
         let mut leadership = consensus.leadership();
         leadership.wait_for(|now| now.is_leader).await.unwrap();
         consensus.barrier().await.unwrap();
@@ -111,7 +120,7 @@ impl Node {
     /// What a reload does.
     fn reload(&self, listed: &str) {
         let config = configure(&self.dir, listed);
-        self.service.set_exports(&config.exports);
+        self.service.exports().set(&config.exports);
     }
 
     async fn call<T: Decode>(&self, from: &str, prog: u32, proc: u32, args: Gather) -> T {
@@ -125,7 +134,13 @@ impl Node {
         let xid = self.xid.fetch_add(1, Ordering::Relaxed);
         let call = encode_call(xid, prog, 3, proc, &cred, args).into_bytes();
         let peer: SocketAddr = from.parse().unwrap();
-        let handled = tokio::time::timeout(PATIENCE, self.service.handle(peer, call)).await;
+        let handled = async {
+            match self.service.begin(peer, call) {
+                Begun::Done(verdict) => verdict,
+                Begun::Work(work) => self.service.finish(work).await,
+            }
+        };
+        let handled = tokio::time::timeout(PATIENCE, handled).await;
         let Verdict::Reply(reply) = handled.expect("answered in time") else {
             panic!("hung up")
         };
