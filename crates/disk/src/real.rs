@@ -56,6 +56,13 @@ impl RealDisk {
         Ok(disk)
     }
 
+    /// A root that exists, for [`crate::ReadOnlyDisk`].
+    pub(crate) fn open_to_read(root: &Path) -> Result<RealDisk, DiskError> {
+        let (root, dir, lock) = root::open_to_read(root)?;
+        let lock = Arc::new(lock);
+        Ok(RealDisk { root, dir, lock })
+    }
+
     /// The root, as an absolute path.
     #[must_use]
     pub fn root(&self) -> &Path {
@@ -68,10 +75,20 @@ impl RealDisk {
 
     /// `open` of a checked path.
     pub(crate) fn open_file(&self, path: &Path, create: bool) -> io::Result<RealFile> {
-        let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mut flags = OFlags::RDWR;
         if create {
             flags |= OFlags::CREATE;
         }
+        self.open_with(path, flags)
+    }
+
+    /// `open` of a checked path, for reading only.
+    pub(crate) fn open_to_read_file(&self, path: &Path) -> io::Result<RealFile> {
+        self.open_with(path, OFlags::RDONLY)
+    }
+
+    fn open_with(&self, path: &Path, flags: OFlags) -> io::Result<RealFile> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let fd = retry_on_intr(|| rustix::fs::openat(&self.dir, path, flags, FILE_MODE))
             .map_err(|e| said("open", path, e))?;
         Ok(RealFile {
