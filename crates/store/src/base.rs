@@ -16,7 +16,8 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("rows");
+/// All rows.
+pub const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("rows");
 
 /// A consistent view of the durable rows, unaffected by later commits.
 pub type View = ReadOnlyTable<&'static [u8], &'static [u8]>;

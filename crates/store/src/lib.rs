@@ -21,6 +21,12 @@
 
 mod backend;
 mod base;
+mod check;
+mod check_files;
+mod check_finding;
+mod check_metadata;
+mod check_rows;
+mod check_tree;
 mod checkpoint;
 mod current;
 mod data;
@@ -34,6 +40,9 @@ mod record;
 mod snapshot;
 mod stream;
 
+pub use check::{CheckError, Checked, Summary, check};
+pub use check_finding::{Finding, Problem};
+pub use check_metadata::CheckedRows;
 pub use checkpoint::{CheckpointJob, Checkpointed};
 use engine::far::FAR_PAGE_BYTES;
 pub use engine::system::{SYSTEM_KEY_BYTES_MAX, SYSTEM_VALUE_BYTES_MAX};

@@ -22,8 +22,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 const FIRST_GENERATION: u64 = 1;
-const METADATA_FILE: &str = "meta.redb";
-const DATA_DIR: &str = "data";
+/// The metadata of a generation.
+pub(crate) const METADATA_FILE: &str = "meta.redb";
+/// The data files of a generation.
+pub(crate) const DATA_DIR: &str = "data";
 const CACHE_BYTES_DEFAULT: usize = 256 << 20;
 
 /// What can be chosen about a store.
