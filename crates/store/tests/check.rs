@@ -8,7 +8,7 @@ use common::{Twins, findings, open_disk, open_store};
 use haven_disk::{Disk, ReadOnlyDisk, RealDisk};
 use haven_fs::{Change, Create, Cred, Filesystem, Ino, Kind, SetAttr, SystemTable, Time};
 use haven_store::{CheckError, Problem, Store, StoreOptions, Summary, check};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, TableDefinition};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

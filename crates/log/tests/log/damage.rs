@@ -15,9 +15,9 @@ const HEADER: usize = 40;
 const PAGE: usize = 4096;
 
 /// The log's files as a crash at this moment would leave them.
-type Files = Vec<(String, Vec<u8>)>;
+pub type Files = Vec<(String, Vec<u8>)>;
 
-fn copy_of(dir: &Path) -> Files {
+pub fn copy_of(dir: &Path) -> Files {
     let mut files: Files = std::fs::read_dir(dir.join(DIR))
         .expect("list")
         .map(|entry| {
@@ -34,6 +34,7 @@ fn copy_of(dir: &Path) -> Files {
     files
 }
 
+/// Opens a log of these files. A check of them before must have come to the same verdict.
 fn try_open(files: &Files) -> (TempDir, Result<Log, LogError>) {
     let dir = scratch();
     let path: PathBuf = dir.path().join(DIR);
@@ -47,7 +48,33 @@ fn try_open(files: &Files) -> (TempDir, Result<Log, LogError>) {
         zero_ahead_bytes: 0,
         ..small()
     };
-    (dir, open(&disk, options))
+    let checked = crate::check::run(&*disk);
+    assert_eq!(
+        &copy_of(dir.path()),
+        &sorted(files),
+        "the check changed something"
+    );
+    let opened = open(&disk, options);
+    match &opened {
+        Ok(log) => {
+            let (damage, records) = checked.expect("a log that opens can be checked");
+            assert_eq!(damage, [], "in a log that opens");
+            assert_eq!(records, read_all(log));
+        }
+        Err(LogError::Version { .. }) => assert!(checked.is_err(), "another version"),
+        Err(_) => assert_ne!(
+            checked.expect("can be checked").0,
+            [],
+            "in a log that is refused"
+        ),
+    }
+    (dir, opened)
+}
+
+fn sorted(files: &Files) -> Files {
+    let mut files = files.clone();
+    files.sort();
+    files
 }
 
 fn opened(files: &Files) -> Vec<Record> {
@@ -67,7 +94,7 @@ fn damaged(files: &Files, what: &str) -> (String, u64) {
 
 /// `n` records of `len` bytes (a multiple of 8 with the head), each flushed by itself; the files
 /// before the log is closed and after.
-fn sample(n: u64, len: usize) -> (Vec<Record>, Files, Files) {
+pub fn sample(n: u64, len: usize) -> (Vec<Record>, Files, Files) {
     let dir = scratch();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(dir.path()).expect("open the disk"));
     let log = open(&disk, small()).expect("open");
@@ -85,7 +112,7 @@ fn sample(n: u64, len: usize) -> (Vec<Record>, Files, Files) {
     (records, crashed, copy_of(dir.path()))
 }
 
-fn segment(files: &mut Files, position: usize) -> &mut Vec<u8> {
+pub fn segment(files: &mut Files, position: usize) -> &mut Vec<u8> {
     &mut files[position].1 // segments are named by number and sort before SLOTS
 }
 
