@@ -4,6 +4,7 @@
 //! what the takeover machine decides, `service` answers clients, `engine` is the replicated machine.
 
 pub mod addresses;
+pub mod check;
 pub mod classic;
 mod clock;
 pub mod control;

@@ -2,9 +2,9 @@
 
 use clap::{Args, Parser, Subcommand};
 use haven::control::{self, Request, Status};
-use haven::{demo, quick, serve};
+use haven::{check, demo, quick, serve};
 use haven_config::Config;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,6 +37,9 @@ enum Command {
         /// The node that shall lead; default: the most up-to-date one.
         to: Option<String>,
     },
+    /// Check the data directory of a node that does not run, without changing it. Ends with status 0
+    /// when nothing is wrong, 1 when something is, 2 when it could not be checked.
+    Check(CheckArgs),
     /// Watches over floating addresses; started by `serve`.
     #[command(hide = true)]
     Guard,
@@ -90,7 +93,29 @@ struct NodeArgs {
     data: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Status of a check that could not be made.
+const EXIT_UNCHECKED: u8 = 2;
+
 impl NodeArgs {
+    fn data(&self) -> Result<PathBuf, String> {
+        match (&self.config, &self.data) {
+            (Some(file), _) => Config::load(file)
+                .map(|c| c.node.data)
+                .map_err(|e| e.to_string()),
+            (None, Some(data)) => Ok(data.clone()),
+            (None, None) => Err("give --config or --data".into()),
+        }
+    }
+
     fn socket(&self) -> Result<PathBuf, String> {
         match (&self.config, &self.data) {
             (Some(file), _) => Config::load(file)
@@ -112,6 +137,7 @@ fn main() -> ExitCode {
             .map_err(|e| e.to_string()),
         Command::Serve(args) => run_serve(args).map(|()| true),
         Command::Status(node) => run_status(&node).map(|()| true),
+        Command::Check(args) => return run_check(&args),
         Command::Migrate { node, to } => run_migrate(&node, to).map(|()| true),
     };
     match result {
@@ -195,6 +221,28 @@ fn run_status(node: &NodeArgs) -> Result<(), String> {
         serde_json::to_string_pretty(&status).map_err(|e| e.to_string())?
     );
     Ok(())
+}
+
+fn run_check(args: &CheckArgs) -> ExitCode {
+    let checked = args.node.data().and_then(|data| {
+        let report = check::run(&data)?;
+        let text = if args.json {
+            serde_json::to_string_pretty(&report).map_err(|e| e.to_string())? + "\n"
+        } else {
+            report.to_string()
+        };
+        // Nobody listening changes nothing about the verdict.
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        Ok(report.clean)
+    });
+    match checked {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("haven: {why}");
+            ExitCode::from(EXIT_UNCHECKED)
+        }
+    }
 }
 
 fn run_migrate(node: &NodeArgs, to: Option<String>) -> Result<(), String> {

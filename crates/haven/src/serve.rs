@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
 /// Directory of the log within the data directory.
-const LOG_DIR: &str = "log";
+pub(crate) const LOG_DIR: &str = "log";
 /// How long a port may be taken: the guard of a server that has just died holds it until the floating
 /// addresses are off.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);

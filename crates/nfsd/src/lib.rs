@@ -13,6 +13,7 @@
 //!
 //! It must not know sockets, the clock, randomness, or how the log is replicated.
 
+mod check;
 mod classify;
 mod entry;
 mod export;
@@ -25,6 +26,9 @@ mod reply_cache;
 mod squash;
 mod v3;
 
+pub use check::{
+    CheckedSystem, Surroundings, SystemFinding, SystemProblem, check_entry, check_system,
+};
 pub use classify::{Prepared, Request, Service, prepare};
 pub use entry::{
     ARGS_BYTES_MAX, Entry, EntryError, GROUPS_MAX, Nfs3Entry, PATH_BYTES_MAX, request_checksum,

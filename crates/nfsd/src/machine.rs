@@ -24,12 +24,12 @@ use haven_xdr::Gather;
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-const KEY_IDENTITY: &[u8] = b"m/identity";
-const KEY_TIME: &[u8] = b"m/time";
+pub(crate) const KEY_IDENTITY: &[u8] = b"m/identity";
+pub(crate) const KEY_TIME: &[u8] = b"m/time";
 /// Followed by an export's path; the value is its inode number.
-const KEY_EXPORT: &[u8] = b"m/export/";
+pub(crate) const KEY_EXPORT: &[u8] = b"m/export/";
 
-const NANOS_PER_SEC: u32 = 1_000_000_000;
+pub(crate) const NANOS_PER_SEC: u32 = 1_000_000_000;
 
 /// What came of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -344,7 +344,7 @@ fn load_roots(fs: &impl SystemTable) -> Result<BTreeSet<Ino>, Fatal> {
     }
 }
 
-fn time_from(stored: &[u8]) -> Option<Time> {
+pub(crate) fn time_from(stored: &[u8]) -> Option<Time> {
     let (secs, nanos) = stored.split_first_chunk::<8>()?;
     Some(Time {
         secs: i64::from_be_bytes(*secs),
