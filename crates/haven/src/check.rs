@@ -266,6 +266,13 @@ impl Problem {
 /// refuses; in words.
 pub fn run(data: &Path) -> Result<Report, String> {
     let disk = ReadOnlyDisk::open(data).map_err(|e| e.to_string())?;
+    let part = |dir: &str| disk.exists(Path::new(dir)).map_err(|e| e.to_string());
+    if !part(STORE_DIR)? && !part(LOG_DIR)? {
+        return Err(format!(
+            "{} holds neither {STORE_DIR} nor {LOG_DIR}: give the data directory of a node",
+            data.display()
+        ));
+    }
     let mut check = Check::default();
     let store = check.store(&disk)?;
     check.machine(&store);
@@ -444,7 +451,10 @@ impl Check {
     fn between(&mut self, log: &CheckedLog) {
         if !log.has_slots {
             if self.position.is_some() {
-                self.say(Problem::VoteMissing, format!("{LOG_DIR}/SLOTS: missing or unreadable"));
+                self.say(
+                    Problem::VoteMissing,
+                    format!("{LOG_DIR}/SLOTS: missing or unreadable"),
+                );
             }
             return;
         }

@@ -30,9 +30,6 @@ pub enum CheckError {
         known = current::FORMAT
     )]
     Format(u32),
-    /// There is no store.
-    #[error("there is no store in {0}; give the data directory of a node")]
-    NoStore(String),
     /// The disk refused.
     #[error("cannot read the store: {0}")]
     Disk(#[from] io::Error),
@@ -100,7 +97,11 @@ pub fn check(
         rows: None,
     };
     if !disk.exists(dir)? {
-        return Err(CheckError::NoStore(dir.display().to_string()));
+        found(Finding::new(
+            Problem::NotMade,
+            format!("{}: missing", dir.display()),
+        ));
+        return Ok(checked);
     }
     if let Some(other) = current::other_format(disk, dir) {
         return Err(CheckError::Format(other));

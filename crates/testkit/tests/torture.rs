@@ -1,4 +1,4 @@
-//! A short torture in every test run: the long ones are `cargo run --release -p haven-testkit -- kills`
+//! A short torture in every test run: the long ones are `cargo run --release -p haven-testkit -- kills`,
 //! `… power-losses` and `… one-node`. Needs network namespaces: as root, or where user namespaces are allowed.
 
 use std::process::{Command, ExitCode};
@@ -15,7 +15,15 @@ const CASES: &[(&str, &[&str])] = &[
     ),
     (
         "one node killed and without power under load, checked each time",
-        &["one-node", "--rounds", "5", "--power-losses", "2", "--seed", "13"],
+        &[
+            "one-node",
+            "--rounds",
+            "5",
+            "--power-losses",
+            "2",
+            "--seed",
+            "13",
+        ],
     ),
     (
         "a leader that is frozen or cut off says nothing",
