@@ -261,6 +261,9 @@ impl Worker {
                 ));
             }
             (Ok(_), Err(due)) => tally.lost(format!("{} succeeded instead of {due}", short(&op))),
+            (Err(Nfsstat3::Stale), _) => {
+                tally.lost(format!("{}: the file or directory is gone", short(&op)));
+            }
             (Err(is), due) => return Err(format!("{}: {is}, expected {due:?}", short(&op))),
         }
         Ok(())

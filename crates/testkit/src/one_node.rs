@@ -126,6 +126,13 @@ impl Outcome {
         wrong + self.check_findings == 0 && self.problems.is_empty()
     }
 
+    fn take(&mut self, tally: Tally) {
+        self.lost += tally.lost;
+        self.done_twice += tally.doubled;
+        self.half_done += tally.half;
+        self.problems.extend(tally.problems);
+    }
+
     fn show(&self, json: bool) -> Result<(), String> {
         if json {
             let text = serde_json::to_string(self).map_err(words)?;
@@ -207,7 +214,12 @@ impl Play {
             }
             self.say(index + 1, fault, &classic.recorder, &mixed.recorder);
         }
-        result?;
+        self.outcome.acknowledged = classic.recorder.acknowledged() + mixed.recorder.acknowledged();
+        if let Err(why) = result {
+            // Nobody can be asked any more: what the workers saw must do.
+            self.outcome.take(mixed.tally());
+            return Err(why);
+        }
         self.conclude(&target, classic, mixed).await
     }
 
@@ -226,7 +238,7 @@ impl Play {
             }
             Moment::AfterOperations(count) => {
                 tokio::select! {
-                    why = mixed.failure() => return Err(why),
+                    why = mixed.failure() => return Err(format!("given up at the first mistake: {why}")),
                     fresh = async {
                         mixed.recorder.wait_fresh(1).await?;
                         classic.wait_fresh(1).await?;
@@ -273,23 +285,17 @@ impl Play {
         mixed: Mixed,
     ) -> Result<(), String> {
         let recorders = [classic.recorder.clone(), mixed.recorder.clone()];
-        let Tally {
-            lost,
-            doubled,
-            half,
-            problems,
-        } = mixed.finish().await;
+        let tally = mixed.finish().await;
         let told = classic.finish().await;
         let verdict = classic::verify(target, &told).await;
         self.node.kill()?;
         self.check()?;
         let outcome = &mut self.outcome;
         outcome.acknowledged = recorders.iter().map(|r| r.acknowledged()).sum();
-        outcome.lost = lost + verdict.lost;
-        outcome.done_twice = doubled + verdict.doubled;
-        outcome.half_done = half;
+        outcome.take(tally);
+        outcome.lost += verdict.lost;
+        outcome.done_twice += verdict.doubled;
         outcome.out_of_order = verdict.out_of_order;
-        outcome.problems.extend(problems);
         outcome.problems.extend(verdict.problems);
         Ok(())
     }
