@@ -211,6 +211,7 @@ impl Torture {
         let pause = Duration::from_millis(self.random.next() % 1_500);
         tokio::time::sleep(pause).await;
         for index in &victims {
+            self.check(*index)?;
             self.lab.start(*index)?;
         }
         let names: Vec<&str> = victims
@@ -226,9 +227,24 @@ impl Torture {
         ))
     }
 
-    async fn conclude(self, clients: ClientThread) -> Result<(), String> {
+    /// Checks the data directory of a dead node.
+    fn check(&self, index: usize) -> Result<(), String> {
+        let node = &self.lab.nodes[index];
+        let report = haven::check::run(&node.log().with_file_name("data"))?;
+        match report.findings.lines.first() {
+            None => Ok(()),
+            Some(first) => Err(format!("haven check of node {}: {first}", node.name)),
+        }
+    }
+
+    async fn conclude(mut self, clients: ClientThread) -> Result<(), String> {
         let (acknowledged, verdict) = clients.finish().await?;
         let equal = self.lab.compare_states().await?;
+        let all: Vec<usize> = (0..NODES).collect();
+        self.lab.kill(&all)?;
+        for index in all {
+            self.check(index)?;
+        }
         println!(
             "acknowledged {acknowledged}, lost {}, done twice {}, out of order {}, states {}",
             verdict.lost,
