@@ -1,8 +1,9 @@
-//! The project's one gate, the same here and in CI: `cargo xtask gate`.
+//! The project's one gate, the same here and in CI: `cargo xtask gate`. Beside it, `cargo xtask fuzz`.
 //!
 //! Each step is a function that says what it checks; the gate runs all of them in order and stops at
 //! the first failure. Steps can be run alone: `cargo xtask deps`.
 
+mod fuzz;
 mod layers;
 
 use std::env;
@@ -52,12 +53,23 @@ const STEPS: &[Step] = &[
 
 fn main() -> ExitCode {
     let asked = env::args().nth(1).unwrap_or_default();
+    if asked == "fuzz" {
+        let options: Vec<String> = env::args().skip(2).collect();
+        return match fuzz::run(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("fuzz: {why}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let steps: Vec<&Step> = match asked.as_str() {
         "gate" => STEPS.iter().collect(),
         name => STEPS.iter().filter(|s| s.name == name).collect(),
     };
     if steps.is_empty() {
-        eprintln!("usage: cargo xtask gate | STEP\n\nsteps of the gate:");
+        eprintln!("usage: cargo xtask gate | STEP | fuzz [--seconds N] [--target T]\n");
+        eprintln!("steps of the gate:");
         for step in STEPS {
             eprintln!("  {:8} {}", step.name, step.about);
         }

@@ -1,8 +1,9 @@
 //! From the file's values to values that make sense together. One function per section.
 
+use crate::exports::{self, Client, ClientOptions, Exports, Who};
 use crate::{
     Checkpoints, Cluster, Config, ConfigError, Export, FloatingAddress, MOUNT_PORT_DEFAULT,
-    NFS_PORT_DEFAULT, Node, Peer, Service, Squash, SquashMode, raw,
+    NFS_PORT_DEFAULT, NOBODY, Node, Peer, Service, Squash, SquashMode, operate, raw,
 };
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -19,8 +20,6 @@ const CHECKPOINT_ENTRIES_MAX: u64 = 1_000_000;
 const CHECKPOINT_MIB_MAX: u64 = 4096;
 /// Most bytes in an export's path (MNTPATHLEN of RFC 1813 appendix I).
 const EXPORT_PATH_BYTES_MAX: usize = 1024;
-/// uid and gid of "nobody", as exports(5) has it.
-const NOBODY: u32 = 65534;
 
 fn bad(section: impl Into<String>, why: impl Into<String>) -> ConfigError {
     ConfigError::Value {
@@ -29,9 +28,19 @@ fn bad(section: impl Into<String>, why: impl Into<String>) -> ConfigError {
     }
 }
 
-pub(crate) fn check(raw: raw::File) -> Result<Config, ConfigError> {
+/// Checks a file; `listed` is what the exports(5) file says, if the file names one.
+pub(crate) fn check(raw: raw::File, listed: Option<Exports>) -> Result<Config, ConfigError> {
     let cluster = cluster(raw.cluster)?;
+    let health = operate::health(&raw.node)?;
     let node = node(raw.node, &cluster)?;
+    let mut warnings = Vec::new();
+    let everybody = everybody(&raw.service)?;
+    let keys = &raw.service;
+    let mapped = keys.squash.is_some() || keys.anonuid.is_some() || keys.anongid.is_some();
+    let read_only = raw.service.read_only;
+    if raw.service.exports_file.is_some() && listed.is_none() {
+        return Err(bad("service.exports_file", "the file was not read"));
+    }
     let service = service(raw.service)?;
     if !service.addresses.is_empty() && !service.listen.is_unspecified() {
         return Err(bad(
@@ -39,11 +48,28 @@ pub(crate) fn check(raw: raw::File) -> Result<Config, ConfigError> {
             "a service with floating addresses must listen on the wildcard address; remove the key",
         ));
     }
+    let mut exports = exports(raw.export, listed, &mut warnings)?;
+    let silent = exports.iter_mut().filter(|e| e.clients.is_empty());
+    let given = silent.map(|export| export.clients.push(everybody.clone()));
+    if given.count() == 0 && mapped {
+        warnings.push(
+            "service.squash, anonuid and anongid have no effect: every export names its clients, with their options"
+                .into(),
+        );
+    }
+    if read_only {
+        let all = exports.iter_mut().flat_map(|export| &mut export.clients);
+        all.for_each(|client| client.options.read_only = true);
+    }
     Ok(Config {
         node,
         cluster,
         service,
-        exports: exports(raw.export)?,
+        exports,
+        warnings,
+        log: operate::log(&raw.log)?,
+        limits: operate::limits(&raw.limits)?,
+        health,
     })
 }
 
@@ -189,6 +215,7 @@ fn checkpoints(
 }
 
 fn service(raw: raw::Service) -> Result<Service, ConfigError> {
+    let portmapper = operate::portmapper(&raw)?;
     let service_name = raw.name.unwrap_or_else(|| "nfs".into());
     name("service.name", &service_name)?;
     if raw.addresses.len() > ADDRESSES_MAX {
@@ -224,12 +251,24 @@ fn service(raw: raw::Service) -> Result<Service, ConfigError> {
         listen,
         nfs_port: raw.nfs_port.unwrap_or(NFS_PORT_DEFAULT),
         mount_port: raw.mount_port.unwrap_or(MOUNT_PORT_DEFAULT),
-        portmap_port: raw.portmap_port,
-        read_only: raw.read_only,
-        squash: Squash {
-            mode: squash_mode(raw.squash.as_deref())?,
-            anonuid: raw.anonuid.unwrap_or(NOBODY),
-            anongid: raw.anongid.unwrap_or(NOBODY),
+        portmapper,
+    })
+}
+
+/// What everybody may do with exports that name no clients: unlike in exports(5) that is to change
+/// things, and from any port, so that a first test needs neither options nor privileges.
+fn everybody(raw: &raw::Service) -> Result<Client, ConfigError> {
+    let squash = Squash {
+        mode: squash_mode(raw.squash.as_deref())?,
+        anonuid: raw.anonuid.unwrap_or(NOBODY),
+        anongid: raw.anongid.unwrap_or(NOBODY),
+    };
+    Ok(Client {
+        who: Who::Everybody,
+        options: ClientOptions {
+            read_only: false,
+            secure: false,
+            squash,
         },
     })
 }
@@ -264,30 +303,47 @@ pub(crate) fn floating(text: &str) -> Result<FloatingAddress, ConfigError> {
     Ok(FloatingAddress { address, prefix })
 }
 
-fn exports(raw: Vec<raw::Export>) -> Result<Vec<Export>, ConfigError> {
-    if raw.is_empty() || raw.len() > EXPORTS_MAX {
+/// All exports, as far as they name clients.
+fn exports(
+    raw: Vec<raw::Export>,
+    listed: Option<Exports>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Export>, ConfigError> {
+    let mut exports = raw
+        .into_iter()
+        .map(|raw| export(raw, warnings))
+        .collect::<Result<Vec<_>, _>>()?;
+    let paths: BTreeSet<_> = exports.iter().map(|e| &e.path).collect();
+    if paths.len() != exports.len() {
+        return Err(bad("export.path", "a path is exported twice"));
+    }
+    for listed in listed.into_iter().flat_map(|listed| listed.exports) {
+        match exports.iter_mut().find(|e| e.path == listed.path) {
+            None => exports.push(listed),
+            // One place says how the directory is made, the other who may use it.
+            Some(own) if own.clients.is_empty() => own.clients = listed.clients,
+            Some(own) => {
+                let why = format!(
+                    "{} has clients here and in service.exports_file: name them in one of both",
+                    own.path
+                );
+                return Err(bad("export.clients", why));
+            }
+        }
+    }
+    if exports.is_empty() || exports.len() > EXPORTS_MAX {
         return Err(bad(
             "export",
             format!(
-                "give 1 to {EXPORTS_MAX} [[export]] sections, here are {}",
-                raw.len()
+                "give 1 to {EXPORTS_MAX} [[export]] sections or lines of an exports_file, here are {}",
+                exports.len()
             ),
         ));
-    }
-    let exports = raw.into_iter().map(export).collect::<Result<Vec<_>, _>>()?;
-    if exports
-        .iter()
-        .map(|e| &e.path)
-        .collect::<BTreeSet<_>>()
-        .len()
-        != exports.len()
-    {
-        return Err(bad("export.path", "a path is exported twice"));
     }
     Ok(exports)
 }
 
-fn export(raw: raw::Export) -> Result<Export, ConfigError> {
+fn export(raw: raw::Export, warnings: &mut Vec<String>) -> Result<Export, ConfigError> {
     check_export_path(&raw.path)?;
     let mode = match &raw.mode {
         None => 0o755,
@@ -301,12 +357,41 @@ fn export(raw: raw::Export) -> Result<Export, ConfigError> {
                 )
             })?,
     };
+    let clients = match &raw.clients {
+        None => Vec::new(),
+        Some(list) => clients(&raw.path, list, warnings)?,
+    };
     Ok(Export {
         path: raw.path,
         uid: raw.uid.unwrap_or(0),
         gid: raw.gid.unwrap_or(0),
         mode,
+        clients,
     })
+}
+
+fn clients(
+    path: &str,
+    list: &[String],
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Client>, ConfigError> {
+    let wrong = |why: String| bad("export.clients", format!("{path} {why}"));
+    if list.is_empty() {
+        return Err(wrong(
+            "names no client: leave the key out to let everybody in, or remove the export".into(),
+        ));
+    }
+    let mut clients = Vec::with_capacity(list.len().min(exports::CLIENTS_PER_EXPORT_MAX));
+    for text in list.iter().take(exports::CLIENTS_PER_EXPORT_MAX + 1) {
+        let (client, notes) = exports::parse_client(text)
+            .map_err(|why| bad("export.clients", format!("{path}: {why}")))?;
+        clients.push(client);
+        let room = exports::NOTES_MAX.saturating_sub(warnings.len());
+        let notes = notes.into_iter().map(|note| format!("{path}: {note}"));
+        warnings.extend(notes.take(room));
+    }
+    exports::check_clients(&clients).map_err(wrong)?;
+    Ok(clients)
 }
 
 /// Whether a path can be exported: absolute, below the root, without empty, `.` or `..` components.
@@ -314,25 +399,32 @@ fn export(raw: raw::Export) -> Result<Export, ConfigError> {
 /// # Errors
 /// [`ConfigError::Value`] with what is wrong.
 pub fn check_export_path(path: &str) -> Result<(), ConfigError> {
-    let wrong = |why: &str| Err(bad("export.path", format!("\"{path}\" {why}")));
+    match path_problem(path) {
+        None => Ok(()),
+        Some(why) => Err(bad("export.path", format!("\"{path}\" {why}"))),
+    }
+}
+
+/// Why a path cannot be exported.
+pub(crate) fn path_problem(path: &str) -> Option<&'static str> {
     let Some(rest) = path.strip_prefix('/') else {
-        return wrong("is not absolute");
+        return Some("is not absolute");
     };
     if rest.is_empty() {
-        return wrong("is the volume's root; export a directory below it, such as \"/data\"");
+        return Some("is the volume's root; export a directory below it, such as \"/data\"");
     }
     if path.len() > EXPORT_PATH_BYTES_MAX {
-        return wrong("is too long");
+        return Some("is too long");
     }
     for part in rest.split('/') {
         if part.is_empty() || part == "." || part == ".." {
-            return wrong("has an empty, \".\" or \"..\" component");
+            return Some("has an empty, \".\" or \"..\" component");
         }
         if part.len() > 255 || part.contains('\0') {
-            return wrong("has a component that is no file name");
+            return Some("has a component that is no file name");
         }
     }
-    Ok(())
+    None
 }
 
 fn name(section: &str, text: &str) -> Result<(), ConfigError> {
@@ -347,118 +439,4 @@ fn name(section: &str, text: &str) -> Result<(), ConfigError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FULL: &str = r#"
-        [node]
-        name = "b"
-        data = "/var/lib/haven"
-        [cluster]
-        name = "files"
-        [[cluster.node]]
-        id = 2
-        name = "b"
-        address = "192.0.2.2:7400"
-        [[cluster.node]]
-        id = 1
-        name = "a"
-        address = "192.0.2.1:7400"
-        [service]
-        addresses = ["192.0.2.100/24", "2001:db8::1/64"]
-        squash = "none"
-        [[export]]
-        path = "/data"
-        mode = "1777"
-    "#;
-
-    fn error(text: &str) -> String {
-        Config::parse(text)
-            .expect_err("must be refused")
-            .to_string()
-    }
-
-    #[test]
-    fn a_full_file() {
-        let config = Config::parse(FULL).unwrap();
-        assert_eq!(config.node.id, 2);
-        assert_eq!(config.own().name, "b");
-        assert_eq!(config.cluster.nodes[0].name, "a", "sorted by id");
-        assert_eq!(config.service.addresses.len(), 2);
-        assert_eq!(config.service.nfs_port, 2049);
-        assert_eq!(config.service.squash.mode, SquashMode::None);
-        assert_eq!(config.exports[0].mode, 0o1777);
-        assert_eq!(
-            config.node.control.to_str(),
-            Some("/var/lib/haven/control.sock")
-        );
-    }
-
-    #[test]
-    fn a_single_node_needs_no_cluster() {
-        let config =
-            Config::parse("[node]\ndata = \"/d\"\n[[export]]\npath = \"/data\"\n").unwrap();
-        assert_eq!((config.node.id, config.cluster.nodes.len()), (1, 1));
-        assert_eq!(config.service.squash.mode, SquashMode::Root);
-    }
-
-    #[test]
-    fn unknown_keys_are_refused_with_their_line() {
-        let text = FULL.replace("squash = ", "skwash = ");
-        let why = error(&text);
-        assert!(why.contains("skwash") && why.contains("line 17"), "{why}");
-        let why = error(&FULL.replace("[cluster]", "[closter]"));
-        assert!(why.contains("closter"), "{why}");
-    }
-
-    #[test]
-    fn missing_parts_are_named() {
-        assert!(error("").contains("node"));
-        assert!(error("[node]\ndata = \"/d\"").contains("[[export]]"));
-        let why = error(&FULL.replace("name = \"b\"\n        data", "data"));
-        assert!(why.contains("node.name"), "{why}");
-        let why = error(&FULL.replace("name = \"b\"\n        data", "name = \"x\"\n        data"));
-        assert!(why.contains("known: a, b"), "{why}");
-    }
-
-    #[test]
-    fn senseless_values_are_refused() {
-        for (from, to, expect) in [
-            ("192.0.2.2:7400", "192.0.2.2", "ADDRESS:PORT"),
-            ("192.0.2.2:7400", "0.0.0.0:7400", "real address"),
-            ("192.0.2.2:7400", "192.0.2.1:7400", "same address"),
-            ("id = 2", "id = 1", "same id"),
-            ("id = 2", "id = 0", "start at 1"),
-            ("[cluster]", "checkpoint_mib = 0\n[cluster]", "not within 1"),
-            (
-                "[cluster]",
-                "checkpoint_entries = 7\n[cluster]",
-                "not within 100",
-            ),
-            ("id = 2", "id = -2", "line 8"),
-            ("192.0.2.100/24", "192.0.2.100", "ADDRESS/PREFIX"),
-            ("192.0.2.100/24", "192.0.2.100/33", "ADDRESS/PREFIX"),
-            ("192.0.2.100/24", "2001:db8::1/64", "listed twice"),
-            ("squash = \"none\"", "squash = \"some\"", "\"all\""),
-            ("squash = \"none\"", "listen = \"10.0.0.1\"", "wildcard"),
-            ("path = \"/data\"", "path = \"data\"", "absolute"),
-            ("path = \"/data\"", "path = \"/\"", "root"),
-            ("path = \"/data\"", "path = \"/a/../b\"", "component"),
-            ("mode = \"1777\"", "mode = \"999\"", "octal"),
-            ("name = \"files\"", "name = \"a b\"", "letters"),
-        ] {
-            assert!(FULL.contains(from), "{from}");
-            let why = error(&FULL.replacen(from, to, 1));
-            assert!(why.contains(expect), "{to}: {why}");
-        }
-    }
-
-    #[test]
-    fn no_input_panics() {
-        for end in 0..FULL.len() {
-            if FULL.is_char_boundary(end) {
-                let _ = Config::parse(&FULL[..end]);
-            }
-        }
-    }
-}
+mod tests;

@@ -1,24 +1,33 @@
 //! The configuration: raw file -> checked [`Config`].
 //!
 //! One TOML file describes a node. Every node of a cluster carries the same `[cluster]`, `[service]`
-//! and `[[export]]` parts; only `[node]` differs. Parsing and checking are separate steps: [`raw`]
+//! and `[[export]]` parts; only `[node]` differs. An exports(5) file may add exports ([`exports`]). Parsing and checking are separate steps: [`raw`]
 //! mirrors the file (unknown keys are refused there, with their line), [`Config`] holds values that
 //! make sense together, and nothing behind it needs to check again.
 //!
-//! It must not know what the values are used for: it opens nothing and resolves nothing.
+//! It must not know what the values are used for: it opens nothing but these files, and resolves nothing.
 
 mod check;
+pub mod exports;
+mod operate;
 pub mod raw;
+mod suggest;
 
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub use check::{ADDRESSES_MAX, EXPORTS_MAX, NODES_MAX, check_export_path};
+pub use operate::{
+    Health, Limits, Log, LogFormat, LogLevel, PORTMAP_PORT, Portmapper, usual_portmapper,
+};
 
 /// Default port of the NFS service (RFC 1813).
 pub const NFS_PORT_DEFAULT: u16 = 2049;
 /// Default port of the MOUNT service: the one the kernel server's documentation uses.
 pub const MOUNT_PORT_DEFAULT: u16 = 20048;
+/// uid and gid of "nobody", as exports(5) has it.
+pub const NOBODY: u32 = 65534;
 /// Largest configuration file read, in bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -33,6 +42,14 @@ pub struct Config {
     pub service: Service,
     /// What the service exports; at least one.
     pub exports: Vec<Export>,
+    /// What is written to the log.
+    pub log: Log,
+    /// What clients may use.
+    pub limits: Limits,
+    /// What the node watches over itself.
+    pub health: Health,
+    /// What was accepted, but should be told: options without effect, lines that may not mean what they say.
+    pub warnings: Vec<String>,
 }
 
 /// This node.
@@ -106,12 +123,8 @@ pub struct Service {
     pub nfs_port: u16,
     /// Port of MOUNT; 0 lets the system choose.
     pub mount_port: u16,
-    /// Port of the built-in portmapper; `None`: no portmapper.
-    pub portmap_port: Option<u16>,
-    /// Answer every change with NFS3ERR_ROFS.
-    pub read_only: bool,
-    /// How callers' ids are mapped.
-    pub squash: Squash,
+    /// Who tells clients the ports.
+    pub portmapper: Portmapper,
 }
 
 /// A floating address with its prefix length in bits.
@@ -156,6 +169,8 @@ pub struct Export {
     pub gid: u32,
     /// Mode the directory gets when it is created.
     pub mode: u32,
+    /// Who may use it, and how; at least one.
+    pub clients: Vec<exports::Client>,
 }
 
 /// What is wrong with a configuration.
@@ -183,6 +198,14 @@ pub enum ConfigError {
         /// Where and what, with the line.
         why: String,
     },
+    /// The exports(5) file is wrong.
+    #[error("{path}: {why}")]
+    Exports {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        why: exports::ExportsError,
+    },
     /// A value makes no sense.
     #[error("{section}: {why}")]
     Value {
@@ -199,36 +222,31 @@ impl Config {
     /// # Errors
     /// Any [`ConfigError`].
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let read = |why| ConfigError::Read {
-            path: path.to_owned(),
-            why,
+        let raw = raw_file(&read(path)?, path)?;
+        let Some(file) = &raw.service.exports_file else {
+            return check::check(raw, None);
         };
-        let size = std::fs::metadata(path).map_err(read)?.len();
-        if size > FILE_BYTES_MAX {
-            return Err(ConfigError::TooLarge {
-                path: path.to_owned(),
-            });
-        }
-        let text = std::fs::read_to_string(path).map_err(read)?;
-        Self::parse(&text).map_err(|e| match e {
-            ConfigError::Syntax { why, .. } => ConfigError::Syntax {
-                path: path.to_owned(),
-                why,
-            },
-            other => other,
-        })
+        // A relative path is relative to the file that says it.
+        let file = path.parent().unwrap_or(Path::new("")).join(file);
+        let listed = exports::parse(&read(&file)?).map_err(|why| ConfigError::Exports {
+            path: file.clone(),
+            why,
+        })?;
+        let notes = listed.notes.clone();
+        let mut config = check::check(raw, Some(listed))?;
+        let notes = notes
+            .iter()
+            .map(|note| format!("{}: {note}", file.display()));
+        config.warnings.extend(notes);
+        Ok(config)
     }
 
-    /// Checks a configuration given as text.
+    /// Checks a configuration given as text, which must not name an exports(5) file.
     ///
     /// # Errors
     /// [`ConfigError::Syntax`] or [`ConfigError::Value`].
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let raw: raw::File = toml::from_str(text).map_err(|e| ConfigError::Syntax {
-            path: PathBuf::from("configuration"),
-            why: e.to_string(),
-        })?;
-        check::check(raw)
+        check::check(raw_file(text, Path::new("configuration"))?, None)
     }
 
     /// The peer entry of this node.
@@ -239,4 +257,48 @@ impl Config {
             .find(|p| p.id == self.node.id)
             .expect("checked: this node is one of the cluster's")
     }
+}
+
+/// Reads a file that may be anything, a device without end included.
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let failed = |why| ConfigError::Read {
+        path: path.to_owned(),
+        why,
+    };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(ConfigError::TooLarge {
+            path: path.to_owned(),
+        });
+    }
+    Ok(text)
+}
+
+fn raw_file(text: &str, path: &Path) -> Result<raw::File, ConfigError> {
+    toml::from_str(text).map_err(|e| {
+        let mut why = e.to_string();
+        if let Some(near) = meant(e.message()) {
+            why = format!("{}; did you mean `{near}`?", why.trim_end());
+        }
+        ConfigError::Syntax {
+            path: path.to_owned(),
+            why,
+        }
+    })
+}
+
+/// The known key nearest to an unknown one. The parser's message has the unknown key first, then all known ones,
+/// each in backticks.
+fn meant(message: &str) -> Option<String> {
+    let mut words = message
+        .strip_prefix("unknown field ")?
+        .split('`')
+        .skip(1)
+        .step_by(2);
+    let unknown = words.next()?;
+    suggest::nearest(unknown, words).map(str::to_owned)
 }

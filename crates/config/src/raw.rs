@@ -18,6 +18,12 @@ pub struct File {
     /// `[[export]]`
     #[serde(default)]
     pub export: Vec<Export>,
+    /// `[log]`
+    #[serde(default)]
+    pub log: Log,
+    /// `[limits]`
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 /// `[node]`
@@ -36,6 +42,10 @@ pub struct Node {
     pub checkpoint_mib: Option<u64>,
     /// Entries kept behind a checkpoint for nodes that lag.
     pub keep_entries: Option<u64>,
+    /// MiB that must stay free where the data are.
+    pub reserve_mib: Option<u64>,
+    /// Milliseconds that a flush of the log may take.
+    pub flush_ms_max: Option<u64>,
 }
 
 /// `[cluster]`
@@ -80,10 +90,14 @@ pub struct Service {
     pub mount_port: Option<u16>,
     /// Portmapper port.
     pub portmap_port: Option<u16>,
-    /// Refuse all changes.
+    /// `"auto"`, `"register"`, `"builtin"` or `"off"`.
+    pub portmapper: Option<String>,
+    /// An exports(5) file with more exports.
+    pub exports_file: Option<PathBuf>,
+    /// Refuse all changes, whatever the exports allow.
     #[serde(default)]
     pub read_only: bool,
-    /// `"none"`, `"root"` (default) or `"all"`.
+    /// For exports without `clients`: `"none"`, `"root"` (default) or `"all"`.
     pub squash: Option<String>,
     /// Target user of the mapping; default 65534.
     pub anonuid: Option<u32>,
@@ -103,4 +117,36 @@ pub struct Export {
     pub gid: Option<u32>,
     /// Mode at creation, octal text such as `"0755"` (the default).
     pub mode: Option<String>,
+    /// Who may use it, as `client(options)` of exports(5); missing: everybody.
+    pub clients: Option<Vec<String>>,
+}
+
+/// `[log]`
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// `"error"`, `"warn"`, `"info"` (default), `"debug"` or `"trace"`.
+    pub level: Option<String>,
+    /// `"text"` (default) or `"json"`.
+    pub format: Option<String>,
+}
+
+/// `[limits]`
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Client connections.
+    pub connections: Option<u64>,
+    /// Client connections from one address.
+    pub connections_per_address: Option<u64>,
+    /// Requests of one connection handled at a time.
+    pub inflight_per_connection: Option<u64>,
+    /// KiB of the largest request.
+    pub record_kib: Option<u64>,
+    /// MiB of all requests handled at a time.
+    pub inflight_mib: Option<u64>,
+    /// Seconds that a client may take to send a request or to take an answer.
+    pub patience_seconds: Option<u64>,
+    /// Seconds that a connection may be without a request; 0: for ever.
+    pub idle_seconds: Option<u64>,
 }

@@ -9,6 +9,9 @@ use bytes::Bytes;
 pub mod check;
 mod codec;
 mod consensus;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lease;
 mod machine;
 mod monitor;

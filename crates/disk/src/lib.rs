@@ -10,6 +10,8 @@
 //! - Paths are relative to the disk's root and never leave it.
 //! - One process holds a root at a time (an exclusive lock taken at open).
 //!
+//! [`testing`] has a disk that lets a test watch operations and make them fail.
+//!
 //! It must not know what is stored.
 
 use std::io;
@@ -21,6 +23,7 @@ mod path;
 mod read_only;
 mod real;
 mod root;
+pub mod testing;
 mod volatile;
 
 pub use error::DiskError;
@@ -58,6 +61,13 @@ pub trait Disk: Send + Sync + 'static {
     /// Makes the directory's entries (creations, renames, removals in it) durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Makes everything durable that was written, named, renamed or removed below the root before this
+    /// call: for many files at once, where flushing each would cost more.
+    ///
+    /// # Errors
+    /// `Unsupported` where the system would not tell that bytes could not be written: flush each then.
+    fn sync_all(&self) -> io::Result<()>;
+
     /// Space of the underlying file system.
     fn space(&self) -> io::Result<Space>;
 }
@@ -75,6 +85,16 @@ pub struct Space {
 pub trait DiskFile: Send + Sync {
     /// Reads at `offset` until `buf` is full or the file ends; returns the bytes read.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// As [`DiskFile::read_at`], appending at most `len` bytes to `out`. With capacity for them there,
+    /// they are read straight into it.
+    fn read_onto(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<usize> {
+        let start = out.len();
+        out.resize(start + len, 0);
+        let read = self.read_at(offset, &mut out[start..]);
+        out.truncate(start + *read.as_ref().unwrap_or(&0));
+        read
+    }
 
     /// Writes all of `data` at `offset`, growing the file as needed. Durable after `sync`.
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
@@ -96,6 +116,10 @@ pub trait DiskFile: Send + Sync {
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+
+    /// Where at or after `offset` the next bytes are that may be other than zeros; `None` when there is
+    /// nothing but a hole, or the end.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
 
     /// Makes everything written so far, and the length, durable (fdatasync).
     fn sync(&self) -> io::Result<()>;

@@ -79,6 +79,11 @@ impl Disk for ReadOnlyDisk {
         Ok(())
     }
 
+    /// See `sync_dir`.
+    fn sync_all(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn space(&self) -> io::Result<Space> {
         self.real.space()
     }
@@ -87,6 +92,10 @@ impl Disk for ReadOnlyDisk {
 impl DiskFile for ReadOnlyFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.0.read_at(offset, buf)
+    }
+
+    fn read_onto(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<usize> {
+        self.0.read_onto(offset, len, out)
     }
 
     fn write_at(&self, _offset: u64, _data: &[u8]) -> io::Result<()> {
@@ -107,6 +116,10 @@ impl DiskFile for ReadOnlyFile {
 
     fn len(&self) -> io::Result<u64> {
         self.0.len()
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        self.0.next_data(offset)
     }
 
     /// See [`ReadOnlyDisk`]'s `sync_dir`.
@@ -136,6 +149,7 @@ mod tests {
         let mut buf = [0; 9];
         assert_eq!(file.read_at(0, &mut buf).unwrap(), 5);
         assert_eq!((&buf[..5], file.len().unwrap()), (&b"bytes"[..], 5));
+        assert_eq!(file.next_data(5).unwrap(), None);
         assert!(file.write_at(0, b"x").is_err() && file.set_len(0).is_err());
         assert!(file.allocate(0, 9).is_err() && file.write_vectored_at(0, &[b"x"]).is_err());
         let path = Path::new("file");

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::path::{STAGING, below_root, joined, names, reserved};
@@ -23,6 +23,8 @@ use crate::{Disk, DiskError, DiskFile, Space};
 
 /// Parts handed to one `pwritev` (the kernel's IOV_MAX).
 const IOV_MAX: usize = 1024;
+/// The kernel from which on `syncfs` reports errors of writing back.
+const SYNCFS_TELLS: (u32, u32) = (5, 8);
 /// Mode of files and directories below the root.
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 const DIR_MODE: Mode = Mode::RWXU;
@@ -33,6 +35,9 @@ pub struct RealDisk {
     root: PathBuf,
     dir: OwnedFd,
     lock: Arc<RootLock>,
+    flush_failed: FlushFailed,
+    /// Whether flushing the file system tells of bytes that could not be written.
+    tells_failures: bool,
 }
 
 impl RealDisk {
@@ -41,12 +46,7 @@ impl RealDisk {
     /// # Errors
     /// [`DiskError::InUse`] when it is held already; permission and other trouble by name.
     pub fn open(root: &Path) -> Result<RealDisk, DiskError> {
-        let (root, dir, lock) = root::open(root)?;
-        let disk = RealDisk {
-            root,
-            dir,
-            lock: Arc::new(lock),
-        };
+        let disk = RealDisk::on(root::open(root)?);
         // What a killed `VolatileDisk` left there was never durable.
         match disk.remove_tree(Path::new(STAGING)) {
             Ok(()) => {}
@@ -58,9 +58,17 @@ impl RealDisk {
 
     /// A root that exists, for [`crate::ReadOnlyDisk`].
     pub(crate) fn open_to_read(root: &Path) -> Result<RealDisk, DiskError> {
-        let (root, dir, lock) = root::open_to_read(root)?;
-        let lock = Arc::new(lock);
-        Ok(RealDisk { root, dir, lock })
+        Ok(RealDisk::on(root::open_to_read(root)?))
+    }
+
+    fn on((root, dir, lock): (PathBuf, OwnedFd, RootLock)) -> RealDisk {
+        RealDisk {
+            root,
+            dir,
+            lock: Arc::new(lock),
+            flush_failed: FlushFailed::default(),
+            tells_failures: release_is_at_least(SYNCFS_TELLS),
+        }
     }
 
     /// The root, as an absolute path.
@@ -94,7 +102,7 @@ impl RealDisk {
         Ok(RealFile {
             fd,
             path: path.to_owned(),
-            flush_failed: OnceLock::new(),
+            flush_failed: FlushFailed::default(),
             _lock: Arc::clone(&self.lock),
         })
     }
@@ -241,6 +249,15 @@ impl Disk for RealDisk {
         self.flush_dir(&joined(&names(path)?))
     }
 
+    fn sync_all(&self) -> io::Result<()> {
+        if !self.tells_failures {
+            let text = "this kernel does not tell failures of flushing a whole file system";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        self.flush_failed
+            .check(&self.root, || rustix::fs::syncfs(&self.dir))
+    }
+
     fn space(&self) -> io::Result<Space> {
         let stat = rustix::fs::fstatvfs(&self.dir)
             .map_err(|e| said("read the space of", &self.root, e))?;
@@ -285,7 +302,7 @@ pub(crate) fn check_rename(
 pub(crate) struct RealFile {
     fd: OwnedFd,
     path: PathBuf,
-    flush_failed: OnceLock<(io::ErrorKind, String)>,
+    flush_failed: FlushFailed,
     _lock: Arc<RootLock>,
 }
 
@@ -307,6 +324,27 @@ impl DiskFile for RealFile {
             }
         }
         Ok(done)
+    }
+
+    fn read_onto(&self, offset: u64, len: usize, out: &mut Vec<u8>) -> io::Result<usize> {
+        let start = out.len();
+        out.reserve_exact(len);
+        while out.len() < start + len {
+            let done = (out.len() - start) as u64;
+            match retry_on_intr(|| {
+                rustix::io::pread(&self.fd, rustix::buffer::spare_capacity(out), offset + done)
+            }) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(e) => {
+                    out.truncate(start);
+                    return Err(said("read", &self.path, e));
+                }
+            }
+        }
+        // There may be more room than was asked for.
+        out.truncate(start + len);
+        Ok(out.len() - start)
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -382,16 +420,49 @@ impl DiskFile for RealFile {
         u64::try_from(stat.st_size).map_err(|_| said("look at", &self.path, Errno::OVERFLOW))
     }
 
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        // The position that this moves is used by nothing else.
+        match rustix::fs::seek(&self.fd, SeekFrom::Data(offset)) {
+            Ok(found) => Ok(Some(found)),
+            Err(Errno::NXIO) => Ok(None),
+            // A file system that does not know its holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok((offset < self.len()?).then_some(offset)),
+            Err(e) => Err(said("look for data in", &self.path, e)),
+        }
+    }
+
     fn sync(&self) -> io::Result<()> {
-        if let Some((kind, text)) = self.flush_failed.get() {
+        self.flush_failed
+            .check(&self.path, || rustix::fs::fdatasync(&self.fd))
+    }
+}
+
+/// Remembers that a flush failed, and fails all later ones.
+#[derive(Debug, Default)]
+struct FlushFailed(OnceLock<(io::ErrorKind, String)>);
+
+impl FlushFailed {
+    fn check(&self, path: &Path, flush: impl Fn() -> rustix::io::Result<()>) -> io::Result<()> {
+        if let Some((kind, text)) = self.0.get() {
             return Err(io::Error::new(*kind, text.clone()));
         }
-        retry_on_intr(|| rustix::fs::fdatasync(&self.fd)).map_err(|e| {
-            let text = format!("flush {}: {e} (not retried)", self.path.display());
-            self.flush_failed.get_or_init(|| (e.kind(), text.clone()));
+        retry_on_intr(flush).map_err(|e| {
+            let text = format!("flush {}: {e} (not retried)", path.display());
+            self.0.get_or_init(|| (e.kind(), text.clone()));
             io::Error::new(e.kind(), text)
         })
     }
+}
+
+/// Whether the running kernel is of this release (major, minor) or a later one.
+fn release_is_at_least(wanted: (u32, u32)) -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next()?.parse().ok();
+    next()
+        .zip(next())
+        .is_some_and(|running: (u32, u32)| running >= wanted)
 }
 
 fn said(what: &str, path: &Path, e: Errno) -> io::Error {

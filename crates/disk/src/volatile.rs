@@ -137,6 +137,16 @@ impl Disk for VolatileDisk {
         self.real.flush_dir(&real_path)
     }
 
+    fn sync_all(&self) -> io::Result<()> {
+        let _on = self.power.enter()?;
+        let files = self.tree.lock().files();
+        for file in files {
+            file.sync()?;
+        }
+        let dirs = self.tree.lock().sync_all_dirs()?;
+        dirs.iter().try_for_each(|dir| self.real.flush_dir(dir))
+    }
+
     fn space(&self) -> io::Result<Space> {
         let _on = self.power.enter()?;
         self.real.space()
@@ -200,6 +210,11 @@ impl DiskFile for VolatileFile {
     fn len(&self) -> io::Result<u64> {
         let _on = self.power.enter()?;
         Ok(self.node.len())
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        let _on = self.power.enter()?;
+        self.node.next_data(offset)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -130,3 +130,26 @@ fn space_is_that_of_the_file_system() {
         .expect("space");
     assert!(space.total_bytes >= space.free_bytes && space.total_bytes > 0);
 }
+
+#[test]
+fn everything_is_flushed_at_once_and_holes_are_skipped() {
+    let dir = scratch();
+    let disk = RealDisk::open(dir.path()).expect("open");
+    let file = disk.open(Path::new("f"), true).expect("file");
+    assert_eq!(file.next_data(0).expect("next data"), None);
+    file.write_at(5 << 20, b"data").expect("write");
+    file.set_len(9 << 20).expect("grow");
+    disk.sync_all().expect("flush everything");
+    let found = file
+        .next_data(1)
+        .expect("next data")
+        .expect("there is some");
+    assert!((4 << 20..=5 << 20).contains(&found), "{found}");
+    assert_eq!(file.next_data(8 << 20).expect("next data"), None);
+
+    let mut out = b"kept".to_vec();
+    let read = file.read_onto((5 << 20) + 1, 3, &mut out).expect("read");
+    assert_eq!((read, &out[..]), (3, &b"keptata"[..]));
+    let read = file.read_onto((9 << 20) - 2, 50, &mut out).expect("read");
+    assert_eq!((read, &out[..]), (2, &b"keptata\0\0"[..]), "it ends there");
+}

@@ -371,3 +371,56 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn one_flush_of_everything_keeps_everything() {
+    let dir = scratch();
+    let disk = VolatileDisk::open(dir.path()).expect("open");
+    let path = Path::new;
+    disk.create_dir_all(path("a")).expect("directory");
+    for name in ["a/old", "a/gone", "top"] {
+        put(&disk, name, b"before");
+    }
+    disk.sync_all().expect("flush all");
+    let gone = disk.open(path("a/gone"), false).expect("open");
+    gone.write_at(0, b"nobody's").expect("write");
+    put(&disk, "a/new", b"new");
+    disk.open(path("top"), false)
+        .and_then(|file| file.write_at(2, b"ter"))
+        .expect("write");
+    disk.rename(path("a/old"), path("moved")).expect("rename");
+    disk.remove_file(path("a/gone")).expect("remove");
+    disk.sync_all().expect("flush all");
+    put(&disk, "a/late", b"late");
+    disk.forget();
+    drop(gone);
+
+    let disk = VolatileDisk::open(dir.path()).expect("open again");
+    assert_eq!(disk.list(path("")).expect("list"), ["a", "moved", "top"]);
+    assert_eq!(disk.list(path("a")).expect("list"), ["new"]);
+    assert_eq!(contents(&disk, "a/new").as_deref(), Some(&b"new"[..]));
+    assert_eq!(contents(&disk, "moved").as_deref(), Some(&b"before"[..]));
+    assert_eq!(contents(&disk, "top").as_deref(), Some(&b"betere"[..]));
+}
+
+#[test]
+fn data_is_found_past_holes() {
+    const MIB: u64 = 1 << 20;
+    let dir = scratch();
+    let volatile = VolatileDisk::open(dir.path()).expect("open");
+    let file = volatile.open(Path::new("f"), true).expect("file");
+    let found = |offset| file.next_data(offset).expect("next data");
+    assert_eq!(found(0), None);
+    file.write_at(3 * MIB, b"x").expect("write");
+    file.set_len(9 * MIB).expect("grow");
+    assert!((2 * MIB..=3 * MIB).contains(&found(5).expect("unflushed data")));
+    file.sync().expect("flush");
+    file.write_at(6 * MIB, b"y").expect("write");
+    assert!((2 * MIB..=3 * MIB).contains(&found(5).expect("flushed data")));
+    assert_eq!(found(3 * MIB), Some(3 * MIB));
+    assert!((5 * MIB..=6 * MIB).contains(&found(4 * MIB).expect("unflushed data")));
+    assert_eq!(found(8 * MIB), None);
+    file.set_len(2 * MIB).expect("cut");
+    assert_eq!(found(0), None, "what was cut is no data");
+    assert_eq!(found(9 * MIB), None);
+}

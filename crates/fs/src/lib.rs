@@ -38,8 +38,11 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const LINK_TARGET_BYTES_MAX: usize = 4096;
 /// Most hard links to one inode.
 pub const LINKS_MAX: u32 = 65_000;
-/// Largest file size in bytes: offsets fit a signed 64-bit integer everywhere.
-pub const FILE_SIZE_MAX: u64 = i64::MAX as u64;
+/// Largest file size in bytes: that of ext4 with blocks of 4 KiB, the lowest among the local file systems
+/// in use. The same everywhere, so that all replicas refuse the same requests.
+pub const FILE_SIZE_MAX: u64 = (16 << 40) - 4096;
+/// Largest offset that can be meant: offsets fit a signed 64-bit integer everywhere.
+pub const OFFSET_MAX: u64 = i64::MAX as u64;
 
 /// A file system: queries take `&self`, mutations take `&mut self` and a [`Change`].
 ///

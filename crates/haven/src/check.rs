@@ -96,12 +96,16 @@ pub struct Summary {
     pub inodes: BTreeMap<&'static str, u64>,
     /// Directory entries.
     pub entries: u64,
+    /// Files whose contents are in the rows.
+    pub inline_files: u64,
     /// Data files.
     pub data_files: u64,
     /// Their lengths together.
     pub data_bytes: u64,
-    /// Exports.
+    /// Exports that were ever made.
     pub exports: u64,
+    /// Rows of the table of mounts.
+    pub mounts: u64,
     /// Cached replies.
     pub replies: u64,
     /// Where the checkpoint stands: log record and term.
@@ -150,16 +154,17 @@ impl fmt::Display for Report {
             .collect();
         writeln!(
             f,
-            "store: {}; {} directory entries; {} data files of {} bytes",
+            "store: {}; {} directory entries; {} files in rows, {} data files of {} bytes",
             inodes.join(", "),
             sums.entries,
+            sums.inline_files,
             sums.data_files,
             sums.data_bytes
         )?;
         writeln!(
             f,
-            "machine: {} exports, {} cached replies",
-            sums.exports, sums.replies
+            "machine: {} exports, {} mounts, {} cached replies",
+            sums.exports, sums.mounts, sums.replies
         )?;
         let checkpoint = sums.checkpoint.map_or("none yet".into(), |(record, term)| {
             format!("record {record} of term {term}")
@@ -175,7 +180,7 @@ impl fmt::Display for Report {
             sums.vote_term.unwrap_or(0)
         )?;
         f.write_str(
-            "verified: checksums of metadata and log, every row and record, names against inodes, data files \
+            "verified: checksums of metadata and log, every row and record, names, files in rows and data files \
              against inodes, the log against the checkpoint; not verified: contents of data files, which carry \
              no checksum\n",
         )
@@ -337,6 +342,7 @@ impl Check {
         sums.generation = store.summary.generation;
         sums.inodes = store.summary.inodes.clone();
         sums.entries = store.summary.entries;
+        sums.inline_files = store.summary.inline_files;
         sums.data_files = store.summary.data_files;
         sums.data_bytes = store.summary.data_bytes;
         // A store that was never made stands before the first entry.
@@ -377,8 +383,12 @@ impl Check {
         };
         match check_system(rows, &around, &mut found) {
             Ok(CheckedSystem {
-                exports, replies, ..
+                exports,
+                mounts,
+                replies,
+                ..
             }) => {
+                self.summary.mounts = mounts;
                 self.summary.exports = exports;
                 self.summary.replies = replies;
             }

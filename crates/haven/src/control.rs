@@ -54,8 +54,12 @@ pub struct Status {
     pub phase: String,
     /// Whether clients are answered.
     pub serving: bool,
-    /// What keeps the service from coming up here, if anything.
+    /// What keeps the service from coming up here or from taking all changes, if anything.
     pub trouble: Option<String>,
+    /// MiB free where the data are.
+    pub free_mib: u64,
+    /// MiB that are kept free: below, what needs space is refused.
+    pub reserve_mib: u64,
     /// Last log index present, committed, applied.
     pub last_log: u64,
     /// See `last_log`.

@@ -9,10 +9,10 @@
 
 use crate::addresses::Addresses;
 use crate::engine::{Engine, Outcome};
+use crate::exports::Exports;
 use crate::found;
 use crate::peers::Clients;
 use haven_cluster::{Action, Event, Phase, Takeover, Term, Timing};
-use haven_config::Export;
 use haven_consensus::Consensus;
 use haven_net::Gate;
 use parking_lot::Mutex;
@@ -53,7 +53,7 @@ pub struct Parts {
     /// The floating addresses; `None`: the service has none.
     pub addresses: Option<Addresses>,
     /// What must exist in the volume before anybody is served.
-    pub exports: Vec<Export>,
+    pub exports: Arc<Exports>,
 }
 
 /// A view of the driver for others: status, and where to send wishes.

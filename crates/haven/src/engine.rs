@@ -54,6 +54,11 @@ impl Engine {
         Ok(hash.iter().map(|b| format!("{b:02x}")).collect())
     }
 
+    /// Looks at the state, unless a batch is being applied.
+    pub fn try_read<T>(&self, look: impl FnOnce(&Machine<Store>) -> T) -> Option<T> {
+        self.machine.try_read().map(|machine| look(&machine))
+    }
+
     /// Looks at the state between two batches.
     pub fn read<T>(&self, look: impl FnOnce(&Machine<Store>) -> T) -> T {
         look(&self.machine.read())
@@ -101,7 +106,7 @@ impl Replicated for Engine {
         self.machine
             .write()
             .fs_mut()
-            .finish_checkpoint(done)
+            .finish_checkpoint(&done)
             .map_err(stop)
     }
 

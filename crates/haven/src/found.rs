@@ -1,14 +1,16 @@
 //! Foundations: what the log must contain before the first client is served.
 //!
 //! A new volume gets its identity (id and handle key) from the first leader, through the log, so that
-//! every node has the same; exported directories are made when missing. All of it is idempotent.
+//! every node has the same; exported directories are made when missing, and with them the exports' numbers.
+//! All of it is idempotent. An export that cannot be made (a file is in its place) keeps nobody from the others.
 
 use crate::clock;
 use crate::engine::{Engine, Outcome};
+use crate::exports::Exports;
 use bytes::Bytes;
-use haven_config::Export;
 use haven_consensus::Consensus;
 use haven_nfsd::Entry;
+use tracing::{info, warn};
 
 /// Makes sure that identity and exports exist. Called by a leader behind its barrier.
 ///
@@ -17,7 +19,7 @@ use haven_nfsd::Entry;
 pub async fn foundations(
     consensus: &Consensus<Outcome>,
     engine: &Engine,
-    exports: &[Export],
+    exports: &Exports,
 ) -> Result<(), String> {
     if engine.read(|machine| machine.identity().is_none()) {
         let mut volume_id = [0; 16];
@@ -35,8 +37,23 @@ pub async fn foundations(
         )
         .await?;
     }
-    for export in exports {
+    make_exports(consensus, engine, exports).await
+}
+
+/// Makes the exports that are missing and binds the rules to their numbers.
+///
+/// # Errors
+/// Leadership lost, in words.
+pub async fn make_exports(
+    consensus: &Consensus<Outcome>,
+    engine: &Engine,
+    exports: &Exports,
+) -> Result<(), String> {
+    for export in exports.configured().iter() {
         let path = export.path.as_bytes();
+        if engine.read(|machine| machine.has_export(path)) {
+            continue;
+        }
         let entry = Entry::Export {
             path: Bytes::copy_from_slice(path),
             uid: export.uid,
@@ -44,15 +61,26 @@ pub async fn foundations(
             mode: export.mode,
             time: clock::now(),
         };
-        propose(consensus, &entry).await?;
+        match propose(consensus, &entry).await? {
+            Outcome::Refused(why) => warn!(%why, "an export is not served"),
+            _ => info!(path = export.path, "export made"),
+        }
     }
+    exports.bind(engine.read(|machine| machine.export_ids()));
     Ok(())
 }
 
-async fn propose(consensus: &Consensus<Outcome>, entry: &Entry) -> Result<(), String> {
+/// Puts an entry into the log that changes nothing.
+///
+/// # Errors
+/// Why not (leadership lost), in words.
+pub async fn nothing(consensus: &Consensus<Outcome>) -> Result<(), String> {
+    propose(consensus, &Entry::Noop { time: clock::now() })
+        .await
+        .map(drop)
+}
+
+async fn propose(consensus: &Consensus<Outcome>, entry: &Entry) -> Result<Outcome, String> {
     let entry = entry.encode().map_err(|e| e.to_string())?;
-    match consensus.propose(entry).await.map_err(|e| e.to_string())? {
-        Outcome::Refused(why) => Err(why),
-        _ => Ok(()),
-    }
+    consensus.propose(entry).await.map_err(|e| e.to_string())
 }

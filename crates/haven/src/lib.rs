@@ -4,6 +4,7 @@
 //! what the takeover machine decides, `service` answers clients, `engine` is the replicated machine.
 
 pub mod addresses;
+pub mod bench;
 pub mod check;
 pub mod classic;
 mod clock;
@@ -11,8 +12,18 @@ pub mod control;
 pub mod demo;
 pub mod driver;
 pub mod engine;
-mod found;
+pub mod exports;
+pub mod found;
+mod listening;
+pub mod logging;
+mod notify;
 pub mod peers;
 pub mod quick;
+mod reload;
+pub mod resolve;
+mod rpcbind;
 pub mod serve;
 pub mod service;
+pub mod show;
+pub mod space;
+mod watchdog;

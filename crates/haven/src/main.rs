@@ -2,14 +2,13 @@
 
 use clap::{Args, Parser, Subcommand};
 use haven::control::{self, Request, Status};
-use haven::{check, demo, quick, serve};
-use haven_config::Config;
-use std::io::{IsTerminal, Write};
+use haven::{bench, check, demo, logging, quick, serve, show};
+use haven_config::{Config, LogFormat, LogLevel};
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
 
 /// How long a node may take to answer.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
@@ -28,6 +27,8 @@ enum Command {
     Serve(ServeArgs),
     /// Show three nodes on this machine surviving faults, with a client that takes the classic test.
     Demo(DemoArgs),
+    /// Measure an NFS server, this or another, with NFSv3; or compare several.
+    Bench(bench::Args),
     /// Ask a running node how it is.
     Status(NodeArgs),
     /// Move the service to another node by plan.
@@ -40,9 +41,21 @@ enum Command {
     /// Check the data directory of a node that does not run, without changing it. Ends with status 0
     /// when nothing is wrong, 1 when something is, 2 when it could not be checked.
     Check(CheckArgs),
+    /// Look at configuration files.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Watches over floating addresses; started by `serve`.
     #[command(hide = true)]
     Guard,
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Say whether a configuration file is right, and what it would serve.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -65,6 +78,15 @@ struct ServeArgs {
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1")]
     listen: IpAddr,
+    /// From which severity on to log: error, warn, info, debug or trace; default: the configuration's.
+    #[arg(long)]
+    log_level: Option<LogLevel>,
+    /// Form of the log: text or json; default: the configuration's.
+    #[arg(long)]
+    log_format: Option<LogFormat>,
+    /// Only say whether the configuration is right, and what it would serve.
+    #[arg(long, requires = "config")]
+    check_config: bool,
 }
 
 #[derive(Args)]
@@ -136,8 +158,10 @@ fn main() -> ExitCode {
             .map(|()| true)
             .map_err(|e| e.to_string()),
         Command::Serve(args) => run_serve(args).map(|()| true),
+        Command::Config(ConfigCommand::Check { file }) => run_check(&file).map(|()| true),
+        Command::Bench(args) => bench::run(&args).map(|()| true),
         Command::Status(node) => run_status(&node).map(|()| true),
-        Command::Check(args) => return run_check(&args),
+        Command::Check(args) => return run_data_check(&args),
         Command::Migrate { node, to } => run_migrate(&node, to).map(|()| true),
     };
     match result {
@@ -165,19 +189,15 @@ fn run_demo(args: &DemoArgs) -> Result<bool, String> {
 }
 
 fn run_serve(args: ServeArgs) -> Result<(), String> {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,openraft=error"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    if let (true, Some(file)) = (args.check_config, &args.config) {
+        return run_check(file);
+    }
     let mut temporary = None;
     let config = match &args.config {
         Some(file) => Config::load(file).map_err(|e| e.to_string())?,
         None => {
-            let data = match args.data {
-                Some(data) => data,
+            let data = match &args.data {
+                Some(data) => data.clone(),
                 None => temporary
                     .insert(quick::TemporaryDir::new()?)
                     .path()
@@ -192,15 +212,40 @@ fn run_serve(args: ServeArgs) -> Result<(), String> {
             })?
         }
     };
+    let (level, format) = (config.log.level, config.log.format);
+    logging::start(
+        &config.node.name,
+        args.log_level.unwrap_or(level),
+        args.log_format.unwrap_or(format),
+    );
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let disk = serve::open_disk(&config.node.data)?;
     let (exe, quickly, listen) = (own_exe()?, args.config.is_none(), args.listen);
-    let export = args.export.clone();
     let said = move |ports: serve::Ports| {
         if quickly {
-            quick::announce(listen, &export, ports);
+            quick::announce(listen, &args.export, ports);
         }
     };
-    runtime()?.block_on(serve::serve(config, disk, &exe, said))
+    let runtime = runtime()?;
+    let end = runtime.block_on(serve::serve(config, disk, &exe, args.config, said));
+    if let Err(why) = end {
+        drop(temporary);
+        eprintln!("haven: {why}");
+        // Not by returning: that would wait for threads, of which one may wait for a disk that hangs.
+        std::process::exit(1);
+    }
+    // Before the directory goes.
+    drop(runtime);
+    Ok(())
+}
+
+fn run_check(file: &Path) -> Result<(), String> {
+    let config = Config::load(file).map_err(|e| e.to_string())?;
+    print!("{}", show::summary(&config));
+    println!("{} is right", file.display());
+    Ok(())
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, String> {
@@ -235,7 +280,7 @@ fn hush_database() {
     }));
 }
 
-fn run_check(args: &CheckArgs) -> ExitCode {
+fn run_data_check(args: &CheckArgs) -> ExitCode {
     hush_database();
     let checked = args.node.data().and_then(|data| {
         let report = check::run(&data)?;

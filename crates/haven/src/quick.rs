@@ -4,10 +4,19 @@
 //! is for trying and for tests, and must not open a machine's files to a network by accident.
 
 use crate::serve::Ports;
-use haven_config::{Checkpoints, Cluster, Config, Export, Node, Peer, Service, Squash, SquashMode};
+use haven_config::exports::{Client, ClientOptions, Who};
+use haven_config::{
+    Checkpoints, Cluster, Config, Export, Health, Limits, Log, NOBODY, Node, Peer, Portmapper,
+    Service, Squash, SquashMode, usual_portmapper,
+};
+use std::io::ErrorKind::AlreadyExists;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+/// Names tried for a temporary directory.
+const ATTEMPTS: u32 = 16;
 
 /// What was given on the command line.
 #[derive(Debug, Clone, Copy)]
@@ -55,12 +64,10 @@ pub fn config(wishes: &Wishes<'_>) -> Result<Config, String> {
             listen: wishes.listen,
             nfs_port: wishes.nfs_port,
             mount_port: wishes.mount_port,
-            portmap_port: None,
-            read_only: false,
-            squash: Squash {
-                mode: SquashMode::None,
-                anonuid: 65534,
-                anongid: 65534,
+            // Whom nobody can reach from elsewhere does not take the machine's entry at rpcbind.
+            portmapper: match wishes.listen.is_loopback() {
+                true => Portmapper::Off,
+                false => usual_portmapper(wishes.nfs_port, wishes.mount_port),
             },
         },
         exports: vec![Export {
@@ -68,13 +75,34 @@ pub fn config(wishes: &Wishes<'_>) -> Result<Config, String> {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
             mode: 0o755,
+            clients: vec![everybody()],
         }],
+        log: Log::default(),
+        limits: Limits::default(),
+        health: Health::default(),
+        warnings: Vec::new(),
     })
+}
+
+/// Whoever reaches the address, as who they say they are.
+fn everybody() -> Client {
+    Client {
+        who: Who::Everybody,
+        options: ClientOptions {
+            read_only: false,
+            secure: false,
+            squash: Squash {
+                mode: SquashMode::None,
+                anonuid: NOBODY,
+                anongid: NOBODY,
+            },
+        },
+    }
 }
 
 /// Says how to use the server. Nobody listening is no reason to stop.
 pub fn announce(listen: IpAddr, export: &str, ports: Ports) {
-    let Ports { nfs, mount } = ports;
+    let Ports { nfs, mount, .. } = ports;
     let text = format!(
         "serving {export} at {listen}, NFS port {nfs}, MOUNT port {mount}\n  \
          mount -t nfs -o vers=3,nolock,tcp,port={nfs},mountport={mount},mountproto=tcp {listen}:{export} /mnt\n  \
@@ -93,10 +121,20 @@ impl TemporaryDir {
     /// # Errors
     /// Why not, in words.
     pub fn new() -> Result<Self, String> {
-        let path = std::env::temp_dir().join(format!("haven-{}", std::process::id()));
-        std::fs::create_dir(&path).map_err(|e| {
+        let make = |n: u32| {
+            let name = format!("haven-{}-{n}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+            (path, made)
+        };
+        // One of the name may be left from a process that was killed.
+        let mut attempts = (0..ATTEMPTS).map(make);
+        let (path, made) = attempts
+            .find(|(_, made)| !made.as_ref().is_err_and(|e| e.kind() == AlreadyExists))
+            .unwrap_or_else(|| make(ATTEMPTS));
+        made.map_err(|e| {
             format!(
-                "cannot make the temporary directory {}: {e}",
+                "cannot make the temporary directory {}: {e}; give a directory with --data",
                 path.display()
             )
         })?;

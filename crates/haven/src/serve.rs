@@ -4,8 +4,16 @@ use crate::addresses::Addresses;
 use crate::control::{self, Control, Request, StateHash, Status};
 use crate::driver::{Driver, Handle, Parts};
 use crate::engine::Engine;
+use crate::exports::Exports;
+use crate::listening::Listening;
+use crate::notify;
 use crate::peers::Clients;
-use crate::service::Service;
+use crate::reload::reload;
+use crate::rpcbind::Rpcbind;
+use crate::service::{Service, mappings};
+use crate::space::SpaceGuard;
+use crate::watchdog;
+use crate::{exports, resolve};
 use haven_cluster::Phase;
 use haven_config::Config;
 use haven_consensus::{CheckpointPolicy, Consensus, ConsensusOptions, Timing};
@@ -13,24 +21,20 @@ use haven_disk::Disk;
 use haven_log::{Log, LogOptions};
 use haven_net::{Gate, Limits, Server};
 use serde_json::Value;
-use std::io::ErrorKind::AddrInUse;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
 
 /// Directory of the log within the data directory.
 pub(crate) const LOG_DIR: &str = "log";
-/// How long a port may be taken: the guard of a server that has just died holds it until the floating
-/// addresses are off.
-const PORT_PATIENCE: Duration = Duration::from_secs(2);
-/// How often a taken port is tried.
-const PORT_POLL: Duration = Duration::from_millis(10);
 /// How often consensus is asked whether it still runs. (A node that failed is mute at once, by its lease;
 /// this only ends the process.)
 const FAILURE_POLL: Duration = Duration::from_millis(100);
+
+/// How long rpcbind may take to forget us.
+const WITHDRAW_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often a starting node is asked whether it serves.
 const FIRST_POLL: std::time::Duration = std::time::Duration::from_millis(5);
@@ -42,12 +46,15 @@ pub struct Ports {
     pub nfs: u16,
     /// MOUNT.
     pub mount: u16,
+    /// The built-in port mapper, if this node is one.
+    pub portmap: Option<u16>,
 }
 
 /// Runs a node until SIGTERM or SIGINT, or until it cannot go on.
 ///
-/// `exe` is the binary to start the address guard from; `serving` is called when clients are answered here for the
-/// first time.
+/// `exe` is the binary to start the address guard from; `file` is read again at SIGHUP; `serving` is called when
+/// clients are answered here for the first time. After an error the caller must end the process without waiting
+/// for anything: a disk may hang.
 ///
 /// # Errors
 /// What went wrong and what to do, in words.
@@ -55,30 +62,148 @@ pub async fn serve(
     config: Config,
     disk: Arc<dyn Disk>,
     exe: &Path,
+    file: Option<PathBuf>,
     serving: impl FnOnce(Ports) + Send + 'static,
 ) -> Result<(), String> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| e.to_string())?;
-    let node = Node::start(config, disk, exe).await?;
+    let mut signals = Signals::new(config.clone(), file)?;
+    let node = tokio::select! {
+        node = Node::start(config, disk, exe) => node?,
+        end = signals.end() => {
+            info!(signal = end, "stopped before it began");
+            return Ok(());
+        }
+    };
+    signals.exports = Some(Arc::clone(&node.exports));
     let handle = node.handle.clone();
     tokio::spawn(first_served(handle.clone(), node.ports, serving));
     let mut driver = tokio::spawn(node.driver.run());
-    let stopped = node.consensus.clone();
-    let end = tokio::select! {
-        end = &mut driver => end,
-        () = failed(stopped) => {
-            // The state may no longer equal the others': nothing is served any more.
-            node.gate.close();
-            return Err("this node cannot go on; the log above says why".into());
-        }
-        _ = terminate.recv() => { handle.shut_down().await; driver.await }
-        _ = interrupt.recv() => { handle.shut_down().await; driver.await }
+    let mut hung = node.hung;
+    let mut why = tokio::select! {
+        end = &mut driver => return end.map_err(|e| format!("the takeover ended: {e}")),
+        why = gave_up(&node.consensus, &node.log, &mut hung) => Err(why),
+        end = signals.end() => Ok(end),
     };
-    end.map_err(|e| format!("the takeover ended: {e}"))?;
+    if let Ok(signal) = why {
+        info!(
+            signal,
+            "stopping: the service is handed over, requests under way are finished"
+        );
+        notify::stopping();
+        node.registration.withdraw().await;
+        handle.shut_down().await;
+        why = tokio::select! {
+            end = &mut driver => end.map(|()| signal).map_err(|e| format!("the takeover ended: {e}")),
+            why = gave_up(&node.consensus, &node.log, &mut hung) => Err(why),
+            signal = signals.end() => Err(format!("stopped at once, by a second {signal}")),
+        };
+    }
+    // From here on nothing is answered. After a failure the state may no longer equal the others'.
     node.gate.close();
-    node.consensus.shutdown().await;
-    info!("stopped");
+    why?;
+    tokio::select! {
+        () = node.consensus.shutdown() => info!("stopped"),
+        signal = signals.end() => return Err(format!("stopped at once, by a second {signal}")),
+    }
     Ok(())
+}
+
+/// What the outside tells this process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    file: Option<PathBuf>,
+    config: Config,
+    /// What a changed configuration changes, once the node has started.
+    exports: Option<Arc<Exports>>,
+}
+
+impl Signals {
+    fn new(config: Config, file: Option<PathBuf>) -> Result<Self, String> {
+        let listen = |kind| signal(kind).map_err(|e| format!("cannot hear signals: {e}"));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+            file,
+            config,
+            exports: None,
+        })
+    }
+
+    /// Waits for the signal to stop; gives its name. Reads the configuration again when told to, but not
+    /// before the node has started.
+    async fn end(&mut self) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hang_up.recv(), if self.exports.is_some() => self.reload(),
+            }
+        }
+    }
+
+    fn reload(&mut self) {
+        match (&self.file, &self.exports) {
+            (Some(file), Some(exports)) => {
+                self.config = reload(file, self.config.clone(), exports);
+            }
+            _ => warn!("SIGHUP: there is no configuration file to read again"),
+        }
+    }
+}
+
+/// Returns when this node cannot go on, with the reason.
+async fn gave_up(
+    consensus: &Consensus<crate::engine::Outcome>,
+    log: &Log,
+    hung: &mut tokio::task::JoinHandle<String>,
+) -> String {
+    tokio::select! {
+        why = hung => {
+            let why = why.unwrap_or_else(|e| format!("the watchdog ended: {e}"));
+            error!("{why}");
+            why
+        }
+        () = failed(consensus.clone()) => match log.failure() {
+            Some(why) => format!(
+                "this node cannot go on: {why}. What was acknowledged is safe. Look at the disk (is it full?), then \
+                 start again"
+            ),
+            None => "this node cannot go on; the log above says why".into(),
+        },
+    }
+}
+
+/// This node's entries at rpcbind.
+struct Registration {
+    with: Option<Rpcbind>,
+    ports: Ports,
+    keeping: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Registration {
+    fn new(with: Option<Rpcbind>, ports: Ports) -> Self {
+        let keep = |rpcbind: &Rpcbind| tokio::spawn(rpcbind.clone().keep(mappings(ports)));
+        Self {
+            keeping: with.as_ref().map(keep),
+            with,
+            ports,
+        }
+    }
+
+    async fn withdraw(&self) {
+        if let (Some(rpcbind), Some(keeping)) = (&self.with, &self.keeping) {
+            keeping.abort();
+            let entries = mappings(self.ports);
+            if tokio::time::timeout(WITHDRAW_PATIENCE, rpcbind.withdraw(&entries))
+                .await
+                .is_err()
+            {
+                warn!("rpcbind takes long to forget this server; left as it is");
+            }
+        }
+    }
 }
 
 /// Waits until this node serves, then says so.
@@ -102,19 +227,26 @@ struct Node {
     consensus: Consensus<crate::engine::Outcome>,
     gate: Arc<Gate>,
     ports: Ports,
+    log: Log,
+    registration: Registration,
+    exports: Arc<Exports>,
+    /// Ends when the disk hangs, with the reason.
+    hung: tokio::task::JoinHandle<String>,
 }
 
 impl Node {
     async fn start(config: Config, disk: Arc<dyn Disk>, exe: &Path) -> Result<Self, String> {
         let log = Log::open(Arc::clone(&disk), Path::new(LOG_DIR), LogOptions::default())
             .map_err(|e| format!("the log in {}: {e}", config.node.data.display()))?;
+        let space = SpaceGuard::new(Arc::clone(&disk), config.health.reserve_bytes)?;
         let engine = Engine::open(disk)
             .map_err(|e| format!("the store in {}: {e}", config.node.data.display()))?;
-        let listeners = listen(&config).await?;
-        let ports = Ports {
-            nfs: port(&listeners[0]),
-            mount: port(&listeners[1]),
-        };
+        let Listening {
+            streams,
+            datagrams,
+            ports,
+            rpcbind,
+        } = Listening::open(&config).await?;
         let socket = control::bind(&config.node.control)
             .map_err(|e| format!("control socket {}: {e}", config.node.control.display()))?;
         let machine = Arc::clone(&engine);
@@ -122,12 +254,26 @@ impl Node {
             .await
             .map_err(|e| e.to_string())?;
         let gate = Arc::new(Gate::default());
-        let service = Service::new(&config, Arc::clone(&engine), consensus.clone(), ports);
-        let server = Server::new(Arc::new(service), Arc::clone(&gate), Limits::default());
-        let kept = listeners.iter().map(std::net::TcpListener::try_clone);
+        let service = Service::new(
+            &config,
+            Arc::clone(&engine),
+            consensus.clone(),
+            Arc::clone(&space),
+            ports,
+        );
+        let exports = service.exports();
+        let (own, log_of) = (Arc::clone(&exports), consensus.clone());
+        tokio::spawn(exports::follow(own, log_of, Arc::clone(&engine)));
+        tokio::spawn(resolve::keep_hosts(Arc::clone(&exports)));
+        let server = Server::new(Arc::new(service), Arc::clone(&gate), limits(&config));
+        tokio::spawn(Arc::clone(&space).watch(consensus.clone()));
+        let kept = streams.iter().map(std::net::TcpListener::try_clone);
         let kept = kept.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
-        for listener in listeners {
+        for listener in streams {
             tokio::spawn(Arc::clone(&server).listen(listener));
+        }
+        for socket in datagrams {
+            tokio::spawn(Arc::clone(&server).listen_datagrams(socket));
         }
         let clients = clients(&config, &server);
         tokio::spawn(clients.clone().tell(consensus.clone(), Arc::clone(&gate)));
@@ -143,7 +289,7 @@ impl Node {
             gate: Arc::clone(&gate),
             clients: clients.clone(),
             addresses,
-            exports: config.exports.clone(),
+            exports: Arc::clone(&exports),
         });
         *lost.lock() = Some(handle.clone());
         let desk = Desk {
@@ -156,57 +302,76 @@ impl Node {
             name: config.node.name.clone(),
             engine,
             consensus: consensus.clone(),
-            log,
+            log: log.clone(),
             handle: handle.clone(),
             gate: Arc::clone(&gate),
             clients,
+            space,
             ports,
         };
         tokio::spawn(control::serve(socket, Arc::new(desk)));
+        tell_start(&config, ports, rpcbind.is_some());
+        let others = config.cluster.nodes.len() > 1;
+        let flush_max = config.health.flush_max;
+        let watch = watchdog::watch(
+            log.clone(),
+            consensus.clone(),
+            handle.clone(),
+            flush_max,
+            others,
+        );
         Ok(Self {
             driver,
             handle,
             consensus,
             gate,
             ports,
+            log,
+            registration: Registration::new(rpcbind, ports),
+            exports,
+            hung: tokio::spawn(watch),
         })
     }
 }
 
-/// NFS, MOUNT and, if wanted, the portmapper: every port answers all programs.
-async fn listen(config: &Config) -> Result<Vec<std::net::TcpListener>, String> {
-    let patience = Instant::now() + PORT_PATIENCE;
-    loop {
-        match bind_all(config) {
-            Err((why, _)) if why.kind() == AddrInUse && Instant::now() < patience => {
-                tokio::time::sleep(PORT_POLL).await;
-            }
-            end => return end.map_err(|(_, what)| what),
-        }
+/// One line that says what was started.
+fn tell_start(config: &Config, ports: Ports, registers: bool) {
+    let joined = |words: Vec<String>| words.join(" ");
+    let exports = joined(config.exports.iter().map(|e| e.path.clone()).collect());
+    let addresses = config.service.addresses.iter();
+    let addresses = joined(
+        addresses
+            .map(|a| format!("{}/{}", a.address, a.prefix))
+            .collect(),
+    );
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        data = %config.node.data.display(),
+        listen = %config.service.listen,
+        nfs_port = ports.nfs,
+        mount_port = ports.mount,
+        portmap_port = ports.portmap,
+        rpcbind = registers,
+        peers = config.cluster.nodes.len() - 1,
+        peer_address = %config.own().address,
+        addresses,
+        exports,
+        "started"
+    );
+    notify::ready(&format!("NFS port {}, exports {exports}", ports.nfs));
+}
+
+fn limits(config: &Config) -> Limits {
+    let own = &config.limits;
+    Limits {
+        connections_max: own.connections,
+        connections_per_address_max: own.connections_per_address,
+        inflight_per_connection_max: own.inflight_per_connection,
+        record_bytes_max: own.record_bytes,
+        inflight_bytes_max: own.inflight_bytes,
+        patience: own.patience,
+        idle: own.idle,
     }
-}
-
-/// All listeners, or why not: also in words.
-fn bind_all(config: &Config) -> Result<Vec<std::net::TcpListener>, (std::io::Error, String)> {
-    let service = &config.service;
-    let mut ports = vec![("NFS", service.nfs_port), ("MOUNT", service.mount_port)];
-    ports.extend(service.portmap_port.map(|p| ("portmap", p)));
-    ports
-        .into_iter()
-        .map(|(what, port)| {
-            let address = SocketAddr::new(service.listen, port);
-            haven_net::bind(address).map_err(|why| {
-                let words = format!(
-                    "cannot listen on {address} for {what}: {why}; is another NFS server running?"
-                );
-                (why, words)
-            })
-        })
-        .collect()
-}
-
-fn port(listener: &std::net::TcpListener) -> u16 {
-    listener.local_addr().map_or(0, |a| a.port())
 }
 
 fn consensus_options(config: &Config) -> ConsensusOptions {
@@ -225,7 +390,11 @@ fn consensus_options(config: &Config) -> ConsensusOptions {
         checkpoints: CheckpointPolicy {
             entries: config.node.checkpoints.entries,
             bytes: config.node.checkpoints.bytes,
-            keep_entries: config.node.checkpoints.keep_entries,
+            // Without other nodes there is nobody to keep them for.
+            keep_entries: match config.cluster.nodes.len() {
+                1 => 0,
+                _ => config.node.checkpoints.keep_entries,
+            },
         },
     }
 }
@@ -289,6 +458,7 @@ struct Desk {
     handle: Handle,
     gate: Arc<Gate>,
     clients: Clients,
+    space: Arc<SpaceGuard>,
     ports: Ports,
 }
 
@@ -306,6 +476,7 @@ impl Desk {
             self.handle.view(),
             self.log.stats(),
         );
+        let (free, reserve) = self.space.bytes();
         Status {
             node: self.name.clone(),
             role: format!("{:?}", consensus.role).to_lowercase(),
@@ -313,7 +484,9 @@ impl Desk {
             term: consensus.term,
             phase: format!("{:?}", view.phase),
             serving: self.gate.is_open() && self.consensus.lease_valid(),
-            trouble: view.trouble,
+            trouble: view.trouble.or_else(|| self.space.trouble()),
+            free_mib: free >> 20,
+            reserve_mib: reserve >> 20,
             last_log: consensus.last_log.unwrap_or(0),
             committed: consensus.committed.unwrap_or(0),
             applied: consensus.applied.unwrap_or(0),

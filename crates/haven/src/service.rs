@@ -7,31 +7,43 @@
 
 use crate::clock;
 use crate::engine::{Engine, Outcome};
+use crate::exports::Exports;
+use crate::resolve::Resolver;
 use crate::serve::Ports;
+use crate::space::SpaceGuard;
 use bytes::Bytes;
-use haven_config::{Config, SquashMode};
+use haven_config::Config;
 use haven_consensus::{Consensus, Leadership, ProposeError};
-use haven_net::{Handler, Verdict};
-use haven_nfsd::{Prepared, Request, Squash, prepare};
+use haven_net::{Begun, DATAGRAM_BYTES_MAX, Handler, Verdict};
+use haven_nfsd::{ClientNames, Fatal, Machine, Origin, Prepared, Request, prepare};
+use haven_proto::nfs3::Args3;
 use haven_proto::portmap::Mapping;
 use haven_proto::{mount, nfs3, portmap};
-use haven_rpc::{Refusal, decode_call};
+use haven_rpc::{AcceptError, Call, Refusal, accept_error, decode_call};
+use haven_store::Store;
+use haven_xdr::Gather;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{debug, error, warn};
 
 /// Pause before a request that could not be answered is tried again.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(2);
 
+/// Reads of up to so many bytes are answered where they arrive.
+const QUICK_READ_BYTES_MAX: u32 = 32 << 10;
+
 /// See the module's head comment.
 pub struct Service {
-    settings: haven_nfsd::Service,
+    exports: Arc<Exports>,
+    resolver: Arc<Resolver>,
     engine: Arc<Engine>,
     consensus: Consensus<Outcome>,
     /// Kept, so that a request costs no new receiver.
     leadership: watch::Receiver<Leadership>,
+    space: Arc<SpaceGuard>,
 }
 
 impl Service {
@@ -40,55 +52,118 @@ impl Service {
         config: &Config,
         engine: Arc<Engine>,
         consensus: Consensus<Outcome>,
+        space: Arc<SpaceGuard>,
         ports: Ports,
     ) -> Self {
-        let squash = config.service.squash;
-        let settings = haven_nfsd::Service {
-            squash: Squash {
-                root: squash.mode != SquashMode::None,
-                all: squash.mode == SquashMode::All,
-                anonuid: squash.anonuid,
-                anongid: squash.anongid,
-            },
-            read_only: config.service.read_only,
-            exports: config
-                .exports
-                .iter()
-                .map(|e| Bytes::from(e.path.clone()))
-                .collect(),
-            ports: mappings(ports, config.service.portmap_port),
-            ..haven_nfsd::Service::default()
-        };
+        let ports = mappings(ports);
         Self {
-            settings,
+            exports: Exports::new(&config.exports, ports),
+            resolver: Resolver::new(),
             engine,
             leadership: consensus.leadership(),
             consensus,
+            space,
         }
     }
 
-    /// Answers from the state, as soon as the lease allows it.
-    async fn query(&self, request: &Request) -> Verdict {
+    /// What is exported, for those who bind, make and resolve it.
+    pub fn exports(&self) -> Arc<Exports> {
+        Arc::clone(&self.exports)
+    }
+
+    /// Sorts a call, with what is known of its client's names.
+    fn sort(&self, call: &Call, peer: SocketAddr) -> Prepared {
+        let settings = self.exports.current();
+        let sort = |names| prepare(call, Origin { peer, names }, &settings, clock::now());
+        if !settings.exports.want_client_names() {
+            return sort(ClientNames::Unasked);
+        }
+        match self.resolver.known(peer.ip().to_canonical()) {
+            Some(known) => sort(ClientNames::Known(&known)),
+            None => sort(ClientNames::Unasked),
+        }
+    }
+
+    /// Sorts a call for which its client's names decide: finds them out first.
+    async fn sort_with_names(&self, call: &Call, peer: SocketAddr) -> Prepared {
+        let found = self.resolver.names(peer.ip().to_canonical()).await;
+        let names = found
+            .as_deref()
+            .map_or(ClientNames::Late, ClientNames::Known);
+        let settings = self.exports.current();
+        prepare(call, Origin { peer, names }, &settings, clock::now())
+    }
+
+    /// Answers from the state, if that can be done here and now.
+    fn query_now(&self, request: &Request) -> Option<Verdict> {
+        if !is_quick(request) || !self.consensus.lease_valid() {
+            return None;
+        }
+        let reply = self.engine.try_read(|machine| machine.query(request))?;
+        self.in_time(reply).map(verdict)
+    }
+
+    /// Answers from the state.
+    async fn query(&self, request: Request) -> Verdict {
+        verdict(self.look(move |machine| machine.query(&request)).await)
+    }
+
+    /// Looks at the state, as soon as the lease allows it; `None` if it cannot be read.
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl Fn(&Machine<Store>) -> Result<T, Fatal> + Send + Sync + 'static,
+    ) -> Option<T> {
+        let look = Arc::new(look);
         loop {
             if self.consensus.lease_valid() {
-                match self.engine.read(|machine| machine.query(request)) {
-                    // The lease may have ended while the state was read, if this process was held up.
-                    Ok(_) if !self.consensus.lease_valid() => {}
-                    Ok(reply) => return Verdict::Reply(reply),
-                    Err(why) => {
-                        error!(%why, "cannot read the state");
-                        return Verdict::HangUp;
-                    }
+                let (engine, look) = (Arc::clone(&self.engine), Arc::clone(&look));
+                // It may wait for the disk or for a batch of changes, which this thread must not.
+                let found = spawn_blocking(move || engine.read(|machine| look(machine))).await;
+                let found = found.unwrap_or_else(|why| Err(Fatal(why.to_string())));
+                if let Some(found) = self.in_time(found) {
+                    return found;
                 }
             }
             sleep(RETRY).await;
         }
     }
 
+    /// What was found, if it was found in time: the lease may have ended meanwhile, if this process was held up.
+    fn in_time<T>(&self, found: Result<T, Fatal>) -> Option<Option<T>> {
+        match found {
+            Ok(_) if !self.consensus.lease_valid() => None,
+            Ok(found) => Some(Some(found)),
+            Err(why) => {
+                error!(%why, "cannot read the state");
+                Some(None)
+            }
+        }
+    }
+
+    /// Proposes a change, if there is space for it.
+    async fn change(&self, term: u64, entry: Bytes) -> Verdict {
+        if let Some(_admitted) = self.space.admit(entry.len()).await {
+            return self.propose(term, entry).await;
+        }
+        // A copy of this request that came when there was space may still be on its way through the log. Once it is
+        // applied, its reply is in the cache.
+        let upto = self.consensus.status().last_log.unwrap_or(0);
+        while self.consensus.applied_index() < upto {
+            sleep(RETRY).await;
+        }
+        let asked = entry.clone();
+        let refusal = self.look(move |machine| machine.refuse_growth(&asked));
+        match refusal.await {
+            Some(Some(refusal)) => Verdict::Reply(refusal),
+            Some(None) => self.propose(term, entry).await,
+            None => Verdict::HangUp,
+        }
+    }
+
     /// Proposes until there is an outcome, but only in the term in which the request came: by the next one
     /// the client has asked elsewhere, and may have gone on. Within the term, proposing again after an
     /// unknown outcome is safe: if the entry was executed, the reply cache answers.
-    async fn change(&self, term: u64, entry: Bytes) -> Verdict {
+    async fn propose(&self, term: u64, entry: Bytes) -> Verdict {
         loop {
             match self.consensus.propose_in(term, entry.clone()).await {
                 Ok(Outcome::Reply { message, .. }) => return Verdict::Reply(message),
@@ -113,40 +188,144 @@ impl Service {
     }
 }
 
-/// What the portmapper tells: TCP only.
-fn mappings(ports: Ports, portmap_port: Option<u16>) -> Vec<Mapping> {
-    let mut all = vec![
-        (nfs3::PROGRAM, nfs3::VERSION, ports.nfs),
-        (mount::PROGRAM, mount::VERSION3, ports.mount),
-        (mount::PROGRAM, mount::VERSION1, ports.mount),
-    ];
-    all.extend(portmap_port.map(|port| (portmap::PROGRAM, portmap::VERSION, port)));
+/// The reply, or the end of the connection if the state cannot be read.
+fn verdict(reply: Option<Gather>) -> Verdict {
+    reply.map_or(Verdict::HangUp, Verdict::Reply)
+}
+
+/// Whether a query takes microseconds, so that a change of threads would cost more than it.
+fn is_quick(request: &Request) -> bool {
+    match request {
+        Request::Mount { .. } | Request::Dump { .. } => false,
+        Request::Nfs3 { args, .. } => match args {
+            Args3::Read(read) => read.count <= QUICK_READ_BYTES_MAX,
+            Args3::Readdir(_) | Args3::Readdirplus(_) => false,
+            _ => true,
+        },
+    }
+}
+
+/// What a port mapper tells: NFS over TCP, the others also over UDP.
+pub fn mappings(ports: Ports) -> Vec<Mapping> {
+    use portmap::{IPPROTO_TCP as TCP, IPPROTO_UDP as UDP};
+    let mut all = vec![(nfs3::PROGRAM, nfs3::VERSION, TCP, ports.nfs)];
+    for prot in [TCP, UDP] {
+        all.push((mount::PROGRAM, mount::VERSION3, prot, ports.mount));
+        all.push((mount::PROGRAM, mount::VERSION1, prot, ports.mount));
+        all.extend(
+            ports
+                .portmap
+                .map(|port| (portmap::PROGRAM, portmap::VERSION, prot, port)),
+        );
+    }
     all.into_iter()
-        .map(|(prog, vers, port)| Mapping {
+        .map(|(prog, vers, prot, port)| Mapping {
             prog,
             vers,
-            prot: portmap::IPPROTO_TCP,
+            prot,
             port: port.into(),
         })
         .collect()
 }
 
+/// A request that takes longer.
+pub enum Work {
+    /// Sorted: waits for the disk, the lease or the log.
+    Sorted(u64, Prepared),
+    /// Not even sorted: waits for the names of its client.
+    Unsorted(u64, Call, SocketAddr),
+}
+
+impl Service {
+    /// The reply, if there is one here and now.
+    fn now(&self, sorted: &Prepared) -> Option<Verdict> {
+        match sorted {
+            Prepared::Reply(reply) => Some(Verdict::Reply(reply.clone())),
+            Prepared::Query(request) => self.query_now(request),
+            Prepared::Mutation(_) | Prepared::Mount { .. } | Prepared::WantsNames => None,
+        }
+    }
+
+    /// Does what a call asks for; it came in `term`.
+    async fn execute(&self, term: u64, sorted: Prepared) -> Verdict {
+        match sorted {
+            Prepared::Reply(reply) => Verdict::Reply(reply),
+            Prepared::Query(request) => self.query(request).await,
+            Prepared::Mutation(entry) => self.change(term, entry).await,
+            Prepared::Mount { request, entry } => {
+                let asked = request.clone();
+                match self
+                    .look(move |machine| Ok(machine.needs_entry(&asked)))
+                    .await
+                {
+                    Some(true) => self.change(term, entry).await,
+                    Some(false) => self.query(request).await,
+                    None => Verdict::HangUp,
+                }
+            }
+            Prepared::WantsNames => {
+                error!("a client's names were looked for and are wanted still");
+                Verdict::HangUp
+            }
+        }
+    }
+}
+
 impl Handler for Service {
-    async fn handle(&self, peer: SocketAddr, record: Bytes) -> Verdict {
+    type Work = Work;
+
+    fn begin(&self, peer: SocketAddr, record: Bytes) -> Begun<Work> {
         let call = match decode_call(record) {
             Ok(call) => call,
-            Err(Refusal::Reply { reply, .. }) => return Verdict::Reply(reply),
+            Err(Refusal::Reply { reply, .. }) => return Begun::Done(Verdict::Reply(reply)),
             Err(Refusal::Drop(why)) => {
                 debug!(%peer, %why, "not a call");
-                return Verdict::HangUp;
+                return Begun::Done(Verdict::HangUp);
             }
         };
         // Before the clock is read: the entry belongs to this term or to none.
         let term = self.leadership.borrow().term;
-        match prepare(&call, peer.ip(), &self.settings, clock::now()) {
-            Prepared::Reply(reply) => Verdict::Reply(reply),
-            Prepared::Query(request) => self.query(&request).await,
-            Prepared::Mutation(entry) => self.change(term, entry).await,
+        match self.sort(&call, peer) {
+            Prepared::WantsNames => Begun::Work(Work::Unsorted(term, call, peer)),
+            sorted => match self.now(&sorted) {
+                Some(verdict) => Begun::Done(verdict),
+                None => Begun::Work(Work::Sorted(term, sorted)),
+            },
+        }
+    }
+
+    async fn finish(&self, work: Work) -> Verdict {
+        match work {
+            Work::Sorted(term, sorted) => self.execute(term, sorted).await,
+            Work::Unsorted(term, call, peer) => {
+                let sorted = self.sort_with_names(&call, peer).await;
+                self.execute(term, sorted).await
+            }
+        }
+    }
+
+    async fn handle_datagram(&self, peer: SocketAddr, datagram: Bytes) -> Verdict {
+        let call = match decode_call(datagram) {
+            Ok(call) => call,
+            Err(Refusal::Reply { reply, .. }) => return Verdict::Reply(reply),
+            // Never answered: see the trait.
+            Err(Refusal::Drop(_)) => return Verdict::Silent,
+        };
+        // NFS itself is not served this way: a datagram holds no WRITE.
+        if !matches!(call.prog, mount::PROGRAM | portmap::PROGRAM) {
+            return Verdict::Reply(accept_error(call.xid, AcceptError::ProgUnavail));
+        }
+        let (xid, term) = (call.xid, self.leadership.borrow().term);
+        let sorted = match self.sort(&call, peer) {
+            Prepared::WantsNames => self.sort_with_names(&call, peer).await,
+            sorted => sorted,
+        };
+        match self.execute(term, sorted).await {
+            // A long list of exports: an error makes the client ask over TCP.
+            Verdict::Reply(reply) if reply.len() > DATAGRAM_BYTES_MAX => {
+                Verdict::Reply(accept_error(xid, AcceptError::SystemErr))
+            }
+            verdict => verdict,
         }
     }
 

@@ -136,9 +136,9 @@ async fn forged_and_stale_handles_are_refused() {
     for byte in 0..file.0.len() {
         let mut forged = file.0.to_vec();
         forged[byte] ^= 1;
-        // A handle of another volume is not a forgery, only useless here.
+        // A handle of another volume is not a forgery, only useless here; nor is one of an export that is not there.
         let status = match byte {
-            16..24 => Nfsstat3::Stale,
+            2..4 | 16..24 => Nfsstat3::Stale,
             _ => Nfsstat3::BadHandle,
         };
         let result = client.getattr(&Fh3(Bytes::from(forged))).await;

@@ -15,11 +15,14 @@ pub(crate) const SEGMENT_HEADER_BYTES: u64 = 4096;
 pub(crate) const RECORD_HEADER_BYTES: usize = 40;
 /// Records begin at multiples of this.
 pub(crate) const ALIGN: u64 = 8;
+/// Indices and segment numbers beyond this are damage, because no log gets there; arithmetic on those
+/// below cannot overflow.
+pub(crate) const NUMBER_MAX: u64 = u64::MAX / 4 * 3;
 /// Parts shorter than this are copied next to their header: cheaper than a gather entry.
 const COPY_BELOW: usize = 1024;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"HAVENSEG";
-const SEGMENT_FIELDS: usize = 48;
+pub(crate) const SEGMENT_FIELDS: usize = 48;
 const NONCE_AT: usize = 32;
 
 /// What distinguishes one segment file from every other, also from an older one of the same name.
@@ -58,12 +61,20 @@ impl SegmentHeader {
                 "the segment header's checksum is wrong",
             ));
         }
-        Ok(SegmentHeader {
+        let header = SegmentHeader {
             log_id: u64_at(bytes, 16),
             seq: u64_at(bytes, 24),
             first: u64_at(bytes, 32),
             nonce: u64_at(bytes, 40),
-        })
+        };
+        if header.first == 0 || header.first > NUMBER_MAX || header.seq > NUMBER_MAX {
+            let why = format!(
+                "segment {} beginning with record {} cannot be",
+                header.seq, header.first
+            );
+            return Err(LogError::damaged(name, 0, why));
+        }
+        Ok(header)
     }
 }
 
@@ -228,7 +239,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn header_crc(header: &[u8], offset: u64) -> u32 {
+pub(crate) fn header_crc(header: &[u8], offset: u64) -> u32 {
     crc32c_append(crc32c(&offset.to_le_bytes()), &header[4..])
 }
 
@@ -244,4 +255,26 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut out = [0; 8];
     out.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_cannot_be_are_damage_even_with_a_right_checksum() {
+        let header = |seq, first| SegmentHeader {
+            log_id: 1,
+            seq,
+            first,
+            nonce: 2,
+        };
+        for good in [header(1, 1), header(NUMBER_MAX, NUMBER_MAX)] {
+            assert_eq!(SegmentHeader::decode("x", &good.encode()).unwrap(), good);
+        }
+        for bad in [header(1, 0), header(1, u64::MAX), header(u64::MAX, 1)] {
+            let error = SegmentHeader::decode("x", &bad.encode()).unwrap_err();
+            assert!(error.to_string().contains("cannot be"), "{error}");
+        }
+    }
 }

@@ -19,6 +19,9 @@ mod check;
 mod error;
 mod flusher;
 mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod log;
 mod open;
 mod segment;

@@ -239,6 +239,12 @@ impl Log {
         })
     }
 
+    /// Why the log has ended, if it has.
+    #[must_use]
+    pub fn failure(&self) -> Option<LogError> {
+        self.shared().state.lock().failed.clone()
+    }
+
     fn shared(&self) -> &Shared {
         &self.handle.shared
     }

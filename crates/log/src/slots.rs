@@ -15,7 +15,7 @@ use crc32c::crc32c;
 use haven_disk::{Disk, DiskFile};
 
 use crate::LogError;
-use crate::format::{VERSION, check_version, u32_at, u64_at};
+use crate::format::{NUMBER_MAX, VERSION, check_version, u32_at, u64_at};
 
 pub(crate) const SLOTS_NAME: &str = "SLOTS";
 const SLOTS_NEW: &str = "SLOTS.new";
@@ -224,12 +224,20 @@ impl Meta {
                 "the log's own slot is too short",
             ));
         }
-        Ok(Meta {
+        let meta = Meta {
             purged: u64_at(bytes, 0),
             base_seq: u64_at(bytes, 8),
             durable: u64_at(bytes, 16),
             awaits_base: bytes[24] != 0,
-        })
+        };
+        if [meta.purged, meta.base_seq, meta.durable]
+            .iter()
+            .any(|&number| number > NUMBER_MAX)
+        {
+            let why = format!("the log's own slot holds numbers that cannot be: {meta:?}");
+            return Err(LogError::damaged(SLOTS_NAME, copy_offset(META, 0), why));
+        }
+        Ok(meta)
     }
 }
 
@@ -294,4 +302,48 @@ fn read_page(file: &dyn DiskFile, offset: u64) -> Result<Vec<u8>, LogError> {
     file.read_at(offset, &mut page)
         .map_err(LogError::io("read the slots"))?;
     Ok(page)
+}
+
+/// Makes a file of slots one of log `log_id`, with right checksums on whatever its copies hold.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn seal(log_id: u64, bytes: &mut [u8]) {
+    for (number, page) in bytes.chunks_exact_mut(PAGE).enumerate() {
+        if number == 0 {
+            page[16..HEADER_FIELDS].copy_from_slice(&log_id.to_le_bytes());
+            let crc = crc32c(&page[..HEADER_FIELDS]);
+            page[HEADER_FIELDS..HEADER_FIELDS + 4].copy_from_slice(&crc.to_le_bytes());
+            continue;
+        }
+        let end = COPY_HEADER + u32_at(page, 28) as usize;
+        page[8..16].copy_from_slice(&log_id.to_le_bytes());
+        if let Some(filled) = page.get(4..end) {
+            let crc = crc32c(filled);
+            page[..4].copy_from_slice(&crc.to_le_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_cannot_be_are_damage() {
+        let meta = |purged, durable, base_seq| Meta {
+            purged,
+            durable,
+            base_seq,
+            awaits_base: true,
+        };
+        let good = meta(3, 9, 2);
+        assert_eq!(Meta::decode(&good.encode()).unwrap(), good);
+        for bad in [
+            meta(u64::MAX, 9, 2),
+            meta(3, u64::MAX, 2),
+            meta(3, 9, u64::MAX),
+        ] {
+            let error = Meta::decode(&bad.encode()).unwrap_err();
+            assert!(error.to_string().contains("cannot be"), "{error}");
+        }
+    }
 }

@@ -1,27 +1,29 @@
-//! One client connection: record marking (RFC 5531 section 11) in, replies out.
+//! One client connection: records in, replies out, in one task.
+//!
+//! Every turn begins what has arrived whole, writes what is ready, and then waits for more of either.
+//! Requests that take longer run as tasks beside it and hand their verdicts back.
 
-use crate::{Handler, Server, Verdict};
-use bytes::{Bytes, BytesMut};
-use haven_rpc::record::{self, FragmentHeader};
-use haven_xdr::Gather;
-use std::io::{self, IoSlice};
+use crate::gate::Entry;
+use crate::input::{Accounted, Input, Next};
+use crate::output::Output;
+use crate::{Begun, Handler, Pass, Server, Verdict};
+use bytes::Bytes;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::timeout;
-use tracing::debug;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, warn};
 
-/// Bytes asked from the socket at a time while nothing larger is known to come.
-const READ_BYTES: usize = 16 << 10;
-/// Most fragments in a record: clients send one; a peer that sends many is stalling.
-const FRAGMENTS_MAX: usize = 64;
-/// How often a reply that may not leave is looked at again.
-const ANSWER_POLL: std::time::Duration = std::time::Duration::from_millis(2);
-/// Most slices in one vectored write (the kernel takes 1,024; few replies have more than three).
-const SLICES_MAX: usize = 64;
+/// How often replies that may not leave are looked at again.
+const ANSWER_POLL: Duration = Duration::from_millis(2);
+/// While more bytes of replies than this wait to be written, nothing new is begun.
+const OUTPUT_BYTES_MAX: usize = 4 << 20;
 
 /// Serves the connection until either side ends it or the gate hangs up.
 pub(crate) async fn serve<H: Handler>(
@@ -32,15 +34,47 @@ pub(crate) async fn serve<H: Handler>(
 ) {
     let mut stream = Disconnecting(stream);
     let (read, write) = stream.0.split();
-    // As many places as requests in flight: a finished request never waits for the writer.
-    let (replies, queue) = mpsc::channel(server.limits.inflight_per_connection_max);
+    let activity = Activity::default();
+    let mut connection = Connection::new(server, peer, write, &activity);
     tokio::select! {
+        biased;
         _ = hang_ups.changed() => debug!(%peer, "hung up"),
-        end = read_requests(server, read, peer, replies) => {
-            debug!(%peer, why = %end, "connection ended");
-        }
-        end = write_replies(server, write, queue) => {
-            debug!(%peer, ?end, "connection ended while answering");
+        end = connection.run(read) => tell_end(server, peer, &end),
+        () = activity.over(server.limits.idle) => debug!(%peer, "closed a connection that was not used"),
+    }
+}
+
+/// Says why a connection ended: aloud, but rarely, if its peer misbehaved.
+fn tell_end<H>(server: &Server<H>, peer: SocketAddr, why: &io::Error) {
+    use io::ErrorKind::{InvalidData, TimedOut};
+    if !matches!(why.kind(), InvalidData | TimedOut) {
+        debug!(%peer, %why, "connection ended");
+    } else if let Some(left_out) = server.complaints.misbehaved.speak() {
+        warn!(%peer, %why, left_out, "closed a connection whose client misbehaves");
+    }
+}
+
+/// Whether a connection is used: looked at now and then, so that no request pays for a timer.
+#[derive(Default)]
+struct Activity {
+    requests: AtomicU64,
+    tasks: AtomicUsize,
+}
+
+impl Activity {
+    /// Returns after one to two times `limit` without a request.
+    async fn over(&self, limit: Option<Duration>) {
+        let Some(limit) = limit else {
+            return std::future::pending().await;
+        };
+        let mut seen = 0;
+        loop {
+            tokio::time::sleep(limit).await;
+            let requests = self.requests.load(Ordering::Relaxed);
+            if requests == seen && self.tasks.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            seen = requests;
         }
     }
 }
@@ -56,181 +90,255 @@ impl Drop for Disconnecting {
     }
 }
 
-async fn read_requests<H: Handler>(
-    server: &Arc<Server<H>>,
-    socket: ReadHalf<'_>,
+struct Connection<'a, H: Handler> {
+    server: &'a Arc<Server<H>>,
     peer: SocketAddr,
-    replies: mpsc::Sender<Gather>,
-) -> io::Error {
-    let mut reader = Reader {
-        socket,
-        buffer: BytesMut::new(),
-    };
-    let places = Arc::new(Semaphore::new(server.limits.inflight_per_connection_max));
-    let (quit, mut quitting) = mpsc::channel::<()>(1);
-    loop {
-        let record = tokio::select! {
-            record = reader.record(server) => record,
-            _ = quitting.recv() => return io::Error::other("the peer does not speak ONC RPC"),
-        };
-        let (record, memory) = match record {
-            Ok(whole) => whole,
-            Err(why) => return why,
-        };
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            continue;
-        };
-        let (server, replies, quit) = (Arc::clone(server), replies.clone(), quit.clone());
-        tokio::spawn(async move {
-            match answer(&server, peer, record).await {
-                Verdict::Reply(reply) => drop(replies.send(reply).await),
-                Verdict::Silent => {}
-                Verdict::HangUp => drop(quit.try_send(())),
-            }
-            drop((place, memory));
-        });
-    }
+    write: WriteHalf<'a>,
+    input: Input,
+    output: Output,
+    /// What tasks hand back. As many places as tasks: a finished one never waits.
+    done: mpsc::Receiver<Verdict>,
+    done_to: mpsc::Sender<Verdict>,
+    tasks: usize,
+    activity: &'a Activity,
+    /// Since when the record that is arriving has been.
+    record_since: Option<Instant>,
+    /// Since when the peer has taken nothing of what waits for it.
+    stuck_since: Option<Instant>,
 }
 
-async fn answer<H: Handler>(server: &Server<H>, peer: SocketAddr, record: Bytes) -> Verdict {
-    let Some(pass) = server.gate.enter().await else {
-        return Verdict::Silent;
-    };
-    // When the gate closes, the answer is no longer ours to give, and the request must not live on here: the
-    // hang-up that follows every closing makes the client ask elsewhere.
-    tokio::select! {
-        biased;
-        () = pass.spoiled() => Verdict::Silent,
-        verdict = server.handler.handle(peer, record) => verdict,
-    }
+/// What a connection waits for before it can read on.
+enum Blocked {
+    /// More bytes.
+    Bytes,
+    /// Memory of the server's budget.
+    Memory(u32),
+    /// Its own requests: to end, or to be taken by the peer.
+    Requests,
 }
 
-async fn write_replies<H: Handler>(
-    server: &Server<H>,
-    mut socket: WriteHalf<'_>,
-    mut queue: mpsc::Receiver<Gather>,
-) -> io::Result<()> {
-    while let Some(reply) = queue.recv().await {
-        // An answer is never dropped on a living connection: the client would wait for it. Either this
-        // node may answer again soon, or it loses leadership and hangs up.
-        while !server.handler.may_answer() {
-            tokio::time::sleep(ANSWER_POLL).await;
+impl<'a, H: Handler> Connection<'a, H> {
+    fn new(
+        server: &'a Arc<Server<H>>,
+        peer: SocketAddr,
+        write: WriteHalf<'a>,
+        activity: &'a Activity,
+    ) -> Self {
+        let (done_to, done) = mpsc::channel(server.limits.inflight_per_connection_max);
+        Self {
+            server,
+            peer,
+            write,
+            input: Input::new(Arc::clone(&server.memory)),
+            output: Output::default(),
+            done,
+            done_to,
+            tasks: 0,
+            activity,
+            record_since: None,
+            stuck_since: None,
         }
-        timeout(
-            server.limits.patience,
-            write_all(&mut socket, &record::frame(reply)),
-        )
-        .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the peer does not read"))??;
-    }
-    Ok(())
-}
-
-/// Writes every segment, without joining them.
-async fn write_all(socket: &mut WriteHalf<'_>, reply: &Gather) -> io::Result<()> {
-    let segments = reply.segments();
-    let (mut index, mut offset) = (0, 0);
-    while index < segments.len() {
-        let slices: Vec<IoSlice<'_>> = segments[index..]
-            .iter()
-            .take(SLICES_MAX)
-            .enumerate()
-            .map(|(i, s)| IoSlice::new(if i == 0 { &s[offset..] } else { s }))
-            .collect();
-        let mut written = socket.write_vectored(&slices).await?;
-        if written == 0 && slices.iter().any(|s| !s.is_empty()) {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        while index < segments.len() && written >= segments[index].len() - offset {
-            written -= segments[index].len() - offset;
-            (index, offset) = (index + 1, 0);
-        }
-        offset += written;
-    }
-    Ok(())
-}
-
-/// Reassembles records from the byte stream.
-struct Reader<'a> {
-    socket: ReadHalf<'a>,
-    buffer: BytesMut,
-}
-
-impl Reader<'_> {
-    /// The next whole record with the memory it is accounted for. Cancel-safe: what was read stays in
-    /// the buffer.
-    async fn record<H>(&mut self, server: &Server<H>) -> io::Result<(Bytes, OwnedSemaphorePermit)> {
-        self.fill(record::HEADER_BYTES).await?;
-        timeout(server.limits.patience, self.rest(server))
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "a record took too long"))?
     }
 
-    async fn rest<H>(&mut self, server: &Server<H>) -> io::Result<(Bytes, OwnedSemaphorePermit)> {
-        let bytes_max = server.limits.record_bytes_max;
-        let mut memory: Option<OwnedSemaphorePermit> = None;
-        // Look at the marks without consuming: only a whole record leaves the buffer.
-        let (mut at, mut total) = (0, 0);
-        let mut parts: Vec<(usize, usize)> = Vec::new();
+    async fn run(&mut self, mut read: ReadHalf<'_>) -> io::Error {
         loop {
-            self.fill(at + record::HEADER_BYTES).await?;
-            let mark = [
-                self.buffer[at],
-                self.buffer[at + 1],
-                self.buffer[at + 2],
-                self.buffer[at + 3],
-            ];
-            let header = FragmentHeader::parse(mark);
-            let length = header.len as usize;
-            total += length;
-            if total > bytes_max || parts.len() == FRAGMENTS_MAX {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("a record of more than {bytes_max} bytes or {FRAGMENTS_MAX} fragments"),
-                ));
-            }
-            // Before the bytes are read: what is not accounted for is not taken in.
-            let bytes = u32::try_from(length.max(1)).unwrap_or(u32::MAX);
-            let permit = Arc::clone(&server.memory).acquire_many_owned(bytes).await;
-            let permit = permit.map_err(|_| io::Error::other("the server is going away"))?;
-            match &mut memory {
-                None => memory = Some(permit),
-                Some(all) => all.merge(permit),
-            }
-            at += record::HEADER_BYTES;
-            self.fill(at + length).await?;
-            parts.push((at, length));
-            at += length;
-            if header.last {
-                break;
+            if let Err(why) = self.turn(&mut read).await {
+                return why;
             }
         }
-        let Some(memory) = memory else {
-            return Err(io::ErrorKind::InvalidData.into());
-        };
-        let whole = self.buffer.split_to(at).freeze();
-        let record = match parts.as_slice() {
-            [(start, length)] => whole.slice(*start..start + length),
-            many => {
-                let mut joined = BytesMut::with_capacity(total);
-                for (start, length) in many {
-                    joined.extend_from_slice(&whole[*start..start + length]);
-                }
-                joined.freeze()
-            }
-        };
-        Ok((record, memory))
     }
 
-    /// Reads until the buffer holds `want` bytes.
-    async fn fill(&mut self, want: usize) -> io::Result<()> {
-        while self.buffer.len() < want {
-            let missing = want - self.buffer.len();
-            self.buffer.reserve(missing.max(READ_BYTES));
-            if self.socket.read_buf(&mut self.buffer).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+    async fn turn(&mut self, read: &mut ReadHalf<'_>) -> io::Result<()> {
+        let blocked = self.begin_arrived()?;
+        let may_answer = self.output.is_empty() || self.write_ready()?;
+        self.note_progress(&blocked);
+        let deadline = self.deadline(may_answer);
+        let budget = Arc::clone(&self.server.memory);
+        tokio::select! {
+            verdict = self.done.recv(), if self.tasks > 0 => {
+                self.tasks -= 1;
+                self.activity.tasks.store(self.tasks, Ordering::Relaxed);
+                if let Some(verdict) = verdict {
+                    self.take(verdict)?;
+                }
+            }
+            got = read.read_buf(&mut self.input.buffer), if matches!(blocked, Blocked::Bytes) => {
+                if got? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+            permit = budget.acquire_many_owned(blocked.memory()), if blocked.memory() > 0 => {
+                let permit = permit.map_err(|_| io::Error::other("the server is going away"))?;
+                self.input.grant(permit);
+            }
+            ready = self.write.writable(), if may_answer && !self.output.is_empty() => ready?,
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                self.check_patience()?;
             }
         }
         Ok(())
+    }
+
+    /// Begins every request that has arrived whole.
+    fn begin_arrived(&mut self) -> io::Result<Blocked> {
+        loop {
+            if self.tasks >= self.server.limits.inflight_per_connection_max
+                || self.output.bytes() > OUTPUT_BYTES_MAX
+            {
+                return Ok(Blocked::Requests);
+            }
+            match self.input.next(&self.server.limits)? {
+                Next::Record(record) => {
+                    self.record_since = None;
+                    self.activity.requests.fetch_add(1, Ordering::Relaxed);
+                    self.begin(record)?;
+                }
+                Next::Bytes => return Ok(Blocked::Bytes),
+                Next::Memory(bytes) => return Ok(Blocked::Memory(bytes)),
+            }
+        }
+    }
+
+    fn begin(&mut self, (record, memory): Accounted) -> io::Result<()> {
+        match self.server.gate.try_enter() {
+            Entry::Pass(pass) => match self.server.handler.begin(self.peer, record) {
+                Begun::Done(verdict) if pass.is_valid() => return self.take(verdict),
+                Begun::Done(_) => {}
+                Begun::Work(work) => {
+                    let server = Arc::clone(self.server);
+                    self.spawn(memory, async move { finish(&server, &pass, work).await });
+                }
+            },
+            Entry::Later => {
+                let (server, peer) = (Arc::clone(self.server), self.peer);
+                self.spawn(memory, async move { admit(&server, peer, record).await });
+            }
+            Entry::Never => {}
+        }
+        Ok(())
+    }
+
+    /// Runs what takes longer as a task that hands its verdict back.
+    fn spawn(
+        &mut self,
+        memory: OwnedSemaphorePermit,
+        work: impl Future<Output = Verdict> + Send + 'static,
+    ) {
+        let done = self.done_to.clone();
+        self.tasks += 1;
+        self.activity.tasks.store(self.tasks, Ordering::Relaxed);
+        tokio::spawn(async move {
+            let verdict = work.await;
+            drop(memory);
+            // Nobody waits for it any more if the connection has ended.
+            let _ = done.send(verdict).await;
+        });
+    }
+
+    fn take(&mut self, verdict: Verdict) -> io::Result<()> {
+        match verdict {
+            Verdict::Reply(reply) => {
+                self.output.push(reply);
+                Ok(())
+            }
+            Verdict::Silent => Ok(()),
+            Verdict::HangUp => {
+                let why = "the peer does not speak ONC RPC";
+                Err(io::Error::new(io::ErrorKind::InvalidData, why))
+            }
+        }
+    }
+
+    /// Writes as much as the socket takes; says whether this node may answer at all. An answer is never
+    /// dropped on a living connection, the client would wait for it: either this node may answer again
+    /// soon, or it loses leadership and hangs up.
+    fn write_ready(&mut self) -> io::Result<bool> {
+        while !self.output.is_empty() {
+            if !self.server.handler.may_answer() {
+                return Ok(false);
+            }
+            let (slices, count) = self.output.slices();
+            match self.write.try_write_vectored(&slices[..count]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.output.advance(written);
+                    self.stuck_since = None;
+                }
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(true)
+    }
+
+    fn note_progress(&mut self, blocked: &Blocked) {
+        if matches!(blocked, Blocked::Bytes) && self.input.is_amid_record() {
+            self.record_since.get_or_insert_with(Instant::now);
+        } else {
+            // Nothing arrives, or it is we who do not read.
+            self.record_since = None;
+        }
+        if self.output.is_empty() {
+            self.stuck_since = None;
+        } else {
+            self.stuck_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// When this connection has to be looked at again though nothing happened.
+    fn deadline(&self, may_answer: bool) -> Option<Instant> {
+        if !may_answer {
+            return Some(Instant::now() + ANSWER_POLL);
+        }
+        let since = match (self.record_since, self.stuck_since) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        since.map(|since| since + self.server.limits.patience)
+    }
+
+    fn check_patience(&self) -> io::Result<()> {
+        let patience = self.server.limits.patience;
+        let over = |since: Option<Instant>| since.is_some_and(|s| s.elapsed() >= patience);
+        let timed_out = |what| Err(io::Error::new(io::ErrorKind::TimedOut, what));
+        if over(self.record_since) {
+            return timed_out("a record took too long");
+        }
+        // A node that may not answer is not waiting for its peer.
+        if over(self.stuck_since) && self.server.handler.may_answer() {
+            return timed_out("the peer does not read");
+        }
+        Ok(())
+    }
+}
+
+impl Blocked {
+    const fn memory(&self) -> u32 {
+        match self {
+            Self::Memory(bytes) => *bytes,
+            Self::Bytes | Self::Requests => 0,
+        }
+    }
+}
+
+/// Lets a request in that has to wait at the gate.
+async fn admit<H: Handler>(server: &Server<H>, peer: SocketAddr, record: Bytes) -> Verdict {
+    let Some(pass) = server.gate.enter().await else {
+        return Verdict::Silent;
+    };
+    match server.handler.begin(peer, record) {
+        Begun::Done(verdict) if pass.is_valid() => verdict,
+        Begun::Done(_) => Verdict::Silent,
+        Begun::Work(work) => finish(server, &pass, work).await,
+    }
+}
+
+/// When the gate closes, the answer is no longer ours to give, and the request must not live on here: the
+/// hang-up that follows every closing makes the client ask elsewhere.
+async fn finish<H: Handler>(server: &Server<H>, pass: &Pass, work: H::Work) -> Verdict {
+    tokio::select! {
+        biased;
+        () = pass.spoiled() => Verdict::Silent,
+        verdict = server.handler.finish(work) => verdict,
     }
 }

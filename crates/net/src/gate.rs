@@ -4,8 +4,8 @@
 //! planned move drains, and lets nothing out once closed. Closing does not end the connections (a reset
 //! before the address has moved would send the client to a node that refuses it); hanging up does.
 
-use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::watch;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,58 +15,84 @@ enum Phase {
     Draining,
 }
 
-#[derive(Debug)]
-struct State {
-    phase: Phase,
-    /// Rises at every closing, so that a pass from before it is worthless.
-    era: u64,
-    inside: usize,
+/// Phase and era in one word, so that a request learns both at once. The era rises at every closing: a
+/// pass from before it is worthless.
+#[derive(Debug, Clone, Copy)]
+struct State(u64);
+
+impl State {
+    const PHASE_BITS: u32 = 2;
+
+    const fn new(phase: Phase, era: u64) -> Self {
+        Self(era << Self::PHASE_BITS | phase as u64)
+    }
+
+    const fn phase(self) -> Phase {
+        match self.0 & ((1 << Self::PHASE_BITS) - 1) {
+            1 => Phase::Open,
+            2 => Phase::Draining,
+            _ => Phase::Closed,
+        }
+    }
+
+    const fn era(self) -> u64 {
+        self.0 >> Self::PHASE_BITS
+    }
 }
 
 /// See the module's head comment.
+///
+/// Why no request slips through while it drains: one counts itself in *before* it looks at the phase, and
+/// the phase changes before the count is looked at. All of it is sequentially consistent, so either the
+/// request sees the new phase or who drains sees the request.
 #[derive(Debug)]
 pub struct Gate {
-    state: Mutex<State>,
+    /// A [`State`].
+    state: AtomicU64,
+    inside: AtomicUsize,
     changed: watch::Sender<()>,
     hang_ups: watch::Sender<u64>,
 }
 
 impl Default for Gate {
     fn default() -> Self {
-        let state = State {
-            phase: Phase::Closed,
-            era: 0,
-            inside: 0,
-        };
         Self {
-            state: Mutex::new(state),
+            state: AtomicU64::new(State::new(Phase::Closed, 0).0),
+            inside: AtomicUsize::new(0),
             changed: watch::Sender::new(()),
             hang_ups: watch::Sender::new(0),
         }
     }
 }
 
+/// What the gate says to a request.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    /// Come in.
+    Pass(Pass),
+    /// Wait: [`Gate::enter`].
+    Later,
+    /// Nothing is answered here.
+    Never,
+}
+
 impl Gate {
     /// Lets requests in.
     pub fn open(&self) {
-        self.set(|s| s.phase = Phase::Open);
+        self.set(|s| State::new(Phase::Open, s.era()));
     }
 
     /// Holds new requests back; those inside go on.
     pub fn drain(&self) {
-        self.set(|s| {
-            if s.phase == Phase::Open {
-                s.phase = Phase::Draining;
-            }
+        self.set(|s| match s.phase() {
+            Phase::Open => State::new(Phase::Draining, s.era()),
+            Phase::Closed | Phase::Draining => s,
         });
     }
 
     /// From now on nothing is answered.
     pub fn close(&self) {
-        self.set(|s| {
-            s.phase = Phase::Closed;
-            s.era += 1;
-        });
+        self.set(|s| State::new(Phase::Closed, s.era() + 1));
     }
 
     /// Ends every connection with a reset.
@@ -76,7 +102,7 @@ impl Gate {
 
     /// Whether requests are let in.
     pub fn is_open(&self) -> bool {
-        self.state.lock().phase == Phase::Open
+        self.state().phase() == Phase::Open
     }
 
     /// Waits until nothing is inside (or the gate is no longer draining).
@@ -84,14 +110,32 @@ impl Gate {
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
-            {
-                let state = self.state.lock();
-                if state.inside == 0 || state.phase != Phase::Draining {
-                    return;
-                }
+            let draining = self.state().phase() == Phase::Draining;
+            if !draining || self.inside.load(Ordering::SeqCst) == 0 {
+                return;
             }
             if changed.changed().await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// Lets one request in, if it can come in at once.
+    pub(crate) fn try_enter(self: &Arc<Self>) -> Entry {
+        self.inside.fetch_add(1, Ordering::SeqCst);
+        let state = self.state();
+        match state.phase() {
+            Phase::Open => Entry::Pass(Pass {
+                gate: Arc::clone(self),
+                era: state.era(),
+            }),
+            Phase::Draining => {
+                self.leave();
+                Entry::Later
+            }
+            Phase::Closed => {
+                self.leave();
+                Entry::Never
             }
         }
     }
@@ -101,21 +145,11 @@ impl Gate {
         let mut changed = self.changed.subscribe();
         loop {
             changed.mark_unchanged();
-            {
-                let mut state = self.state.lock();
-                match state.phase {
-                    Phase::Closed => return None,
-                    Phase::Open => {
-                        state.inside += 1;
-                        return Some(Pass {
-                            gate: Arc::clone(self),
-                            era: state.era,
-                        });
-                    }
-                    Phase::Draining => {}
-                }
+            match self.try_enter() {
+                Entry::Pass(pass) => return Some(pass),
+                Entry::Never => return None,
+                Entry::Later => changed.changed().await.ok()?,
             }
-            changed.changed().await.ok()?;
         }
     }
 
@@ -124,9 +158,26 @@ impl Gate {
         self.hang_ups.subscribe()
     }
 
-    fn set(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state.lock());
+    fn state(&self) -> State {
+        State(self.state.load(Ordering::SeqCst))
+    }
+
+    fn set(&self, change: impl Fn(State) -> State) {
+        // It cannot fail: the change is never refused.
+        let _ = self
+            .state
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |s| {
+                Some(change(State(s)).0)
+            });
         self.changed.send_replace(());
+    }
+
+    fn leave(&self) {
+        let before = self.inside.fetch_sub(1, Ordering::SeqCst);
+        debug_assert!(before > 0);
+        if before == 1 && self.state().phase() == Phase::Draining {
+            self.changed.send_replace(());
+        }
     }
 }
 
@@ -140,12 +191,10 @@ pub struct Pass {
 impl Pass {
     /// Whether the gate has not closed since this request came in.
     pub fn is_valid(&self) -> bool {
-        let state = self.gate.state.lock();
-        state.phase != Phase::Closed && state.era == self.era
+        let state = self.gate.state();
+        state.phase() != Phase::Closed && state.era() == self.era
     }
-}
 
-impl Pass {
     /// Returns when the gate has closed since this request came in.
     pub async fn spoiled(&self) {
         let mut changed = self.gate.changed.subscribe();
@@ -160,15 +209,7 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let last = {
-            let mut state = self.gate.state.lock();
-            debug_assert!(state.inside > 0);
-            state.inside -= 1;
-            state.inside == 0 && state.phase == Phase::Draining
-        };
-        if last {
-            self.gate.changed.send_replace(());
-        }
+        self.gate.leave();
     }
 }
 

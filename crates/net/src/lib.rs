@@ -1,19 +1,27 @@
-//! Client connections: listeners, record reassembly, in-flight limits, replies.
+//! Clients: listeners, connections, datagrams, in-flight limits, replies.
 //!
-//! One task reads a connection and one writes it; each request runs as a task of its own, so that
-//! replies leave in the order they become ready (ONC RPC matches them by xid). What a request means is
-//! the [`Handler`]'s business; whether anything may be answered at all is the [`Gate`]'s.
+//! One task serves a connection: it reads, begins requests, and writes. Requests that take longer become
+//! tasks of their own, so that replies leave in the order they become ready (ONC RPC matches them by xid).
+//! What a request means is the [`Handler`]'s business; whether anything may be answered at all is the
+//! [`Gate`]'s.
 //!
 //! Invariants
 //! - No reply is written while the gate is closed, and none to a request that came before a closing.
 //! - Memory is bounded: connections, requests in flight per connection, bytes of requests in all.
-//! - A peer that sends garbage, drips or does not read costs one connection, never the server.
+//! - A peer that sends garbage, drips, vanishes or does not read costs one connection, never the server.
+//! - One host cannot take all connections, and cannot fill the log by misbehaving.
+//! - A datagram's answer leaves from the address that was asked, is bounded, and what all answers are larger than
+//!   their requests is bounded per second, because a datagram's sender may be forged.
 //!
 //! It must not know NFS, replication or addresses' meaning.
 
 mod connection;
+mod datagram;
 mod gate;
+mod input;
 mod listener;
+mod output;
+mod quiet;
 
 use bytes::Bytes;
 use haven_xdr::Gather;
@@ -21,8 +29,10 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use datagram::{DATAGRAM_BYTES_MAX, bind_datagram};
 pub use gate::{Gate, Pass};
 pub use listener::{Endpoint, Server, bind};
+pub use quiet::Quiet;
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -35,21 +45,47 @@ pub enum Verdict {
     HangUp,
 }
 
-/// Answers requests.
-pub trait Handler: Send + Sync + 'static {
-    /// Handles one whole record (without its record mark) from `peer`. Dropped when the gate closes: may
-    /// wait as long as it takes.
-    fn handle(&self, peer: SocketAddr, record: Bytes) -> impl Future<Output = Verdict> + Send;
+/// What [`Handler::begin`] made of a request.
+#[derive(Debug)]
+pub enum Begun<W> {
+    /// It is done.
+    Done(Verdict),
+    /// It takes longer, or has to wait for something: [`Handler::finish`] goes on with it, beside others.
+    Work(W),
+}
 
-    /// Asked immediately before a reply is written: may this node answer now? While not, replies wait.
+/// Answers requests, in two steps: most reads are answered at once where they arrive, which costs neither
+/// a task nor a change of threads; what has to wait becomes a task.
+pub trait Handler: Send + Sync + 'static {
+    /// A request that takes longer.
+    type Work: Send + 'static;
+
+    /// Looks at one whole record (without its record mark) from `peer`. The connection's other requests
+    /// stand still meanwhile: this must neither block nor take long.
+    fn begin(&self, peer: SocketAddr, record: Bytes) -> Begun<Self::Work>;
+
+    /// Does what takes longer. Dropped when the gate closes: may wait as long as it takes.
+    fn finish(&self, work: Self::Work) -> impl Future<Output = Verdict> + Send;
+
+    /// Handles one datagram from `peer`. What is not a call must be left [`Verdict::Silent`]: its sender may be
+    /// another server, and two that answer each other's garbage would never stop.
+    fn handle_datagram(
+        &self,
+        peer: SocketAddr,
+        datagram: Bytes,
+    ) -> impl Future<Output = Verdict> + Send;
+
+    /// Asked immediately before replies are written: may this node answer now? While not, replies wait.
     fn may_answer(&self) -> bool;
 }
 
 /// Bounds of the server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at a time; more are closed at once.
     pub connections_max: usize,
+    /// Connections from one address at a time; more are closed at once.
+    pub connections_per_address_max: usize,
     /// Requests of one connection being handled at a time; beyond it the connection is not read.
     pub inflight_per_connection_max: usize,
     /// Largest record in bytes: a 1 MiB WRITE with its headers.
@@ -58,16 +94,21 @@ pub struct Limits {
     pub inflight_bytes_max: usize,
     /// How long a peer may take to complete a record it began, or to take a reply.
     pub patience: Duration,
+    /// How long a connection may be without a request; `None`: for ever. Clients connect again when they have
+    /// something to ask.
+    pub idle: Option<Duration>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 4096,
+            connections_per_address_max: 1024,
             inflight_per_connection_max: 256,
             record_bytes_max: (1 << 20) + (64 << 10),
             inflight_bytes_max: 256 << 20,
             patience: Duration::from_secs(30),
+            idle: Some(Duration::from_secs(600)),
         }
     }
 }

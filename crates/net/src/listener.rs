@@ -1,11 +1,11 @@
 //! Listening sockets and the table of who is connected.
 
-use crate::{Gate, Handler, Limits, connection};
+use crate::{Gate, Handler, Limits, Quiet, connection};
 use parking_lot::Mutex;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,6 +17,12 @@ use tracing::{debug, warn};
 const BACKLOG: i32 = 1024;
 /// Pause after a failed `accept` (out of descriptors): the only cure is time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A peer that vanished is noticed after this much silence, and so many unanswered probes.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+/// Pause between the probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// How many.
+const KEEPALIVE_PROBES: u32 = 4;
 
 /// Opens a listening TCP socket. `SO_REUSEADDR` is set: a restarted server must get its port back
 /// while old connections linger.
@@ -58,12 +64,60 @@ pub struct Server<H> {
     table: Mutex<Table>,
     table_changed: watch::Sender<u64>,
     on_connection: OnceLock<OnConnection>,
+    pub(crate) complaints: Complaints,
+}
+
+/// What peers can make this server say.
+#[derive(Debug, Default)]
+pub(crate) struct Complaints {
+    accept: Quiet,
+    too_many: Quiet,
+    pub(crate) misbehaved: Quiet,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
     open: BTreeMap<u64, Endpoint>,
+    /// How many of them come from each address.
+    by_address: BTreeMap<IpAddr, usize>,
+}
+
+/// Why a connection is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TooMany {
+    InAll,
+    FromOne,
+}
+
+impl Table {
+    fn enroll(&mut self, endpoint: Endpoint, limits: &Limits) -> Result<u64, TooMany> {
+        if self.open.len() >= limits.connections_max {
+            return Err(TooMany::InAll);
+        }
+        let of_peer = self.by_address.entry(endpoint.remote.ip()).or_default();
+        if *of_peer >= limits.connections_per_address_max {
+            return Err(TooMany::FromOne);
+        }
+        *of_peer += 1;
+        let id = self.next;
+        self.next += 1;
+        self.open.insert(id, endpoint);
+        Ok(id)
+    }
+
+    fn strike(&mut self, id: u64) {
+        let Some(endpoint) = self.open.remove(&id) else {
+            return;
+        };
+        let address = endpoint.remote.ip();
+        if let Some(count) = self.by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
 }
 
 impl<H: Handler> Server<H> {
@@ -77,6 +131,7 @@ impl<H: Handler> Server<H> {
             table: Mutex::default(),
             table_changed: watch::Sender::new(0),
             on_connection: OnceLock::new(),
+            complaints: Complaints::default(),
         })
     }
 
@@ -107,7 +162,9 @@ impl<H: Handler> Server<H> {
             match listener.accept().await {
                 Ok((stream, remote)) => self.admit(stream, remote),
                 Err(why) => {
-                    warn!(%why, "cannot accept a connection; trying again");
+                    if let Some(left_out) = self.complaints.accept.speak() {
+                        warn!(%why, left_out, "cannot accept a connection; trying again (raise the limit of open files if that is the reason)");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -117,8 +174,7 @@ impl<H: Handler> Server<H> {
     fn admit(self: &Arc<Self>, stream: TcpStream, remote: SocketAddr) {
         // Whatever ends a connection, it ends by a reset: the client reconnects at once, and nothing of
         // it lingers on a node that may lose the address.
-        let linger = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-        if let Err(why) = linger.and_then(|()| stream.set_nodelay(true)) {
+        if let Err(why) = prepare(&stream) {
             debug!(%remote, %why, "connection gone before it began");
             return;
         }
@@ -132,9 +188,9 @@ impl<H: Handler> Server<H> {
             return;
         };
         let endpoint = Endpoint { local, remote };
-        let Some(entry) = self.enroll(endpoint) else {
-            warn!(%remote, limit = self.limits.connections_max, "too many connections");
-            return;
+        let entry = match self.enroll(endpoint) {
+            Ok(entry) => entry,
+            Err(why) => return self.complain(remote, why),
         };
         if let Some(tell) = self.on_connection.get() {
             tell(stream.as_fd(), endpoint);
@@ -146,21 +202,42 @@ impl<H: Handler> Server<H> {
         });
     }
 
-    fn enroll(self: &Arc<Self>, endpoint: Endpoint) -> Option<Enrolled<H>> {
-        let mut table = self.table.lock();
-        if table.open.len() >= self.limits.connections_max {
-            return None;
-        }
-        let id = table.next;
-        table.next += 1;
-        table.open.insert(id, endpoint);
-        drop(table);
+    fn enroll(self: &Arc<Self>, endpoint: Endpoint) -> Result<Enrolled<H>, TooMany> {
+        let id = self.table.lock().enroll(endpoint, &self.limits)?;
         self.table_changed.send_modify(|n| *n += 1);
-        Some(Enrolled {
+        Ok(Enrolled {
             server: Arc::clone(self),
             id,
         })
     }
+
+    fn complain(&self, remote: SocketAddr, why: TooMany) {
+        let Some(left_out) = self.complaints.too_many.speak() else {
+            return;
+        };
+        match why {
+            TooMany::InAll => warn!(
+                %remote, left_out, limit = self.limits.connections_max,
+                "a connection was refused: all are taken (limits.connections)"
+            ),
+            TooMany::FromOne => warn!(
+                %remote, left_out, limit = self.limits.connections_per_address_max,
+                "a connection was refused: this address has too many (limits.connections_per_address)"
+            ),
+        }
+    }
+}
+
+/// Settings of a client's socket.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_linger(Some(Duration::ZERO))?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_AFTER)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    stream.set_nodelay(true)
 }
 
 /// A connection's line in the table, struck out when dropped.
@@ -171,7 +248,51 @@ struct Enrolled<H: Handler> {
 
 impl<H: Handler> Drop for Enrolled<H> {
     fn drop(&mut self) {
-        self.server.table.lock().open.remove(&self.id);
+        self.server.table.lock().strike(self.id);
         self.server.table_changed.send_modify(|n| *n += 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(remote: &str) -> Endpoint {
+        Endpoint {
+            local: "192.0.2.1:2049".parse().unwrap(),
+            remote: remote.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn one_address_cannot_take_all_connections() {
+        let limits = Limits {
+            connections_max: 5,
+            connections_per_address_max: 2,
+            ..Limits::default()
+        };
+        let mut table = Table::default();
+        let first = table.enroll(from("192.0.2.7:1"), &limits).unwrap();
+        table.enroll(from("192.0.2.7:2"), &limits).unwrap();
+        assert_eq!(
+            table.enroll(from("192.0.2.7:3"), &limits),
+            Err(TooMany::FromOne)
+        );
+        table.enroll(from("192.0.2.8:1"), &limits).unwrap();
+        table.strike(first);
+        table.enroll(from("192.0.2.7:3"), &limits).unwrap();
+        for id in 0..table.next {
+            table.strike(id);
+        }
+        assert!(table.open.is_empty() && table.by_address.is_empty());
+        for port in 1..=5 {
+            table
+                .enroll(from(&format!("192.0.2.{port}:1")), &limits)
+                .unwrap();
+        }
+        assert_eq!(
+            table.enroll(from("192.0.2.9:1"), &limits),
+            Err(TooMany::InAll)
+        );
     }
 }

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use haven_net::{Gate, Handler, Limits, Server, Verdict, bind};
+use haven_net::{
+    Begun, DATAGRAM_BYTES_MAX, Gate, Handler, Limits, Server, Verdict, bind, bind_datagram,
+};
 use haven_rpc::record::{FragmentHeader, frame};
 use haven_xdr::Gather;
 use std::net::SocketAddr;
@@ -12,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 /// Echoes; a record of "bad" is no RPC, one of "hold" waits for `release`.
 #[derive(Default)]
@@ -32,16 +34,30 @@ impl Drop for OnDrop<'_> {
 }
 
 impl Handler for Echo {
-    async fn handle(&self, _: SocketAddr, record: Bytes) -> Verdict {
+    type Work = Bytes;
+
+    fn begin(&self, _: SocketAddr, record: Bytes) -> Begun<Bytes> {
         match &record[..] {
+            b"bad" => Begun::Done(Verdict::HangUp),
+            b"hold" | b"late" => Begun::Work(record),
+            _ => Begun::Done(Verdict::Reply(Gather::from(record))),
+        }
+    }
+
+    async fn finish(&self, record: Bytes) -> Verdict {
+        if &record[..] == b"hold" {
+            let _given_up = OnDrop(&self.given_up);
+            self.held.notify_one();
+            self.release.notified().await;
+        }
+        Verdict::Reply(Gather::from(record))
+    }
+
+    async fn handle_datagram(&self, _: SocketAddr, datagram: Bytes) -> Verdict {
+        match &datagram[..] {
             b"bad" => Verdict::HangUp,
-            b"hold" => {
-                let _given_up = OnDrop(&self.given_up);
-                self.held.notify_one();
-                self.release.notified().await;
-                Verdict::Reply(Gather::from(record))
-            }
-            _ => Verdict::Reply(Gather::from(record)),
+            b"huge" => Verdict::Reply(Gather::from(Bytes::from(vec![0; DATAGRAM_BYTES_MAX + 1]))),
+            _ => Verdict::Reply(Gather::from(datagram)),
         }
     }
 
@@ -273,4 +289,189 @@ async fn a_node_without_a_lease_is_mute_and_a_closed_gate_refuses() {
     );
     let mut late = lab.connect().await;
     assert!(receive(&mut late).await.is_err(), "refused while closed");
+}
+
+#[tokio::test]
+async fn many_requests_at_once_are_all_answered() {
+    let lab = lab(Limits {
+        inflight_per_connection_max: 4,
+        ..Limits::default()
+    });
+    let mut stream = lab.connect().await;
+    let mut batch = Vec::new();
+    for i in 0..1000 {
+        let record: &[u8] = if i % 3 == 0 { b"late" } else { b"echo" };
+        batch.extend_from_slice(&frame(Gather::from(Bytes::from_static(record))).into_bytes());
+    }
+    stream.write_all(&batch).await.unwrap();
+    let mut late = 0;
+    for _ in 0..1000 {
+        late += usize::from(receive(&mut stream).await.unwrap() == b"late");
+    }
+    assert_eq!(late, 334);
+}
+
+#[tokio::test]
+async fn requests_beyond_the_memory_budget_wait_for_it() {
+    let lab = lab(Limits {
+        inflight_bytes_max: 6,
+        ..Limits::default()
+    });
+    let (mut first, mut second) = (lab.connect().await, lab.connect().await);
+    send(&mut first, b"hold").await;
+    lab.echo.held.notified().await;
+    send(&mut second, b"next").await;
+    let early = tokio::time::timeout(Duration::from_millis(20), receive(&mut second)).await;
+    assert!(early.is_err(), "four bytes are held, four do not fit");
+    lab.echo.release.notify_one();
+    assert_eq!(receive(&mut first).await.unwrap(), b"hold");
+    assert_eq!(receive(&mut second).await.unwrap(), b"next");
+}
+
+#[tokio::test]
+async fn a_request_that_comes_while_the_gate_drains_is_answered_after_it() {
+    let lab = lab(Limits::default());
+    let mut stream = lab.connect().await;
+    send(&mut stream, b"hold").await;
+    lab.echo.held.notified().await;
+    lab.gate.drain();
+    send(&mut stream, b"next").await;
+    lab.echo.release.notify_one();
+    assert_eq!(receive(&mut stream).await.unwrap(), b"hold");
+    lab.gate.drained().await;
+    lab.gate.open();
+    assert_eq!(receive(&mut stream).await.unwrap(), b"next");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_used_ends_and_one_that_waits_for_an_answer_does_not() {
+    let lab = lab(Limits {
+        idle: Some(Duration::from_millis(20)),
+        ..Limits::default()
+    });
+    let mut waiting = lab.connect().await;
+    send(&mut waiting, b"hold").await;
+    lab.echo.held.notified().await;
+    let mut unused = lab.connect().await;
+    assert!(receive(&mut unused).await.is_err());
+    lab.echo.release.notify_one();
+    assert_eq!(receive(&mut waiting).await.unwrap(), b"hold");
+}
+
+#[tokio::test]
+async fn a_peer_that_drips_byte_by_byte_has_so_long_for_the_record_and_no_longer() {
+    let lab = lab(Limits {
+        patience: Duration::from_millis(50),
+        ..Limits::default()
+    });
+    let mut stream = lab.connect().await;
+    let header = FragmentHeader {
+        last: true,
+        len: 1 << 20,
+    };
+    stream.write_all(&header.encode()).await.unwrap();
+    let (mut read, mut write) = stream.split();
+    let dripping = async {
+        while write.write_all(b"x").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut byte = [0];
+    tokio::select! {
+        end = read.read(&mut byte) => assert!(matches!(end, Ok(0) | Err(_))),
+        () = dripping => {}
+    }
+    let mut other = lab.connect().await;
+    send(&mut other, b"fine").await;
+    assert_eq!(receive(&mut other).await.unwrap(), b"fine");
+}
+
+#[tokio::test]
+async fn a_peer_that_never_reads_is_dropped_and_gives_back_what_it_held() {
+    let record_bytes = 60 << 10;
+    let lab = lab(Limits {
+        patience: Duration::from_millis(50),
+        inflight_per_connection_max: 4,
+        // Room for what one connection may hold, and no more.
+        inflight_bytes_max: 4 * record_bytes,
+        ..Limits::default()
+    });
+    let mut deaf = lab.connect().await;
+    let record = frame(Gather::from(Bytes::from(vec![7; record_bytes]))).into_bytes();
+    // Until the answers fill all buffers and the server has enough of it.
+    while deaf.write_all(&record).await.is_ok() {}
+    let mut other = lab.connect().await;
+    send(&mut other, b"fine").await;
+    assert_eq!(receive(&mut other).await.unwrap(), b"fine");
+}
+
+struct Datagrams {
+    lab: Lab,
+    port: u16,
+}
+
+fn datagrams(listen: &str) -> Datagrams {
+    let lab = lab(Limits::default());
+    let socket = bind_datagram(listen.parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    tokio::spawn(Arc::clone(&lab.server).listen_datagrams(socket));
+    Datagrams { lab, port }
+}
+
+async fn ask(from: &str, to: SocketAddr, requests: &[&[u8]]) -> (Vec<u8>, SocketAddr) {
+    let socket = UdpSocket::bind(from).await.unwrap();
+    for request in requests {
+        socket.send_to(request, to).await.unwrap();
+    }
+    let mut buffer = vec![0; 65536];
+    let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+    buffer.truncate(length);
+    (buffer, from)
+}
+
+#[tokio::test]
+async fn a_datagram_is_answered_from_the_address_it_was_sent_to() {
+    let server = datagrams("0.0.0.0:0");
+    for address in ["127.0.0.1", "127.0.0.77"] {
+        let to = SocketAddr::new(address.parse().unwrap(), server.port);
+        assert_eq!(
+            ask("127.0.0.1:0", to, &[b"hello"]).await,
+            (b"hello".to_vec(), to)
+        );
+    }
+    let server = datagrams("[::]:0");
+    let to = SocketAddr::new("::1".parse().unwrap(), server.port);
+    assert_eq!(ask("[::1]:0", to, &[b"six"]).await, (b"six".to_vec(), to));
+    let to = SocketAddr::new("127.0.0.1".parse().unwrap(), server.port);
+    assert_eq!(
+        ask("127.0.0.1:0", to, &[b"four"]).await,
+        (b"four".to_vec(), to),
+        "mapped"
+    );
+}
+
+#[tokio::test]
+async fn datagrams_that_cannot_be_answered_are_dropped_and_the_next_is_answered() {
+    let server = datagrams("127.0.0.1:0");
+    let to = SocketAddr::new("127.0.0.1".parse().unwrap(), server.port);
+    let too_long = vec![1; DATAGRAM_BYTES_MAX + 1];
+    let longest = vec![2; DATAGRAM_BYTES_MAX];
+    let requests: [&[u8]; 4] = [b"bad", b"huge", &too_long, &longest];
+    assert_eq!(ask("127.0.0.1:0", to, &requests).await.0, longest);
+    // Empty datagrams are datagrams too.
+    assert_eq!(ask("127.0.0.1:0", to, &[b""]).await.0, b"");
+}
+
+#[tokio::test]
+async fn a_closed_gate_answers_no_datagrams() {
+    let server = datagrams("127.0.0.1:0");
+    let to = SocketAddr::new("127.0.0.1".parse().unwrap(), server.port);
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    server.lab.gate.close();
+    socket.send_to(b"while closed", to).await.unwrap();
+    let mut buffer = [0; 64];
+    let answer = tokio::time::timeout(Duration::from_millis(50), socket.recv(&mut buffer));
+    assert!(answer.await.is_err());
+    server.lab.gate.open();
+    assert_eq!(ask("127.0.0.1:0", to, &[b"open"]).await.0, b"open");
 }

@@ -7,30 +7,25 @@
 //!
 //! It must not know the state.
 
-use crate::entry::{Entry, Nfs3Entry, request_checksum};
-use crate::squash::Squash;
+use crate::entry::{Entry, MountOp, Nfs3Entry, request_checksum};
+use crate::exports::{Denied, Exports, Options, Origin};
+use crate::handle::claimed_export;
 use crate::{mountd, portmap, v3};
 use bytes::Bytes;
 use haven_fs::{Cred, Time};
-use haven_proto::mount::{self, Mountlist};
-use haven_proto::nfs3::{self, Args3, Proc3};
+use haven_proto::mount;
+use haven_proto::nfs3::{self, Args3, Nfsstat3, Proc3};
 use haven_proto::portmap as pmap;
 use haven_rpc::{AcceptError, Call, accept_error, accepted};
 use haven_xdr::Gather;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// How a service is offered: what is configured, and soft state of the leader.
+/// How a service is offered.
 #[derive(Debug, Clone, Default)]
 pub struct Service {
-    /// Whose rights callers get.
-    pub squash: Squash,
-    /// Whether everything that would change something is refused (NFS3ERR_ROFS).
-    pub read_only: bool,
-    /// Exported paths.
-    pub exports: Arc<[Bytes]>,
-    /// Who mounted what, as far as the leader knows.
-    pub mounts: Mountlist,
+    /// What is exported to whom.
+    pub exports: Arc<Exports>,
     /// What the port mapper tells.
     pub ports: Vec<pmap::Mapping>,
 }
@@ -44,6 +39,16 @@ pub enum Prepared {
     Query(Request),
     /// Put this entry into the log; [`crate::Machine::apply`] gives the reply.
     Mutation(Bytes),
+    /// Whether it changes the table of mounts is for [`crate::Machine::needs_entry`] to say: if so, put the
+    /// entry into the log, otherwise ask [`crate::Machine::query`].
+    Mount {
+        /// To ask with.
+        request: Request,
+        /// For the log.
+        entry: Bytes,
+    },
+    /// It depends on the names of the client's address: find them out and prepare again.
+    WantsNames,
 }
 
 /// A call that asks the state and changes nothing.
@@ -60,16 +65,19 @@ pub enum Request {
         /// Answer as a read-only service.
         read_only: bool,
     },
-    /// MNT of the MOUNT protocol.
-    Mnt {
+    /// MNT, UMNT or UMNTALL of the MOUNT protocol.
+    Mount {
         /// Transaction id.
         xid: u32,
-        /// 1 or 3.
-        version: u32,
-        /// What to mount.
-        path: Bytes,
-        /// Exported paths.
-        exports: Arc<[Bytes]>,
+        /// The client's address.
+        client: IpAddr,
+        /// What is asked.
+        op: MountOp,
+    },
+    /// DUMP of the MOUNT protocol.
+    Dump {
+        /// Transaction id.
+        xid: u32,
     },
 }
 
@@ -77,21 +85,21 @@ impl Request {
     /// Transaction id.
     pub const fn xid(&self) -> u32 {
         match self {
-            Self::Nfs3 { xid, .. } | Self::Mnt { xid, .. } => *xid,
+            Self::Nfs3 { xid, .. } | Self::Mount { xid, .. } | Self::Dump { xid } => *xid,
         }
     }
 }
 
-/// Decides what is to be done about `call`, which came from `client` and was received at `now`.
-pub fn prepare(call: &Call, client: IpAddr, service: &Service, now: Time) -> Prepared {
+/// Decides what is to be done about `call`, which was received at `now`.
+pub fn prepare(call: &Call, origin: Origin<'_>, service: &Service, now: Time) -> Prepared {
     let prepared = match call.prog {
-        nfs3::PROGRAM if call.vers == nfs3::VERSION => nfs3_call(call, client, service, now),
+        nfs3::PROGRAM if call.vers == nfs3::VERSION => nfs3_call(call, origin, service, now),
         nfs3::PROGRAM => Err(AcceptError::ProgMismatch {
             low: nfs3::VERSION,
             high: nfs3::VERSION,
         }),
         mount::PROGRAM if matches!(call.vers, mount::VERSION1 | mount::VERSION3) => {
-            mountd::prepare(call, service)
+            mountd::prepare(call, origin, service, now)
         }
         mount::PROGRAM => Err(AcceptError::ProgMismatch {
             low: mount::VERSION1,
@@ -116,7 +124,7 @@ pub(crate) fn reply(call: &Call, body: Gather) -> Prepared {
 
 fn nfs3_call(
     call: &Call,
-    client: IpAddr,
+    origin: Origin<'_>,
     service: &Service,
     now: Time,
 ) -> Result<Prepared, AcceptError> {
@@ -130,8 +138,14 @@ fn nfs3_call(
     {
         return Err(AcceptError::GarbageArgs);
     }
-    let cred = service.squash.apply(&call.cred);
-    let read_only = service.read_only;
+    let Options {
+        squash, read_only, ..
+    } = match rights(&args, origin, &service.exports) {
+        Ok(options) => options,
+        Err(NotLetIn::Status(status)) => return Ok(reply(call, v3::refusal(&args, status))),
+        Err(NotLetIn::WantsNames) => return Ok(Prepared::WantsNames),
+    };
+    let cred = squash.apply(&call.cred);
     if read_only || !v3::is_mutation(&args) {
         return Ok(Prepared::Query(Request::Nfs3 {
             xid: call.xid,
@@ -143,7 +157,7 @@ fn nfs3_call(
     let entry = Entry::Nfs3(Nfs3Entry {
         time: now,
         // The same client, whether it comes over an IPv4 socket or a dual one.
-        client: client.to_canonical(),
+        client: origin.peer.ip().to_canonical(),
         xid: call.xid,
         checksum: request_checksum(call.proc, &call.args),
         cred,
@@ -155,4 +169,34 @@ fn nfs3_call(
         .encode()
         .map(Prepared::Mutation)
         .map_err(|_| AcceptError::GarbageArgs)
+}
+
+enum NotLetIn {
+    Status(Nfsstat3),
+    WantsNames,
+}
+
+/// What the client may do with the handles of a request, by the exports they claim to come from: the
+/// machine takes no handle whose claim is forged. With two, what both exports allow.
+fn rights(args: &Args3, origin: Origin<'_>, exports: &Exports) -> Result<Options, NotLetIn> {
+    let mut all: Option<Options> = None;
+    for fh in v3::handles(args).into_iter().flatten() {
+        let export = claimed_export(&fh.0).map_err(|_| NotLetIn::Status(Nfsstat3::BadHandle))?;
+        // To a client that is not let in, an export is as if it were not there.
+        let options = match exports.rights(export, origin) {
+            None | Some(Err(Denied::Nobody)) => return Err(NotLetIn::Status(Nfsstat3::Stale)),
+            Some(Err(Denied::Port)) => return Err(NotLetIn::Status(Nfsstat3::Perm)),
+            Some(Err(Denied::Late)) => return Err(NotLetIn::Status(Nfsstat3::Jukebox)),
+            Some(Err(Denied::Unasked)) => return Err(NotLetIn::WantsNames),
+            Some(Ok(options)) => options,
+        };
+        all = Some(match all {
+            None => options,
+            Some(first) => Options {
+                read_only: first.read_only || options.read_only,
+                ..first
+            },
+        });
+    }
+    Ok(all.unwrap_or_default())
 }

@@ -11,6 +11,7 @@
 //!
 //! It must not know what the requests mean.
 
+use crate::handle::ExportId;
 use bytes::{BufMut, Bytes, BytesMut};
 use haven_fs::{Cred, Time};
 use haven_proto::nfs3::{ARGS_OVERHEAD_BYTES_MAX, DATA_BYTES_MAX};
@@ -33,6 +34,11 @@ const KIND_GENESIS: u8 = 1;
 const KIND_EXPORT: u8 = 2;
 const KIND_NFS3: u8 = 3;
 const KIND_NOOP: u8 = 4;
+const KIND_MOUNT: u8 = 5;
+
+const OP_MNT: u8 = 1;
+const OP_UMNT: u8 = 3;
+const OP_UMNTALL: u8 = 4;
 
 /// A log entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +67,8 @@ pub enum Entry {
     },
     /// An NFSv3 request.
     Nfs3(Nfs3Entry),
+    /// A MOUNT request that changes the table of mounts.
+    Mount(MountEntry),
     /// Nothing but the time.
     Noop {
         /// Leader's time.
@@ -85,6 +93,40 @@ pub struct Nfs3Entry {
     pub proc: u32,
     /// Its arguments in XDR.
     pub args: Bytes,
+}
+
+/// A MOUNT request that changes the table of mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountEntry {
+    /// Leader's time.
+    pub time: Time,
+    /// The client's address.
+    pub client: IpAddr,
+    /// The client's transaction id.
+    pub xid: u32,
+    /// What is asked.
+    pub op: MountOp,
+}
+
+/// What a MOUNT request wants of the table of mounts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountOp {
+    /// MNT.
+    Mnt {
+        /// Version of the protocol: 1 or 3.
+        version: u32,
+        /// The export that lets the client in.
+        export: ExportId,
+        /// What to mount.
+        path: Bytes,
+    },
+    /// UMNT.
+    Umnt {
+        /// What was mounted.
+        path: Bytes,
+    },
+    /// UMNTALL.
+    Umntall,
 }
 
 /// Bytes that are no entry.
@@ -118,6 +160,7 @@ impl Entry {
         match self {
             Self::Genesis { time, .. } | Self::Export { time, .. } | Self::Noop { time } => *time,
             Self::Nfs3(entry) => entry.time,
+            Self::Mount(entry) => entry.time,
         }
     }
 
@@ -128,8 +171,8 @@ impl Entry {
     pub fn encode(&self) -> Result<Bytes, EntryError> {
         let payload = match self {
             Self::Nfs3(entry) => entry.args.len(),
-            Self::Export { path, .. } => path.len(),
-            _ => 0,
+            // Paths are short, and fit.
+            _ => PATH_BYTES_MAX,
         };
         let mut out = BytesMut::with_capacity(FIXED_BYTES + 4 * GROUPS_MAX + payload);
         out.put_u8(VERSION);
@@ -137,6 +180,7 @@ impl Entry {
             Self::Genesis { .. } => KIND_GENESIS,
             Self::Export { .. } => KIND_EXPORT,
             Self::Nfs3(_) => KIND_NFS3,
+            Self::Mount(_) => KIND_MOUNT,
             Self::Noop { .. } => KIND_NOOP,
         });
         out.put_i64_le(self.time().secs);
@@ -163,6 +207,7 @@ impl Entry {
                 out.put_u32_le(*mode);
             }
             Self::Nfs3(entry) => entry.encode(&mut out)?,
+            Self::Mount(entry) => entry.encode(&mut out)?,
             Self::Noop { .. } => {}
         }
         Ok(out.freeze())
@@ -194,6 +239,7 @@ impl Entry {
                 time,
             },
             KIND_NFS3 => Self::Nfs3(Nfs3Entry::decode(&mut r, time)?),
+            KIND_MOUNT => Self::Mount(MountEntry::decode(&mut r, time)?),
             KIND_NOOP => Self::Noop { time },
             other => return Err(EntryError::Kind(other)),
         };
@@ -237,6 +283,55 @@ impl Nfs3Entry {
             cred: Cred { uid, gid, groups },
             proc: r.u32()?,
             args: r.bytes(ARGS_BYTES_MAX, "argument length")?,
+        })
+    }
+}
+
+impl MountEntry {
+    fn encode(&self, out: &mut BytesMut) -> Result<(), EntryError> {
+        put_ip(out, self.client);
+        out.put_u32_le(self.xid);
+        match &self.op {
+            MountOp::Mnt {
+                version,
+                export,
+                path,
+            } => {
+                out.put_u8(OP_MNT);
+                out.put_u32_le(*version);
+                out.put_u16_le(export.0);
+                put_bytes(out, path, PATH_BYTES_MAX, "path")
+            }
+            MountOp::Umnt { path } => {
+                out.put_u8(OP_UMNT);
+                put_bytes(out, path, PATH_BYTES_MAX, "path")
+            }
+            MountOp::Umntall => {
+                out.put_u8(OP_UMNTALL);
+                Ok(())
+            }
+        }
+    }
+
+    fn decode(r: &mut Cursor<'_>, time: Time) -> Result<Self, EntryError> {
+        let (client, xid) = (r.ip()?, r.u32()?);
+        let op = match r.u8()? {
+            OP_MNT => MountOp::Mnt {
+                version: r.u32()?,
+                export: ExportId(r.array().map(u16::from_le_bytes)?),
+                path: r.bytes(PATH_BYTES_MAX, "path")?,
+            },
+            OP_UMNT => MountOp::Umnt {
+                path: r.bytes(PATH_BYTES_MAX, "path")?,
+            },
+            OP_UMNTALL => MountOp::Umntall,
+            _ => return Err(EntryError::Field("MOUNT operation")),
+        };
+        Ok(Self {
+            time,
+            client,
+            xid,
+            op,
         })
     }
 }
@@ -396,7 +491,25 @@ mod tests {
             nfs3(Bytes::from_static(b"arguments")),
             v6,
             Entry::Noop { time: TIME },
+            mount(MountOp::Mnt {
+                version: 3,
+                export: ExportId(700),
+                path: Bytes::from_static(b"/data"),
+            }),
+            mount(MountOp::Umnt {
+                path: Bytes::from_static(b"/data"),
+            }),
+            mount(MountOp::Umntall),
         ]
+    }
+
+    fn mount(op: MountOp) -> Entry {
+        Entry::Mount(MountEntry {
+            time: TIME,
+            client: IpAddr::from([10, 0, 0, 1]),
+            xid: 7,
+            op,
+        })
     }
 
     #[test]
@@ -471,7 +584,7 @@ mod tests {
     proptest! {
         #[test]
         fn random_bytes_never_panic(
-            kind in 0u8..6,
+            kind in 0u8..7,
             rest in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             let mut bytes = vec![1, kind];

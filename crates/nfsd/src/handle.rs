@@ -4,15 +4,20 @@
 //!
 //! | bytes  | meaning |
 //! |--------|---------|
-//! | 0      | format version, 1 |
-//! | 1..4   | zero |
+//! | 0      | format version, 2 |
+//! | 1      | zero |
+//! | 2..4   | number of the export that the client came through |
 //! | 4..8   | generation of the inode |
 //! | 8..16  | inode number |
 //! | 16..24 | first half of the volume id |
 //! | 24..32 | SipHash-2-4 over bytes 0..24 and the whole volume id |
 //!
-//! Invariant: without the key nobody makes a handle that [`HandleCodec::decode`] takes. So whoever has
-//! one was given it. It must not know whether the inode exists.
+//! Invariants
+//! - Without the key nobody makes a handle that [`HandleCodec::decode`] takes. So whoever has one was
+//!   given it, through the export that it names.
+//! - [`claimed_export`] believes what it reads: what is decided by it must be followed by a `decode`.
+//!
+//! It must not know whether the inode exists, nor what an export allows.
 
 use haven_fs::Ino;
 use siphasher::sip::SipHasher24;
@@ -20,7 +25,9 @@ use std::fmt;
 
 /// Length of every handle.
 pub const HANDLE_BYTES: usize = 32;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Where the export's number begins.
+const EXPORT_AT: usize = 2;
 /// Where the checksum begins.
 const SUM_AT: usize = 24;
 /// Half of a volume id.
@@ -54,9 +61,16 @@ impl fmt::Debug for HandleKey {
     }
 }
 
+/// The number of an export: given when its directory is first made, kept with its path for ever, never
+/// given to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExportId(pub u16);
+
 /// What a handle says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
+    /// The export that the client came through.
+    pub export: ExportId,
     /// The inode.
     pub ino: Ino,
     /// Its generation: an inode with another one is not meant.
@@ -72,6 +86,19 @@ pub enum HandleError {
     /// It belongs to another volume.
     #[error("handle of another volume")]
     Stale,
+}
+
+/// The export that a handle claims to come from: good enough to find the rules that apply, and no proof.
+///
+/// # Errors
+/// [`HandleError::Bad`] for what has not the form of a handle.
+pub fn claimed_export(handle: &[u8]) -> Result<ExportId, HandleError> {
+    match handle {
+        [VERSION, 0, high, low, rest @ ..] if rest.len() == HANDLE_BYTES - 4 => {
+            Ok(ExportId(u16::from_be_bytes([*high, *low])))
+        }
+        _ => Err(HandleError::Bad),
+    }
 }
 
 /// Makes and reads the handles of one volume.
@@ -91,6 +118,7 @@ impl HandleCodec {
     pub fn encode(&self, target: Target) -> [u8; HANDLE_BYTES] {
         let mut handle = [0; HANDLE_BYTES];
         handle[0] = VERSION;
+        handle[EXPORT_AT..4].copy_from_slice(&target.export.0.to_be_bytes());
         handle[4..8].copy_from_slice(&target.generation.to_be_bytes());
         handle[8..16].copy_from_slice(&target.ino.0.to_be_bytes());
         handle[16..SUM_AT].copy_from_slice(&self.volume.first_half());
@@ -105,10 +133,8 @@ impl HandleCodec {
     /// [`HandleError::Stale`] for a handle of another volume (whose key is unknown here, so its
     /// checksum is not looked at); [`HandleError::Bad`] for all else.
     pub fn decode(&self, handle: &[u8]) -> Result<Target, HandleError> {
+        let export = claimed_export(handle)?;
         let handle: &[u8; HANDLE_BYTES] = handle.try_into().map_err(|_| HandleError::Bad)?;
-        if handle[..4] != [VERSION, 0, 0, 0] {
-            return Err(HandleError::Bad);
-        }
         if handle[16..SUM_AT] != self.volume.first_half() {
             return Err(HandleError::Stale);
         }
@@ -119,6 +145,7 @@ impl HandleCodec {
         generation.copy_from_slice(&handle[4..8]);
         ino.copy_from_slice(&handle[8..16]);
         Ok(Target {
+            export,
             ino: Ino(u64::from_be_bytes(ino)),
             generation: u32::from_be_bytes(generation),
         })
@@ -140,6 +167,7 @@ mod tests {
     use proptest::prelude::*;
 
     const TARGET: Target = Target {
+        export: ExportId(0x0a0b),
         ino: Ino(0x0102_0304_0506_0708),
         generation: 9,
     };
@@ -151,10 +179,27 @@ mod tests {
     #[test]
     fn layout_is_as_documented() {
         let handle = codec(7, 1).encode(TARGET);
-        assert_eq!(handle[..8], [1, 0, 0, 0, 0, 0, 0, 9]);
+        assert_eq!(handle[..8], [2, 0, 10, 11, 0, 0, 0, 9]);
         assert_eq!(handle[8..16], [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(handle[16..24], [7; 8]);
         assert_eq!(codec(7, 1).decode(&handle), Ok(TARGET));
+        assert_eq!(claimed_export(&handle), Ok(ExportId(0x0a0b)));
+    }
+
+    #[test]
+    fn what_has_not_the_form_claims_nothing() {
+        let handle = codec(7, 1).encode(TARGET);
+        let (mut old, mut odd) = (handle, handle);
+        (old[0], odd[1]) = (1, 1);
+        for bytes in [
+            &[][..],
+            &handle[..31],
+            &[&handle[..], &[0]].concat(),
+            &old,
+            &odd,
+        ] {
+            assert_eq!(claimed_export(bytes), Err(HandleError::Bad));
+        }
     }
 
     #[test]

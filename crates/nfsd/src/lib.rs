@@ -17,12 +17,15 @@ mod check;
 mod classify;
 mod entry;
 mod export;
+mod exports;
 mod handle;
 mod identity;
 mod machine;
 mod mountd;
+mod mounts;
 mod portmap;
 mod reply_cache;
+pub mod rows;
 mod squash;
 mod v3;
 
@@ -31,11 +34,16 @@ pub use check::{
 };
 pub use classify::{Prepared, Request, Service, prepare};
 pub use entry::{
-    ARGS_BYTES_MAX, Entry, EntryError, GROUPS_MAX, Nfs3Entry, PATH_BYTES_MAX, request_checksum,
+    ARGS_BYTES_MAX, Entry, EntryError, GROUPS_MAX, MountEntry, MountOp, Nfs3Entry, PATH_BYTES_MAX,
+    request_checksum,
 };
-pub use handle::{HANDLE_BYTES, HandleCodec, HandleError, HandleKey, Target, VolumeId};
+pub use exports::{Client, ClientNames, Export, Exports, Hosts, Options, Origin, Who};
+pub use handle::{
+    ExportId, HANDLE_BYTES, HandleCodec, HandleError, HandleKey, Target, VolumeId, claimed_export,
+};
 pub use identity::Identity;
 pub use machine::{Machine, Outcome};
+pub use mounts::{MOUNTS_MAX, MOUNTS_PER_CLIENT_MAX};
 pub use reply_cache::{REPLIES_MAX, REPLIES_PER_CLIENT_MAX, REPLY_BYTES_MAX};
 pub use squash::Squash;
 pub use v3::IO_BYTES_MAX;

@@ -9,25 +9,23 @@
 //! It must not know how entries come to be or where replies go.
 
 use crate::classify::Request;
-use crate::entry::{Entry, Nfs3Entry};
-use crate::export;
-use crate::handle::{HandleKey, VolumeId};
+use crate::entry::{Entry, MountEntry, MountOp, Nfs3Entry};
+use crate::exports::normal_path;
+use crate::handle::{ExportId, HandleKey, VolumeId};
 use crate::identity::Identity;
+use crate::mounts::Mounts;
 use crate::reply_cache::{ReplyCache, RequestKey};
+use crate::rows::{ExportRow, KEY_IDENTITY, KEY_TIME, MountRow, PREFIX_EXPORT};
 use crate::v3::{self, Edit, View};
-use crate::{Fatal, mountd};
+use crate::{Fatal, export, mountd};
 use bytes::Bytes;
 use haven_fs::{Change, Filesystem, FsError, Ino, SetAttr, SystemTable, Time};
 use haven_proto::nfs3::{Args3, Proc3};
 use haven_rpc::{AcceptError, accept_error, accepted};
 use haven_xdr::Gather;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
-
-pub(crate) const KEY_IDENTITY: &[u8] = b"m/identity";
-pub(crate) const KEY_TIME: &[u8] = b"m/time";
-/// Followed by an export's path; the value is its inode number.
-pub(crate) const KEY_EXPORT: &[u8] = b"m/export/";
 
 pub(crate) const NANOS_PER_SEC: u32 = 1_000_000_000;
 
@@ -53,7 +51,10 @@ pub struct Machine<F> {
     fs: F,
     identity: Option<Identity>,
     replies: ReplyCache,
-    roots: BTreeSet<Ino>,
+    mounts: Mounts,
+    exports: BTreeMap<Bytes, ExportRow>,
+    /// The directory of each of `exports`.
+    roots: BTreeMap<ExportId, Ino>,
     last_time: Time,
 }
 
@@ -63,18 +64,20 @@ impl<F: Filesystem + SystemTable> Machine<F> {
     /// # Errors
     /// [`Fatal`] when the engine fails or holds what the machine never wrote.
     pub fn new(fs: F) -> Result<Self, Fatal> {
-        let loaded = Loaded::from(&fs)?;
         let Loaded {
             identity,
             replies,
-            roots,
+            mounts,
+            exports,
             last_time,
-        } = loaded;
+        } = Loaded::from(&fs)?;
         Ok(Self {
             fs,
             identity,
             replies,
-            roots,
+            mounts,
+            roots: exports.values().map(|row| (row.id, row.ino)).collect(),
+            exports,
             last_time,
         })
     }
@@ -85,15 +88,41 @@ impl<F: Filesystem + SystemTable> Machine<F> {
         Loaded {
             identity: self.identity,
             replies: self.replies,
-            roots: self.roots,
+            mounts: self.mounts,
+            exports: self.exports,
             last_time: self.last_time,
         } = loaded;
+        self.roots = self.exports.values().map(|row| (row.id, row.ino)).collect();
         Ok(())
     }
 
     /// The volume's identity, once its first entry is applied.
     pub const fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
+    }
+
+    /// The number of every export that was ever made, by path (`/a/b`): for [`crate::Exports::bind`].
+    pub fn export_ids(&self) -> BTreeMap<Bytes, ExportId> {
+        let id = |(path, row): (&Bytes, &ExportRow)| (path.clone(), row.id);
+        self.exports.iter().map(id).collect()
+    }
+
+    /// Whether an export has its number and its directory: if not, [`Entry::Export`] makes them.
+    pub fn has_export(&self, path: &[u8]) -> bool {
+        let row = normal_path(path).and_then(|path| self.exports.get(&path));
+        let dir = export::components(path).and_then(|names| export::find(&self.fs, &names));
+        matches!((row, dir), (Some(row), Ok(dir)) if row.ino == dir.ino)
+    }
+
+    /// Whether a request of [`crate::Prepared::Mount`] changes the table of mounts. If it does not,
+    /// [`Machine::query`] answers it.
+    pub fn needs_entry(&self, request: &Request) -> bool {
+        match request {
+            Request::Mount { client, op, .. } => {
+                !mountd::changes_nothing(&self.fs, &self.mounts, *client, op)
+            }
+            Request::Nfs3 { .. } | Request::Dump { .. } => false,
+        }
     }
 
     /// Server time of the last entry.
@@ -151,6 +180,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
                 self.export(&at, &path, &set)
             }
             Entry::Nfs3(entry) => self.nfs3(&at, entry),
+            Entry::Mount(entry) => self.mount(&at, entry),
         }
     }
 
@@ -176,14 +206,44 @@ impl<F: Filesystem + SystemTable> Machine<F> {
                 };
                 v3::query(&view, args)?
             }
-            Request::Mnt {
-                version,
-                path,
-                exports,
-                ..
-            } => mountd::mnt(&self.fs, identity, *version, path, exports)?,
+            Request::Mount { op, .. } => self.mount_result(identity, op)?,
+            Request::Dump { .. } => mountd::dump(&self.mounts),
         };
         Ok(accepted(xid, body))
+    }
+
+    /// What to answer instead of proposing `entry` when there is no space left: the reply from when it was
+    /// executed, or NFS3ERR_NOSPC. `None`: it takes no space and may be proposed.
+    ///
+    /// # Errors
+    /// [`Fatal`] when the engine fails.
+    pub fn refuse_growth(&self, entry: &Bytes) -> Result<Option<Gather>, Fatal> {
+        let own = |why: String| Fatal(format!("an entry that was not proposed yet: {why}"));
+        let Entry::Nfs3(entry) = Entry::decode(entry).map_err(|e| own(e.to_string()))? else {
+            return Ok(None);
+        };
+        let (Some(identity), Some(proc)) = (&self.identity, Proc3::from_wire(entry.proc)) else {
+            return Ok(None);
+        };
+        let args = Args3::decode(proc, entry.args).map_err(|e| own(e.to_string()))?;
+        let key = RequestKey {
+            client: entry.client,
+            xid: entry.xid,
+            checksum: entry.checksum,
+        };
+        let view = View {
+            fs: &self.fs,
+            identity,
+            roots: &self.roots,
+            cred: &entry.cred,
+            read_only: false,
+        };
+        let body = match (v3::refuse_growth(&view, &args)?, self.replies.get(&key)) {
+            (None, _) => return Ok(None),
+            (Some(_), Some(reply)) => reply.clone().into(),
+            (Some(refusal), None) => refusal,
+        };
+        Ok(Some(accepted(entry.xid, body)))
     }
 
     /// Server time for an entry with this time of its leader.
@@ -208,24 +268,96 @@ impl<F: Filesystem + SystemTable> Machine<F> {
     }
 
     fn export(&mut self, at: &Change, path: &[u8], set: &SetAttr) -> Result<Outcome, Fatal> {
-        let made = export::components(path).and_then(|names| {
-            let dir = export::ensure(&mut self.fs, at, &names, set)?;
-            let joined = names.join(&b'/');
-            Ok((dir, joined))
-        });
-        match made {
-            Ok((dir, path)) => {
-                self.put(&[KEY_EXPORT, &path].concat(), &dir.ino.0.to_be_bytes())?;
-                self.roots.insert(dir.ino);
-                Ok(Outcome::Done)
+        let refused = |why: &dyn std::fmt::Display| {
+            let path = String::from_utf8_lossy(path);
+            Ok(Outcome::Refused(format!(
+                "cannot make the export {path}: {why}"
+            )))
+        };
+        let Some(normal) = normal_path(path) else {
+            return refused(&FsError::Invalid);
+        };
+        let known = self.exports.get(&normal).map(|row| row.id);
+        let Some(id) = known.or_else(|| self.next_export_id()) else {
+            return refused(&"all numbers of exports are used up");
+        };
+        let made = export::components(path)
+            .and_then(|names| export::ensure(&mut self.fs, at, &names, set));
+        let dir = match made {
+            Ok(dir) => dir,
+            Err(FsError::Fatal(why)) => return Err(Fatal(why)),
+            Err(error) => return refused(&error),
+        };
+        let row = ExportRow {
+            path: normal,
+            id,
+            ino: dir.ino,
+        };
+        let (key, value) = row.encode();
+        self.put(&key, &value)?;
+        self.roots.insert(id, dir.ino);
+        self.exports.insert(row.path.clone(), row);
+        Ok(Outcome::Done)
+    }
+
+    /// Above all that were ever given: rows of exports are never removed.
+    fn next_export_id(&self) -> Option<ExportId> {
+        let last = self.roots.keys().next_back().map_or(0, |id| id.0);
+        last.checked_add(1).map(ExportId)
+    }
+
+    fn mount(&mut self, at: &Change, entry: MountEntry) -> Result<Outcome, Fatal> {
+        let MountEntry {
+            client, xid, op, ..
+        } = entry;
+        let message = match &self.identity {
+            None => accept_error(xid, AcceptError::SystemErr),
+            Some(identity) => {
+                let body = self.mount_result(identity, &op)?;
+                self.record_mount(at.index, client, &op)?;
+                accepted(xid, body)
             }
-            Err(FsError::Fatal(why)) => Err(Fatal(why)),
-            Err(error) => {
-                let path = String::from_utf8_lossy(path);
-                Ok(Outcome::Refused(format!(
-                    "cannot make the export {path}: {error}"
-                )))
+        };
+        Ok(Outcome::Reply {
+            message,
+            replayed: false,
+        })
+    }
+
+    fn mount_result(&self, identity: &Identity, op: &MountOp) -> Result<Gather, Fatal> {
+        match op {
+            MountOp::Mnt {
+                version,
+                export,
+                path,
+            } => {
+                let mounted = mountd::mnt(&self.fs, identity, *export, path)?;
+                Ok(mountd::mnt_result(*version, mounted))
             }
+            MountOp::Umnt { .. } | MountOp::Umntall => Ok(Gather::new()),
+        }
+    }
+
+    fn record_mount(&mut self, index: u64, client: IpAddr, op: &MountOp) -> Result<(), Fatal> {
+        if mountd::changes_nothing(&self.fs, &self.mounts, client, op) {
+            return Ok(());
+        }
+        let (fs, mounts) = (&mut self.fs, &mut self.mounts);
+        let normal = |path: &Bytes| normal_path(path).unwrap_or_default();
+        match op {
+            MountOp::Mnt { path, .. } => {
+                let path = normal(path);
+                mounts.insert(
+                    fs,
+                    MountRow {
+                        index,
+                        client,
+                        path,
+                    },
+                )
+            }
+            MountOp::Umnt { path } => mounts.remove(fs, client, &normal(path)),
+            MountOp::Umntall => mounts.remove_all(fs, client),
         }
     }
 
@@ -293,7 +425,8 @@ impl<F: Filesystem + SystemTable> Machine<F> {
 struct Loaded {
     identity: Option<Identity>,
     replies: ReplyCache,
-    roots: BTreeSet<Ino>,
+    mounts: Mounts,
+    exports: BTreeMap<Bytes, ExportRow>,
     last_time: Time,
 }
 
@@ -317,30 +450,34 @@ impl Loaded {
         Ok(Self {
             identity,
             replies: ReplyCache::load(fs)?,
-            roots: load_roots(fs)?,
+            mounts: Mounts::load(fs)?,
+            exports: load_exports(fs)?,
             last_time,
         })
     }
 }
 
-fn load_roots(fs: &impl SystemTable) -> Result<BTreeSet<Ino>, Fatal> {
-    let mut roots = BTreeSet::new();
-    let mut malformed = false;
-    let scanned = fs.system_scan(KEY_EXPORT, &mut |_, value| match value.try_into() {
-        Ok(ino) => {
-            roots.insert(Ino(u64::from_be_bytes(ino)));
+fn load_exports(fs: &impl SystemTable) -> Result<BTreeMap<Bytes, ExportRow>, Fatal> {
+    let mut exports = BTreeMap::new();
+    let mut malformed = None;
+    let scanned = fs.system_scan(PREFIX_EXPORT, &mut |key, value| match ExportRow::decode(
+        key, value,
+    ) {
+        Some(row) => {
+            exports.insert(row.path.clone(), row);
             ControlFlow::Continue(())
         }
-        Err(_) => {
-            malformed = true;
+        None => {
+            malformed = Some(String::from_utf8_lossy(key).into_owned());
             ControlFlow::Break(())
         }
     });
     scanned.map_err(|error| Fatal::from_fs("reading the exports", &error))?;
-    if malformed {
-        Err(Fatal("a stored export is malformed".to_owned()))
-    } else {
-        Ok(roots)
+    match malformed {
+        Some(key) => Err(Fatal(format!(
+            "the stored export {key} is malformed, or was written by another version of Haven"
+        ))),
+        None => Ok(exports),
     }
 }
 

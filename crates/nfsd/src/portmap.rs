@@ -27,5 +27,7 @@ pub(crate) fn answer(call: &Call, table: &[Mapping]) -> Result<Gather, AcceptErr
         Procedure::Dump => encode_all(&Pmaplist(
             table.iter().take(MAPPINGS_MAX).copied().collect(),
         )),
+        // Calls made for others hide who asks and multiply traffic.
+        Procedure::Callit => return Err(AcceptError::ProcUnavail),
     })
 }

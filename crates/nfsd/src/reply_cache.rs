@@ -14,6 +14,7 @@
 
 use crate::Fatal;
 use crate::entry::{Cursor, EntryError, put_ip};
+use crate::rows::PREFIX_REPLY;
 use bytes::{BufMut, Bytes, BytesMut};
 use haven_fs::SystemTable;
 use std::collections::{BTreeMap, VecDeque};
@@ -26,8 +27,6 @@ pub const REPLIES_PER_CLIENT_MAX: usize = 4_096;
 pub const REPLIES_MAX: usize = 131_072;
 /// Longest reply to a mutating request.
 pub const REPLY_BYTES_MAX: usize = 1_024;
-
-pub(crate) const TABLE_PREFIX: &[u8] = b"r/";
 
 /// What makes two requests the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,7 +82,7 @@ impl ReplyCache {
     fn load_with(table: &impl SystemTable, limits: Limits) -> Result<Self, Fatal> {
         let mut cache = Self::empty(limits);
         let mut bad = None;
-        let scanned = table.system_scan(TABLE_PREFIX, &mut |key, value| match (
+        let scanned = table.system_scan(PREFIX_REPLY, &mut |key, value| match (
             index_of(key),
             decode(&Bytes::copy_from_slice(value)),
         ) {
@@ -165,7 +164,7 @@ impl ReplyCache {
 }
 
 fn put(table: &mut impl SystemTable, index: u64, value: Option<&[u8]>) -> Result<(), Fatal> {
-    let mut key = TABLE_PREFIX.to_vec();
+    let mut key = PREFIX_REPLY.to_vec();
     // Big-endian, so that the table's order is the log's.
     key.extend_from_slice(&index.to_be_bytes());
     table
@@ -174,7 +173,7 @@ fn put(table: &mut impl SystemTable, index: u64, value: Option<&[u8]>) -> Result
 }
 
 pub(crate) fn index_of(key: &[u8]) -> Option<u64> {
-    let index = key.strip_prefix(TABLE_PREFIX)?;
+    let index = key.strip_prefix(PREFIX_REPLY)?;
     Some(u64::from_be_bytes(index.try_into().ok()?))
 }
 

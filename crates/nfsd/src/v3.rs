@@ -22,6 +22,7 @@ mod readdir;
 mod readdirplus;
 mod readlink;
 mod readonly;
+mod refuse;
 mod remove;
 mod rename;
 mod rmdir;
@@ -31,11 +32,13 @@ mod symlink;
 mod view;
 mod write;
 
+pub(crate) use readonly::refuse_growth;
+pub(crate) use refuse::{handles, refusal};
 pub(crate) use view::{Edit, View};
 
 use crate::Fatal;
 use haven_fs::Filesystem;
-use haven_proto::nfs3::Args3;
+use haven_proto::nfs3::{Args3, Nfsstat3};
 use haven_xdr::{Encode, Gather, encode_all};
 
 /// Most bytes that one READ returns or one WRITE takes.
@@ -88,7 +91,7 @@ pub(crate) fn query<F: Filesystem>(view: &View<'_, F>, args: &Args3) -> Result<G
         Args3::Fsinfo(args) => body(fsinfo::fsinfo(view, args)),
         Args3::Pathconf(args) => body(pathconf::pathconf(view, args)),
         Args3::Commit(args) => body(commit::commit(view, args)),
-        mutation => readonly::refuse(view, mutation),
+        mutation => readonly::refuse(view, mutation, Nfsstat3::RoFs),
     }
 }
 

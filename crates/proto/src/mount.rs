@@ -2,7 +2,7 @@
 //! handle of an export's root. The versions differ only in the result of MNT.
 
 use bytes::Bytes;
-use haven_xdr::{Decode, Encode, Reader, Writer, XdrError, xdr_enum, xdr_opaque, xdr_struct};
+use haven_xdr::Xdr;
 
 /// Program number.
 pub const PROGRAM: u32 = 100_005;
@@ -28,8 +28,9 @@ pub const EXPORTS_MAX: usize = 4 * 1024;
 pub const GROUPS_MAX: usize = 4 * 1024;
 
 /// Procedures, the same in both versions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Xdr)]
 #[repr(u32)]
+#[xdr(name = "MOUNT procedure")]
 pub enum Procedure {
     /// Does nothing.
     Null = 0,
@@ -44,26 +45,23 @@ pub enum Procedure {
     /// void -> [`Exports`].
     Export = 5,
 }
-xdr_enum!(Procedure, "MOUNT procedure" { Null, Mnt, Dump, Umnt, Umntall, Export });
 
 /// Path of a directory on the server: arguments of MNT and UMNT.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Dirpath(pub Bytes);
-xdr_opaque!(Dirpath, MNTPATHLEN);
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Xdr)]
+pub struct Dirpath(#[xdr(max = MNTPATHLEN)] pub Bytes);
 
 /// Name of a host or a group of hosts.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Name(pub Bytes);
-xdr_opaque!(Name, MNTNAMLEN);
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Xdr)]
+pub struct Name(#[xdr(max = MNTNAMLEN)] pub Bytes);
 
 /// File handle of version 3.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Fhandle3(pub Bytes);
-xdr_opaque!(Fhandle3, FHSIZE3);
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Xdr)]
+pub struct Fhandle3(#[xdr(max = FHSIZE3)] pub Bytes);
 
 /// Why MNT failed (`mountstat3` without `MNT3_OK`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error, Xdr)]
 #[repr(u32)]
+#[xdr(name = "mountstat3")]
 pub enum Mountstat3 {
     /// Not owner.
     #[error("MNT3ERR_PERM")]
@@ -93,166 +91,62 @@ pub enum Mountstat3 {
     #[error("MNT3ERR_SERVERFAULT")]
     ServerFault = 10_006,
 }
-xdr_enum!(Mountstat3, "mountstat3" {
-    Perm, NoEnt, Io, Acces, NotDir, Inval, NameTooLong, NotSupp, ServerFault,
-});
 
 /// Success arm of MNT in version 3.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct MountOk {
     /// Handle of the export's root.
     pub fhandle: Fhandle3,
     /// Flavours the server takes for it, best first.
+    #[xdr(max = AUTH_FLAVORS_MAX)]
     pub auth_flavors: Vec<u32>,
 }
 
-impl Encode for MountOk {
-    fn encode(&self, w: &mut Writer) {
-        self.fhandle.encode(w);
-        w.put_array(&self.auth_flavors);
-    }
-}
-
-impl Decode for MountOk {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        Ok(Self {
-            fhandle: Decode::decode(r)?,
-            auth_flavors: r.array_of(AUTH_FLAVORS_MAX)?,
-        })
-    }
-}
-
 /// Result of MNT in version 3 (`mountres3`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub enum Mountres3 {
     /// MNT3_OK.
+    #[xdr(case = 0)]
     Ok(MountOk),
     /// Anything else.
+    #[xdr(default)]
     Fail(Mountstat3),
 }
 
-impl Encode for Mountres3 {
-    fn encode(&self, w: &mut Writer) {
-        match self {
-            Self::Ok(ok) => {
-                w.put_u32(0);
-                ok.encode(w);
-            }
-            Self::Fail(status) => status.encode(w),
-        }
-    }
-}
-
-impl Decode for Mountres3 {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        match r.u32()? {
-            0 => MountOk::decode(r).map(Self::Ok),
-            other => Mountstat3::from_wire(other)
-                .map(Self::Fail)
-                .ok_or_else(|| r.not_in_enum("mountstat3", other)),
-        }
-    }
-}
-
 /// Result of MNT in version 1 (`fhstatus`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub enum Fhstatus {
     /// The handle of the export's root.
+    #[xdr(case = 0)]
     Ok([u8; FHSIZE]),
     /// An errno, not 0.
+    #[xdr(default)]
     Fail(u32),
 }
 
-impl Encode for Fhstatus {
-    fn encode(&self, w: &mut Writer) {
-        match self {
-            Self::Ok(fhandle) => {
-                w.put_u32(0);
-                fhandle.encode(w);
-            }
-            Self::Fail(errno) => {
-                debug_assert_ne!(*errno, 0, "0 is success");
-                w.put_u32(*errno);
-            }
-        }
-    }
-}
-
-impl Decode for Fhstatus {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        Ok(match r.u32()? {
-            0 => Self::Ok(Decode::decode(r)?),
-            errno => Self::Fail(errno),
-        })
-    }
-}
-
 /// Who has mounted what (`mountbody`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct Mountbody {
     /// The client.
     pub hostname: Name,
     /// What it mounted.
     pub directory: Dirpath,
 }
-xdr_struct!(Mountbody {
-    hostname,
-    directory
-});
 
 /// Result of DUMP.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Mountlist(pub Vec<Mountbody>);
-
-impl Encode for Mountlist {
-    fn encode(&self, w: &mut Writer) {
-        w.put_list(&self.0);
-    }
-}
-
-impl Decode for Mountlist {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        r.list_of(MOUNTLIST_MAX).map(Self)
-    }
-}
+#[derive(Debug, Clone, PartialEq, Eq, Default, Xdr)]
+pub struct Mountlist(#[xdr(list, max = MOUNTLIST_MAX)] pub Vec<Mountbody>);
 
 /// An export and who may mount it (`exportnode`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct Exportnode {
     /// The exported directory.
     pub dir: Dirpath,
     /// Who may mount it; empty: everybody.
+    #[xdr(list, max = GROUPS_MAX)]
     pub groups: Vec<Name>,
 }
 
-impl Encode for Exportnode {
-    fn encode(&self, w: &mut Writer) {
-        self.dir.encode(w);
-        w.put_list(&self.groups);
-    }
-}
-
-impl Decode for Exportnode {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        Ok(Self {
-            dir: Decode::decode(r)?,
-            groups: r.list_of(GROUPS_MAX)?,
-        })
-    }
-}
-
 /// Result of EXPORT.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Exports(pub Vec<Exportnode>);
-
-impl Encode for Exports {
-    fn encode(&self, w: &mut Writer) {
-        w.put_list(&self.0);
-    }
-}
-
-impl Decode for Exports {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        r.list_of(EXPORTS_MAX).map(Self)
-    }
-}
+#[derive(Debug, Clone, PartialEq, Eq, Default, Xdr)]
+pub struct Exports(#[xdr(list, max = EXPORTS_MAX)] pub Vec<Exportnode>);

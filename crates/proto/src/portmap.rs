@@ -1,6 +1,8 @@
-//! Port mapper, version 2 (RFC 1833 section 3): tells clients on which port a program listens.
+//! Port mapper, version 2 (RFC 1833 section 3): tells clients on which port a program listens. Its later
+//! versions are [`rpcbind`](crate::rpcbind).
 
-use haven_xdr::{Decode, Encode, Reader, Writer, XdrError, xdr_enum, xdr_struct};
+use bytes::Bytes;
+use haven_xdr::Xdr;
 
 /// Program number.
 pub const PROGRAM: u32 = 100_000;
@@ -14,10 +16,13 @@ pub const IPPROTO_TCP: u32 = 6;
 pub const IPPROTO_UDP: u32 = 17;
 /// Most mappings accepted in a DUMP reply.
 pub const MAPPINGS_MAX: usize = 1024;
+/// Most bytes of arguments or results that are passed on for others.
+pub const CALLIT_BYTES_MAX: usize = 8 * 1024;
 
 /// Procedures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Xdr)]
 #[repr(u32)]
+#[xdr(name = "portmap procedure")]
 pub enum Procedure {
     /// Does nothing.
     Null = 0,
@@ -29,11 +34,12 @@ pub enum Procedure {
     Getport = 3,
     /// void -> [`Pmaplist`].
     Dump = 4,
+    /// [`CallArgs`] -> [`CallResult`]; no reply at all if the call fails.
+    Callit = 5,
 }
-xdr_enum!(Procedure, "portmap procedure" { Null, Set, Unset, Getport, Dump });
 
 /// A program's transport address: arguments of SET, UNSET and GETPORT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Xdr)]
 pub struct Mapping {
     /// Program number.
     pub prog: u32,
@@ -44,25 +50,31 @@ pub struct Mapping {
     /// Port number (32 bits on the wire).
     pub port: u32,
 }
-xdr_struct!(Mapping {
-    prog,
-    vers,
-    prot,
-    port
-});
 
 /// Result of DUMP: all mappings.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Pmaplist(pub Vec<Mapping>);
+#[derive(Debug, Clone, PartialEq, Eq, Default, Xdr)]
+pub struct Pmaplist(#[xdr(list, max = MAPPINGS_MAX)] pub Vec<Mapping>);
 
-impl Encode for Pmaplist {
-    fn encode(&self, w: &mut Writer) {
-        w.put_list(&self.0);
-    }
+/// A call to be made for the caller (`call_args`): arguments of CALLIT.
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
+pub struct CallArgs {
+    /// Program number.
+    pub prog: u32,
+    /// Version of the program.
+    pub vers: u32,
+    /// Procedure within the program.
+    pub proc: u32,
+    /// The procedure's arguments, encoded.
+    #[xdr(max = CALLIT_BYTES_MAX)]
+    pub args: Bytes,
 }
 
-impl Decode for Pmaplist {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        r.list_of(MAPPINGS_MAX).map(Self)
-    }
+/// What the call answered (`call_result`).
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
+pub struct CallResult {
+    /// The program's port.
+    pub port: u32,
+    /// The procedure's results, encoded.
+    #[xdr(max = CALLIT_BYTES_MAX)]
+    pub res: Bytes,
 }

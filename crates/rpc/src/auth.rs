@@ -1,7 +1,7 @@
 //! Authentication flavours (RFC 5531 section 8.2): AUTH_NONE and AUTH_SYS (appendix A).
 
 use bytes::Bytes;
-use haven_xdr::{Decode, Encode, Reader, Writer, XdrError};
+use haven_xdr::{Writer, Xdr};
 
 /// Longest body of a credential or verifier (`opaque_auth`).
 pub const AUTH_BODY_BYTES_MAX: usize = 400;
@@ -25,42 +25,20 @@ pub enum Credential {
 }
 
 /// The body of an AUTH_SYS credential.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct AuthSys {
     /// An arbitrary number of the client's.
     pub stamp: u32,
     /// The client's name for itself, at most [`MACHINE_NAME_BYTES_MAX`] bytes.
+    #[xdr(max = MACHINE_NAME_BYTES_MAX)]
     pub machine_name: Bytes,
     /// User id.
     pub uid: u32,
     /// Primary group id.
     pub gid: u32,
     /// Supplementary group ids, at most [`GIDS_MAX`].
+    #[xdr(max = GIDS_MAX)]
     pub gids: Vec<u32>,
-}
-
-impl Encode for AuthSys {
-    fn encode(&self, w: &mut Writer) {
-        debug_assert!(self.machine_name.len() <= MACHINE_NAME_BYTES_MAX);
-        debug_assert!(self.gids.len() <= GIDS_MAX);
-        w.put_u32(self.stamp);
-        w.put_opaque(&self.machine_name);
-        w.put_u32(self.uid);
-        w.put_u32(self.gid);
-        w.put_array(&self.gids);
-    }
-}
-
-impl Decode for AuthSys {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        Ok(Self {
-            stamp: r.u32()?,
-            machine_name: r.opaque(MACHINE_NAME_BYTES_MAX)?,
-            uid: r.u32()?,
-            gid: r.u32()?,
-            gids: r.array_of(GIDS_MAX)?,
-        })
-    }
 }
 
 impl Credential {
@@ -85,16 +63,9 @@ pub(crate) fn put_none(w: &mut Writer) {
 }
 
 /// An `opaque_auth` that nobody has looked into.
+#[derive(Xdr)]
 pub(crate) struct OpaqueAuth {
     pub(crate) flavor: u32,
+    #[xdr(max = AUTH_BODY_BYTES_MAX)]
     pub(crate) body: Bytes,
-}
-
-impl Decode for OpaqueAuth {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        Ok(Self {
-            flavor: r.u32()?,
-            body: r.opaque(AUTH_BODY_BYTES_MAX)?,
-        })
-    }
 }

@@ -3,32 +3,26 @@
 use crate::REPLY;
 use crate::auth::{self, OpaqueAuth};
 use bytes::Bytes;
-use haven_xdr::{Decode, Gather, Reader, Writer, XdrError};
+use haven_xdr::{Decode, Encode, Gather, Reader, Writer, Xdr, XdrError};
 
 /// `reply_stat`.
 const MSG_ACCEPTED: u32 = 0;
 const MSG_DENIED: u32 = 1;
 
-/// `accept_stat`.
+/// `accept_stat`: the results follow.
 const SUCCESS: u32 = 0;
-const PROG_UNAVAIL: u32 = 1;
-const PROG_MISMATCH: u32 = 2;
-const PROC_UNAVAIL: u32 = 3;
-const GARBAGE_ARGS: u32 = 4;
-const SYSTEM_ERR: u32 = 5;
-
-/// `reject_stat`.
-const RPC_MISMATCH: u32 = 0;
-const AUTH_ERROR: u32 = 1;
 
 /// Why an accepted call was not executed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Xdr)]
+#[xdr(name = "accept_stat")]
 pub enum AcceptError {
     /// The program is not served here.
     #[error("program unavailable")]
+    #[xdr(case = 1)]
     ProgUnavail,
     /// The program is served in other versions.
     #[error("program version not supported, only {low} to {high}")]
+    #[xdr(case = 2)]
     ProgMismatch {
         /// Lowest version served.
         low: u32,
@@ -37,20 +31,25 @@ pub enum AcceptError {
     },
     /// The program has no such procedure.
     #[error("procedure unavailable")]
+    #[xdr(case = 3)]
     ProcUnavail,
     /// The arguments could not be decoded.
     #[error("garbage arguments")]
+    #[xdr(case = 4)]
     GarbageArgs,
     /// The server failed.
     #[error("system error at the server")]
+    #[xdr(case = 5)]
     SystemErr,
 }
 
 /// Why a call was denied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Xdr)]
+#[xdr(name = "reject_stat")]
 pub enum Denial {
     /// The RPC version is not spoken.
     #[error("RPC version not supported, only {low} to {high}")]
+    #[xdr(case = 0)]
     RpcMismatch {
         /// Lowest version spoken.
         low: u32,
@@ -59,12 +58,14 @@ pub enum Denial {
     },
     /// The caller was not authenticated.
     #[error("authentication failed: {0}")]
+    #[xdr(case = 1)]
     AuthError(AuthStat),
 }
 
 /// `auth_stat`: why authentication failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Xdr)]
 #[repr(u32)]
+#[xdr(name = "auth_stat")]
 pub enum AuthStat {
     /// AUTH_BADCRED: the credential is malformed.
     #[error("bad credential")]
@@ -84,23 +85,30 @@ pub enum AuthStat {
     /// AUTH_INVALIDRESP: the server's verifier is bogus (a client's finding).
     #[error("invalid response verifier")]
     InvalidResp = 6,
-    /// AUTH_FAILED, and everything without a name here.
+    /// AUTH_FAILED: the reason is not known.
     #[error("unknown reason")]
     Failed = 7,
-}
-
-impl AuthStat {
-    fn from_wire(value: u32) -> Self {
-        match value {
-            1 => Self::BadCred,
-            2 => Self::RejectedCred,
-            3 => Self::BadVerf,
-            4 => Self::RejectedVerf,
-            5 => Self::TooWeak,
-            6 => Self::InvalidResp,
-            _ => Self::Failed,
-        }
-    }
+    /// AUTH_KERB_GENERIC: AUTH_KERB failed.
+    #[error("Kerberos error")]
+    KerbGeneric = 8,
+    /// AUTH_TIMEEXPIRE: the credential's time is over.
+    #[error("credential expired")]
+    TimeExpire = 9,
+    /// AUTH_TKT_FILE: the ticket file is of no use.
+    #[error("problem with the ticket file")]
+    TktFile = 10,
+    /// AUTH_DECODE: the authenticator cannot be decoded.
+    #[error("authenticator cannot be decoded")]
+    Decode = 11,
+    /// AUTH_NET_ADDR: the ticket is for another network address.
+    #[error("wrong network address in the ticket")]
+    NetAddr = 12,
+    /// RPCSEC_GSS_CREDPROBLEM: the server has no credentials for the caller.
+    #[error("no credentials for the user")]
+    GssCredProblem = 13,
+    /// RPCSEC_GSS_CTXPROBLEM: the security context is not known.
+    #[error("problem with the security context")]
+    GssCtxProblem = 14,
 }
 
 /// A reply as the client sees it.
@@ -137,24 +145,16 @@ pub enum ReplyError {
 /// The reply to an executed call: `body` is the procedure's results. Large segments are not copied.
 pub fn accepted(xid: u32, body: Gather) -> Gather {
     let mut reply = body;
-    reply.prefix(&accepted_header(xid, SUCCESS).finish().into_bytes());
+    let mut w = accepted_header(xid);
+    w.put_u32(SUCCESS);
+    reply.prefix(&w.finish().into_bytes());
     reply
 }
 
 /// The reply to a call that was accepted but not executed.
 pub fn accept_error(xid: u32, error: AcceptError) -> Gather {
-    let stat = match error {
-        AcceptError::ProgUnavail => PROG_UNAVAIL,
-        AcceptError::ProgMismatch { .. } => PROG_MISMATCH,
-        AcceptError::ProcUnavail => PROC_UNAVAIL,
-        AcceptError::GarbageArgs => GARBAGE_ARGS,
-        AcceptError::SystemErr => SYSTEM_ERR,
-    };
-    let mut w = accepted_header(xid, stat);
-    if let AcceptError::ProgMismatch { low, high } = error {
-        w.put_u32(low);
-        w.put_u32(high);
-    }
+    let mut w = accepted_header(xid);
+    error.encode(&mut w);
     w.finish()
 }
 
@@ -164,27 +164,17 @@ pub fn denied(xid: u32, denial: Denial) -> Gather {
     for field in [xid, REPLY, MSG_DENIED] {
         w.put_u32(field);
     }
-    match denial {
-        Denial::RpcMismatch { low, high } => {
-            w.put_u32(RPC_MISMATCH);
-            w.put_u32(low);
-            w.put_u32(high);
-        }
-        Denial::AuthError(stat) => {
-            w.put_u32(AUTH_ERROR);
-            w.put_u32(stat as u32);
-        }
-    }
+    denial.encode(&mut w);
     w.finish()
 }
 
-fn accepted_header(xid: u32, stat: u32) -> Writer {
+/// What precedes `accept_stat`.
+fn accepted_header(xid: u32) -> Writer {
     let mut w = Writer::with_capacity(32);
     for field in [xid, REPLY, MSG_ACCEPTED] {
         w.put_u32(field);
     }
     auth::put_none(&mut w);
-    w.put_u32(stat);
     w
 }
 
@@ -198,7 +188,7 @@ pub fn decode_reply(message: Bytes) -> Result<Reply, ReplyError> {
     }
     let outcome = match r.u32()? {
         MSG_ACCEPTED => decode_accepted(&mut r)?,
-        MSG_DENIED => decode_denied(&mut r)?,
+        MSG_DENIED => Outcome::Denied(Denial::decode(&mut r)?),
         other => return Err(r.not_in_enum("reply_stat", other).into()),
     };
     Ok(Reply { xid, outcome })
@@ -207,29 +197,9 @@ pub fn decode_reply(message: Bytes) -> Result<Reply, ReplyError> {
 fn decode_accepted(r: &mut Reader) -> Result<Outcome, XdrError> {
     // The verifier says nothing in the flavours that are spoken here.
     OpaqueAuth::decode(r)?;
-    let error = match r.u32()? {
-        SUCCESS => return Ok(Outcome::Success(r.rest())),
-        PROG_UNAVAIL => AcceptError::ProgUnavail,
-        PROG_MISMATCH => AcceptError::ProgMismatch {
-            low: r.u32()?,
-            high: r.u32()?,
-        },
-        PROC_UNAVAIL => AcceptError::ProcUnavail,
-        GARBAGE_ARGS => AcceptError::GarbageArgs,
-        SYSTEM_ERR => AcceptError::SystemErr,
-        other => return Err(r.not_in_enum("accept_stat", other)),
-    };
-    Ok(Outcome::Error(error))
-}
-
-fn decode_denied(r: &mut Reader) -> Result<Outcome, XdrError> {
-    let denial = match r.u32()? {
-        RPC_MISMATCH => Denial::RpcMismatch {
-            low: r.u32()?,
-            high: r.u32()?,
-        },
-        AUTH_ERROR => Denial::AuthError(AuthStat::from_wire(r.u32()?)),
-        other => return Err(r.not_in_enum("reject_stat", other)),
-    };
-    Ok(Outcome::Denied(denial))
+    let mut ahead = r.clone();
+    match ahead.u32()? {
+        SUCCESS => Ok(Outcome::Success(ahead.rest())),
+        _ => AcceptError::decode(r).map(Outcome::Error),
+    }
 }

@@ -232,12 +232,18 @@ fn denials_come_back() {
             })
         );
     }
-    // AUTH_KERB_GENERIC has no name here.
-    let unknown = decode_reply(words(&[3, 1, 1, 1, 8])).unwrap();
-    assert_eq!(
-        unknown.outcome,
-        Outcome::Denied(Denial::AuthError(AuthStat::Failed))
-    );
+    // 14 is the last of RFC 5531.
+    for number in 1..=14 {
+        let reply = decode_reply(words(&[3, 1, 1, 1, number])).unwrap();
+        let Outcome::Denied(Denial::AuthError(stat)) = reply.outcome else {
+            panic!("{reply:?}");
+        };
+        assert_eq!(stat.to_wire(), number);
+    }
+    for number in [0, 15] {
+        let error = decode_reply(words(&[3, 1, 1, 1, number])).unwrap_err();
+        assert!(error.to_string().contains("auth_stat"), "{error}");
+    }
 }
 
 #[test]
@@ -299,6 +305,28 @@ proptest! {
         let args = words(&args);
         let wire = encode_call(xid, prog, vers, proc, &cred, args.clone().into()).into_bytes();
         prop_assert_eq!(decode_call(wire), Ok(Call { xid, prog, vers, proc, cred, args }));
+    }
+
+    /// Whatever is taken as a reply has the form that is written, but for verifiers and fill bytes.
+    #[test]
+    fn replies_have_one_form(
+        kind in 0_usize..3,
+        tail in proptest::collection::vec(prop_oneof![0_u32..8, any::<u32>()], 0..6),
+    ) {
+        let start: [&[u32]; 3] = [&[1, 1, 0, 0, 0], &[1, 1, 1], &[1, 1]];
+        let message = words(&[start[kind], &tail].concat());
+        if let Ok(Reply { xid, outcome }) = decode_reply(message.clone()) {
+            let again = match outcome {
+                Outcome::Success(results) => accepted(xid, results.into()),
+                Outcome::Error(error) => accept_error(xid, error),
+                Outcome::Denied(denial) => denied(xid, denial),
+            };
+            let again = flat(&again);
+            if kind < 2 {
+                prop_assert_eq!(&again[..], &message[..again.len()]);
+            }
+            prop_assert!(decode_reply(again).is_ok());
+        }
     }
 
     #[test]

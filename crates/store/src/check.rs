@@ -46,6 +46,8 @@ pub struct Summary {
     pub entries: u64,
     /// Rows of the system table.
     pub system_rows: u64,
+    /// Files whose contents are in the rows.
+    pub inline_files: u64,
     /// Data files.
     pub data_files: u64,
     /// Their lengths together.
@@ -119,6 +121,7 @@ pub fn check(
     let Files { count, bytes } = check_files::check_data(disk, &generation_dir, &rows, found)?;
     checked.summary.inodes = rows.tree.by_kind();
     checked.summary.entries = rows.entries;
+    checked.summary.inline_files = rows.inline;
     checked.summary.system_rows = rows.system_rows;
     checked.summary.data_files = count;
     checked.summary.data_bytes = bytes;

@@ -8,7 +8,8 @@
 use crate::check_finding::{Finding, Problem};
 use crate::check_rows::Rows;
 use crate::check_tree::NodeKind;
-use crate::open::{DATA_DIR, METADATA_FILE};
+use crate::open::{DATA_DIR, METADATA_FILE, PROBE_FILE};
+use crate::record::Place;
 use crate::{current, data};
 use haven_disk::Disk;
 use haven_fs::Ino;
@@ -38,7 +39,7 @@ pub fn check_directory(
             Some(number) if Some(number) == valid => continue,
             Some(_) => Problem::LeftoverGeneration,
             None if name == CURRENT => continue,
-            None if current::is_leftover(&name) => Problem::LeftoverFile,
+            None if current::is_leftover(&name) || name == PROBE_FILE => Problem::LeftoverFile,
             None => Problem::StrangeFile,
         };
         found(Finding::new(problem, dir.join(name).display()));
@@ -92,6 +93,7 @@ pub fn check_data(
 fn judge(rows: &Rows, ino: Ino, len: u64) -> Option<Problem> {
     match rows.tree.get(ino) {
         Some(node) if node.kind != NodeKind::Regular => Some(Problem::DataOfOther),
+        Some(node) if node.place == Place::Row => Some(Problem::DataUnneeded),
         Some(node) => (len > node.size).then_some(Problem::DataLonger),
         None if rows.graves.contains(&ino.0) => Some(Problem::DataBuried),
         None if rows.next_ino.is_none_or(|next| ino.0 >= next) => Some(Problem::DataYounger),

@@ -83,6 +83,9 @@ problems! {
     TargetMissing, "target-missing", false, "a symbolic link has no target";
     TargetStray, "target-stray", false, "a target belongs to no symbolic link";
     TargetSize, "target-size", false, "a symbolic link's size is not its target's length";
+    ContentsStray, "contents-stray", false, "contents in a row belong to no regular file that keeps them there";
+    ContentsLonger, "contents-longer", false, "contents in a row go past their file's size: they would come back when it grows";
+    FileTooLong, "file-too-long", false, "a file is longer than files may be: nobody can have written it";
     CountersMissing, "counters-missing", false, "the counters are gone: no file can be made";
     InodeCount, "inode-count", false, "the number of inodes is wrong: FSSTAT shows it";
     NextInode, "next-inode", false, "a number in use will be given again to a new file, which would replace the old one";
@@ -101,6 +104,7 @@ problems! {
     StrangeFile, "strange-file", true, "the store does not know this file and leaves it alone";
     DataBuried, "data-buried", true, "the data file of a removed inode, marked for removal: it goes with the next checkpoint";
     DataYounger, "data-younger", true, "a data file made after the last checkpoint: replaying the log makes its inode";
+    DataUnneeded, "data-unneeded", true, "a data file of a file whose contents are in a row: it outgrew the row after the last checkpoint, replaying the log does it again";
     DataLonger, "data-longer", true, "a data file longer than its inode says: it was written after the last checkpoint, replaying the log does it again";
 }
 

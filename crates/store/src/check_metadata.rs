@@ -18,7 +18,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::ops::{Bound, ControlFlow};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,16 +30,7 @@ const CACHE_BYTES: usize = 64 << 20;
 /// Runs what uses the database. It asserts on bytes that it believes it has written itself, so damage
 /// may make it panic; nothing that it touches outlives a failed check.
 pub fn guarded<T>(work: impl FnOnce() -> FsResult<T>) -> FsResult<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|cause| {
-        let words = cause
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| cause.downcast_ref::<&str>().copied());
-        Err(fatal(
-            "the database gave up",
-            words.unwrap_or("no reason given"),
-        ))
-    })
+    base::caught(work).unwrap_or_else(|why| Err(fatal("the database gave up", why)))
 }
 
 /// The rows of a database that was found readable.

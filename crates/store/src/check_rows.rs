@@ -10,7 +10,7 @@ use crate::check_finding::{Finding, Problem};
 use crate::check_metadata::CheckedRows;
 use crate::check_tree::{NodeKind, Tree};
 use crate::keys;
-use crate::record::{Counters, Entry, Inode, decode_named};
+use crate::record::{self, Counters, Entry, Inode, Place, decode_named};
 use bytes::Bytes;
 use haven_fs::{Cookie, FsResult, Ino, rules};
 use std::collections::BTreeSet;
@@ -21,6 +21,8 @@ use std::ops::ControlFlow;
 pub struct Rows {
     pub tree: Tree,
     pub entries: u64,
+    /// Files with contents in a row.
+    pub inline: u64,
     pub system_rows: u64,
     pub next_ino: Option<u64>,
     pub position: Option<Bytes>,
@@ -31,6 +33,7 @@ pub struct Rows {
 /// Every table, in the order in which they are read.
 const TABLES: &[u8] = &[
     keys::INODE,
+    keys::CONTENTS,
     keys::ENTRY_BY_COOKIE,
     keys::ENTRY_BY_NAME,
     keys::TARGET,
@@ -78,6 +81,7 @@ impl Pass<'_> {
             keys::LOCAL => self.local(key, value),
             _ if !keys::is_well_formed(key) => self.damaged(key),
             keys::INODE => self.inode(key, value),
+            keys::CONTENTS => self.contents(key, value),
             keys::ENTRY_BY_COOKIE => self.by_cookie(key, value)?,
             keys::ENTRY_BY_NAME => self.by_name(key, value)?,
             keys::TARGET => self.target(key, value),
@@ -93,6 +97,25 @@ impl Pass<'_> {
         match Inode::decode(ino, value) {
             Ok(inode) => self.rows.tree.add(&inode),
             Err(_) => self.damaged(key),
+        }
+    }
+
+    fn contents(&mut self, key: &[u8], value: &[u8]) {
+        if record::validate(key, value).is_err() {
+            self.damaged(key);
+        }
+        let ino = keys::ino_of(key).unwrap_or(Ino(0));
+        let size = match self.rows.tree.get(ino) {
+            Some(node) if node.kind == NodeKind::Regular && node.place == Place::Row => node.size,
+            _ => {
+                self.say(Problem::ContentsStray, row_name(key));
+                return;
+            }
+        };
+        self.rows.inline += 1;
+        if value.len() as u64 > size {
+            let place = format!("{}: {} bytes of {size}", row_name(key), value.len());
+            self.say(Problem::ContentsLonger, place);
         }
     }
 

@@ -6,8 +6,8 @@
 //! It must not know how rows are read.
 
 use crate::check_finding::{Finding, Problem};
-use crate::record::Inode;
-use haven_fs::{Ino, Kind, rules};
+use crate::record::{Inode, Place};
+use haven_fs::{FILE_SIZE_MAX, Ino, Kind, rules};
 use std::collections::BTreeMap;
 
 /// What is remembered of an inode.
@@ -26,6 +26,7 @@ pub struct Node {
     counted: u64,
     pub kind: NodeKind,
     pub has_target: bool,
+    pub place: Place,
 }
 
 /// What matters of an inode's kind.
@@ -79,6 +80,7 @@ impl Tree {
                 _ => NodeKind::Special,
             },
             has_target: false,
+            place: inode.place,
         });
     }
 
@@ -236,6 +238,10 @@ fn judge_other(node: &Node, found: Found<'_>) {
     } else if nlink != names {
         let place = format!("row i {ino}: {nlink} links, {names} names");
         found(Finding::new(Problem::LinkCount, place));
+    }
+    if node.kind == NodeKind::Regular && node.size > FILE_SIZE_MAX {
+        let place = format!("row i {ino}: {} bytes", node.size);
+        found(Finding::new(Problem::FileTooLong, place));
     }
     if node.kind == NodeKind::Symlink && !node.has_target {
         found(Finding::new(Problem::TargetMissing, format!("row l {ino}")));

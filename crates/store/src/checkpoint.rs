@@ -17,17 +17,13 @@ use crate::layers::Rows;
 use crate::open::{Generation, Store};
 use crate::{fatal, keys};
 use bytes::Bytes;
-use haven_disk::Disk;
 use haven_fs::{FsResult, Ino};
-use std::collections::BTreeSet;
-use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
 
 /// A frozen checkpoint that is still to be made durable. Dropping it without running it means that this
 /// store makes no checkpoint any more.
 pub struct CheckpointJob {
-    disk: Arc<dyn Disk>,
     generation: Arc<Generation>,
     rows: Arc<Rows>,
     dirty: Dirty,
@@ -39,7 +35,9 @@ pub struct CheckpointJob {
 #[must_use = "the store keeps the rows in memory until the checkpoint is finished"]
 pub struct Checkpointed {
     generation: Arc<Generation>,
-    rows: Arc<Rows>,
+    graves: Vec<Ino>,
+    /// Here to be freed with this, not under the store's lock.
+    _rows: Arc<Rows>,
     _token: Arc<()>,
 }
 
@@ -67,32 +65,28 @@ impl Store {
                 "an entry was applied without its position",
             ));
         }
-        let buried = std::mem::take(&mut self.buried);
-        for &ino in &buried {
-            self.layers.remove(keys::grave(ino));
-        }
-        if self.layers.is_clean() {
+        if self.layers.is_clean() && self.buried.is_empty() {
             return Ok(None);
         }
         let token = Arc::new(());
         self.in_flight = Arc::downgrade(&token);
         Ok(Some(CheckpointJob {
-            disk: Arc::clone(&self.disk),
             generation: Arc::clone(&self.generation),
             rows: self.layers.freeze(),
             dirty: self.generation.data.take_dirty(),
-            buried,
+            buried: std::mem::take(&mut self.buried),
             token,
         }))
     }
 
-    /// Takes note that a checkpoint is durable. Returns the position that is durable now.
-    pub fn finish_checkpoint(&mut self, done: Checkpointed) -> FsResult<Option<Bytes>> {
+    /// Takes note that a checkpoint is durable. Returns the position that is durable now. Drop `done`
+    /// after giving up exclusive access: freeing its rows takes long.
+    pub fn finish_checkpoint(&mut self, done: &Checkpointed) -> FsResult<Option<Bytes>> {
         // A checkpoint of a state that a snapshot has replaced meanwhile is of no interest.
         if Arc::ptr_eq(&done.generation, &self.generation) {
             let view = self.generation.base.view()?;
             self.layers.thaw(view);
-            self.buried = graves(&done.rows);
+            self.buried.clone_from(&done.graves);
         }
         self.durable_position()
     }
@@ -100,7 +94,7 @@ impl Store {
     /// Makes everything applied so far durable. Returns the position that is durable now.
     pub fn checkpoint(&mut self) -> FsResult<Option<Bytes>> {
         match self.freeze()? {
-            Some(job) => self.finish_checkpoint(job.run()?),
+            Some(job) => self.finish_checkpoint(&job.run()?),
             None if self.layers.is_frozen() => Err(fatal(
                 "cannot checkpoint",
                 "another checkpoint is under way",
@@ -115,51 +109,27 @@ impl CheckpointJob {
     ///
     /// # Errors
     /// [`FsError::Fatal`](haven_fs::FsError::Fatal) when the disk fails. The store can still be read.
-    pub fn run(self) -> FsResult<Checkpointed> {
+    pub fn run(mut self) -> FsResult<Checkpointed> {
         let result = self.make_durable();
         if !self.generation.is_retired() {
             result?;
         }
         Ok(Checkpointed {
             generation: self.generation,
-            rows: self.rows,
+            graves: graves(&self.rows),
+            _rows: self.rows,
             _token: self.token,
         })
     }
 
-    fn make_durable(&self) -> FsResult<()> {
-        for (path, file) in &self.dirty.files {
-            let flushed = match file {
-                Some(file) => file.sync(),
-                None => self.disk.open(path, false).and_then(|file| file.sync()),
-            };
-            flushed.map_err(|e| fatal(format!("cannot flush data file {}", path.display()), e))?;
-        }
-        let mut dirs: BTreeSet<_> = self.dirty.dirs.iter().cloned().collect();
+    fn make_durable(&mut self) -> FsResult<()> {
+        let data = &self.generation.data;
+        let mut dirty = std::mem::take(&mut self.dirty);
         for &ino in &self.buried {
-            if self.unlink(ino)? {
-                dirs.insert(self.generation.data.dir_of(ino));
-            }
+            data.unlink(ino, &mut dirty)?;
         }
-        for dir in dirs {
-            self.disk
-                .sync_dir(&dir)
-                .map_err(|e| fatal(format!("cannot flush directory {}", dir.display()), e))?;
-        }
-        self.generation.base.commit_layer(&self.rows)
-    }
-
-    /// Removes the data file of an inode that no durable state knows. Whether there was one.
-    fn unlink(&self, ino: Ino) -> FsResult<bool> {
-        let path = self.generation.data.path(ino);
-        match self.disk.remove_file(&path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(fatal(
-                format!("cannot remove data file {}", path.display()),
-                error,
-            )),
-        }
+        data.flush(&dirty)?;
+        self.generation.base.commit_layer(&self.rows, &self.buried)
     }
 }
 

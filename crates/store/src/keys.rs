@@ -7,12 +7,13 @@
 //!
 //! It must not know what values mean (`record` does) nor where rows live (`layers` does).
 
+use crate::row_key::RowKey;
 use haven_fs::{Cookie, Ino, NAME_BYTES_MAX};
 
+/// Contents of small regular files by inode.
+pub const CONTENTS: u8 = b'b';
 /// Entries by (directory, cookie): inode and name.
 pub const ENTRY_BY_COOKIE: u8 = b'c';
-/// Pages of file data past the end of what local files hold, by (inode, page).
-pub const FAR_PAGE: u8 = b'f';
 /// Inodes by number.
 pub const INODE: u8 = b'i';
 /// Symbolic link targets by inode.
@@ -54,6 +55,11 @@ pub fn inode(ino: Ino) -> [u8; INO_KEY_BYTES] {
     by_ino(INODE, ino)
 }
 
+/// The contents row of the regular file `ino`.
+pub fn contents(ino: Ino) -> [u8; INO_KEY_BYTES] {
+    by_ino(CONTENTS, ino)
+}
+
 /// The target row of the symbolic link `ino`.
 pub fn target(ino: Ino) -> [u8; INO_KEY_BYTES] {
     by_ino(TARGET, ino)
@@ -67,19 +73,9 @@ pub fn entry_by_cookie(dir: Ino, cookie: Cookie) -> [u8; COOKIE_KEY_BYTES] {
     key
 }
 
-/// The row of a far page of `ino`.
-pub fn far_page(ino: Ino, page: u64) -> [u8; COOKIE_KEY_BYTES] {
-    let mut key = entry_by_cookie(ino, Cookie(page));
-    key[0] = FAR_PAGE;
-    key
-}
-
 /// The row of the entry of `dir` with this name.
-pub fn entry_by_name(dir: Ino, name: &[u8]) -> Vec<u8> {
-    let mut key = Vec::with_capacity(INO_KEY_BYTES + name.len());
-    key.extend_from_slice(&by_ino(ENTRY_BY_NAME, dir));
-    key.extend_from_slice(name);
-    key
+pub fn entry_by_name(dir: Ino, name: &[u8]) -> RowKey {
+    RowKey::of_two(&by_ino(ENTRY_BY_NAME, dir), name)
 }
 
 /// The row of a key of the system table.
@@ -107,11 +103,6 @@ pub fn cookie_of(key: &[u8]) -> Option<Cookie> {
     number_at(key, INO_KEY_BYTES).map(Cookie)
 }
 
-/// The page number in a key of [`FAR_PAGE`].
-pub fn page_of(key: &[u8]) -> Option<u64> {
-    number_at(key, INO_KEY_BYTES)
-}
-
 /// The inode number in a key made by [`grave`].
 pub fn ino_of_grave(key: &[u8]) -> Option<Ino> {
     number_at(key, GRAVEYARD.len()).map(Ino)
@@ -120,8 +111,8 @@ pub fn ino_of_grave(key: &[u8]) -> Option<Ino> {
 /// Whether the key has the shape its table asks for.
 pub fn is_well_formed(key: &[u8]) -> bool {
     match key.first() {
-        Some(&INODE | &TARGET) => key.len() == INO_KEY_BYTES,
-        Some(&ENTRY_BY_COOKIE | &FAR_PAGE) => key.len() == COOKIE_KEY_BYTES,
+        Some(&CONTENTS | &INODE | &TARGET) => key.len() == INO_KEY_BYTES,
+        Some(&ENTRY_BY_COOKIE) => key.len() == COOKIE_KEY_BYTES,
         Some(&ENTRY_BY_NAME) => {
             key.len() > INO_KEY_BYTES && key.len() <= INO_KEY_BYTES + NAME_BYTES_MAX
         }

@@ -12,8 +12,9 @@
 //!
 //! It must not know what rows mean.
 
-use crate::base::{self, View, ViewRange};
-use crate::{fatal, keys};
+use crate::base::{self, View};
+use crate::keys;
+use crate::row_key::RowKey;
 use bytes::Bytes;
 use haven_fs::FsResult;
 use std::collections::BTreeMap;
@@ -21,7 +22,10 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 /// Changed rows in memory; `None` removes.
-pub type Rows = BTreeMap<Vec<u8>, Option<Bytes>>;
+pub type Rows = BTreeMap<RowKey, Option<Bytes>>;
+
+/// Memory that a row takes besides its bytes: its place in the tree, two allocations.
+const ROW_OVERHEAD_BYTES: usize = 112;
 
 /// Told of a row's key and value; says whether to go on.
 pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> FsResult<ControlFlow<()>> + 'a;
@@ -29,7 +33,9 @@ pub type Visitor<'a> = dyn FnMut(&[u8], &[u8]) -> FsResult<ControlFlow<()>> + 'a
 /// The three layers.
 pub struct Layers {
     active: Rows,
+    active_bytes: usize,
     frozen: Option<Arc<Rows>>,
+    frozen_bytes: usize,
     base: View,
 }
 
@@ -38,7 +44,9 @@ impl Layers {
     pub fn new(base: View) -> Self {
         Self {
             active: Rows::new(),
+            active_bytes: 0,
             frozen: None,
+            frozen_bytes: 0,
             base,
         }
     }
@@ -54,19 +62,47 @@ impl Layers {
         base::get(&self.base, key)
     }
 
+    /// What `read` makes of the value of `key`, without copying it first.
+    pub fn read<T>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> FsResult<T>,
+    ) -> FsResult<Option<T>> {
+        let frozen = || self.frozen.as_ref().and_then(|frozen| frozen.get(key));
+        match self.active.get(key).or_else(frozen) {
+            Some(value) => value.as_deref().map(read).transpose(),
+            None => base::read(&self.base, key, read),
+        }
+    }
+
     /// The durable value of `key`.
     pub fn get_durable(&self, key: &[u8]) -> FsResult<Option<Bytes>> {
         base::get(&self.base, key)
     }
 
     /// Sets a row.
-    pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Bytes>) {
-        self.active.insert(key.into(), Some(value.into()));
+    pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl Into<Bytes>) {
+        self.change(RowKey::from(key.as_ref()), Some(value.into()));
     }
 
     /// Removes a row.
-    pub fn remove(&mut self, key: impl Into<Vec<u8>>) {
-        self.active.insert(key.into(), None);
+    pub fn remove(&mut self, key: impl AsRef<[u8]>) {
+        self.change(RowKey::from(key.as_ref()), None);
+    }
+
+    /// About how much memory the rows take that are not durable yet.
+    pub fn pending_bytes(&self) -> usize {
+        self.active_bytes + self.frozen_bytes
+    }
+
+    fn change(&mut self, key: RowKey, value: Option<Bytes>) {
+        let value_bytes = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+        let key_bytes = key.len();
+        self.active_bytes += value_bytes(&value);
+        match self.active.insert(key, value) {
+            Some(old) => self.active_bytes -= value_bytes(&old),
+            None => self.active_bytes += key_bytes + ROW_OVERHEAD_BYTES,
+        }
     }
 
     /// Whether nothing changed since the last freeze.
@@ -86,6 +122,7 @@ impl Layers {
             "a frozen layer must become durable before the next"
         );
         let frozen = Arc::new(std::mem::take(&mut self.active));
+        self.frozen_bytes = std::mem::take(&mut self.active_bytes);
         self.frozen = Some(Arc::clone(&frozen));
         frozen
     }
@@ -94,6 +131,7 @@ impl Layers {
     pub fn thaw(&mut self, base: View) {
         self.base = base;
         self.frozen = None;
+        self.frozen_bytes = 0;
     }
 
     /// Visits the rows whose keys start with `prefix`, see [`Layers::scan`].
@@ -123,10 +161,10 @@ impl Layers {
 
         let mut head_active = active.next();
         let mut head_frozen = frozen.next();
-        let mut head_durable = next_durable(&mut durable)?;
+        let mut head_durable = base::next(&mut durable)?;
         loop {
-            let in_active = head_active.map(|(key, _)| key.as_slice());
-            let in_frozen = head_frozen.map(|(key, _)| key.as_slice());
+            let in_active = head_active.map(|(key, _)| &key[..]);
+            let in_frozen = head_frozen.map(|(key, _)| &key[..]);
             let in_durable = head_durable.as_ref().map(|(key, _)| key.value());
             let Some(key) = [in_active, in_frozen, in_durable]
                 .into_iter()
@@ -153,18 +191,8 @@ impl Layers {
                 head_frozen = frozen.next();
             }
             if at[2] {
-                head_durable = next_durable(&mut durable)?;
+                head_durable = base::next(&mut durable)?;
             }
         }
     }
-}
-
-/// A row of the view, borrowed from its page.
-type Guard = redb::AccessGuard<'static, &'static [u8]>;
-
-fn next_durable(range: &mut ViewRange) -> FsResult<Option<(Guard, Guard)>> {
-    range
-        .next()
-        .transpose()
-        .map_err(|error| fatal("cannot read metadata", error))
 }

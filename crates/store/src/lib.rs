@@ -21,6 +21,7 @@
 
 mod backend;
 mod base;
+mod cache;
 mod check;
 mod check_files;
 mod check_finding;
@@ -31,12 +32,16 @@ mod checkpoint;
 mod current;
 mod data;
 mod engine;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 mod keys;
 mod layers;
 mod open;
 mod receive;
 mod record;
+mod row_key;
 mod snapshot;
 mod stream;
 
@@ -44,7 +49,6 @@ pub use check::{CheckError, Checked, Summary, check};
 pub use check_finding::{Finding, Problem};
 pub use check_metadata::CheckedRows;
 pub use checkpoint::{CheckpointJob, Checkpointed};
-use engine::far::FAR_PAGE_BYTES;
 pub use engine::system::{SYSTEM_KEY_BYTES_MAX, SYSTEM_VALUE_BYTES_MAX};
 pub use keys::POSITION_BYTES_MAX;
 pub use open::{Store, StoreOptions};

@@ -8,14 +8,16 @@
 //! It must not know what operations do.
 
 use crate::base::{Base, View};
+use crate::cache::Cache;
 use crate::current::{self, Current};
 use crate::data::DataFiles;
 use crate::layers::Layers;
-use crate::record::{Counters, Inode};
+use crate::record::{Counters, Entry, Inode};
+use crate::row_key::RowKey;
 use crate::{fatal, keys};
 use bytes::Bytes;
 use haven_disk::Disk;
-use haven_fs::{FsError, FsResult, Ino, rules};
+use haven_fs::{FILE_SIZE_MAX, FsError, FsResult, Ino, rules};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,7 +28,14 @@ const FIRST_GENERATION: u64 = 1;
 pub(crate) const METADATA_FILE: &str = "meta.redb";
 /// The data files of a generation.
 pub(crate) const DATA_DIR: &str = "data";
+/// Made and removed at every start, to try the file system.
+pub(crate) const PROBE_FILE: &str = "probe";
+/// Memory for pages of the metadata unless told otherwise.
 const CACHE_BYTES_DEFAULT: usize = 256 << 20;
+/// Most inodes kept decoded: about 16 MiB.
+const INODES_CACHED_MAX: usize = 1 << 16;
+/// Most directory entries kept decoded: about 10 MiB with names of usual length, 25 MiB at worst.
+const ENTRIES_CACHED_MAX: usize = 1 << 16;
 
 /// What can be chosen about a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +59,10 @@ pub struct Store {
     pub(crate) options: StoreOptions,
     pub(crate) generation: Arc<Generation>,
     pub(crate) layers: Layers,
+    /// Inodes as the layers have them.
+    pub(crate) inodes: Cache<u64, Inode>,
+    /// Directory entries as the layers have them, by the keys of their rows by name.
+    pub(crate) entries: Cache<RowKey, Entry>,
     pub(crate) counters: Counters,
     /// Removed inodes whose removal is durable: their data files may go.
     pub(crate) buried: Vec<Ino>,
@@ -114,6 +127,7 @@ impl Store {
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: StoreOptions) -> FsResult<Self> {
         disk.create_dir_all(dir)
             .map_err(|e| fatal(format!("cannot make directory {}", dir.display()), e))?;
+        check_file_size(disk.as_ref(), dir)?;
         let number = match current::read(disk.as_ref(), dir)? {
             Current::Generation(number) => {
                 check_present(disk.as_ref(), dir, number)?;
@@ -135,6 +149,8 @@ impl Store {
             options,
             generation,
             layers: loaded.layers,
+            inodes: Cache::new(INODES_CACHED_MAX),
+            entries: Cache::new(ENTRIES_CACHED_MAX),
             counters: loaded.counters,
             buried: loaded.buried,
             in_flight: Weak::new(),
@@ -168,6 +184,12 @@ impl Store {
         self.layers.get_durable(keys::POSITION)
     }
 
+    /// About how much memory the changes take that no checkpoint has made durable yet. Whoever drives
+    /// checkpoints begins one before this is more than the machine can spare: nothing else bounds it.
+    pub fn pending_bytes(&self) -> usize {
+        self.layers.pending_bytes()
+    }
+
     /// Runs a change. After a fatal error in one, half of it may be in memory: from then on nothing is
     /// changed or checkpointed any more.
     pub(crate) fn mutate<T>(
@@ -196,6 +218,8 @@ impl Store {
         let loaded = Loaded::from(generation.base.view()?)?;
         self.generation = generation;
         self.layers = loaded.layers;
+        self.inodes.clear();
+        self.entries.clear();
         self.counters = loaded.counters;
         self.buried = loaded.buried;
         self.in_flight = Weak::new();
@@ -262,7 +286,7 @@ pub(crate) fn remove_leftovers(disk: &dyn Disk, dir: &Path, keep: Option<u64>) -
                 disk.remove_dir_all(&dir.join(&name)).map_err(failed)?;
                 removed = true;
             }
-            None if current::is_leftover(&name) => {
+            None if current::is_leftover(&name) || name == PROBE_FILE => {
                 disk.remove_file(&dir.join(&name)).map_err(failed)?;
                 removed = true;
             }
@@ -274,6 +298,27 @@ pub(crate) fn remove_leftovers(disk: &dyn Disk, dir: &Path, keep: Option<u64>) -
     } else {
         Ok(())
     }
+}
+
+/// Refuses a file system that takes no files of [`FILE_SIZE_MAX`]: a write that one replica cannot do
+/// would stop it, long after it was set up.
+fn check_file_size(disk: &dyn Disk, dir: &Path) -> FsResult<()> {
+    let path = dir.join(PROBE_FILE);
+    let shown = dir.display();
+    let file = disk
+        .open(&path, true)
+        .map_err(|e| fatal(format!("cannot make a file in {shown}"), e))?;
+    let takes = file.set_len(FILE_SIZE_MAX);
+    drop(file);
+    disk.remove_file(&path)
+        .map_err(|e| fatal(format!("cannot remove {}", path.display()), e))?;
+    takes.map_err(|error| {
+        let why = format!(
+            "the file system of {shown} takes no files of {FILE_SIZE_MAX} bytes; \
+             use ext4 with blocks of 4 KiB, XFS, or another with that limit"
+        );
+        fatal(why, error)
+    })
 }
 
 fn check_present(disk: &dyn Disk, dir: &Path, number: u64) -> FsResult<()> {

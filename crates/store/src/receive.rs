@@ -11,10 +11,9 @@
 
 use crate::base::{self, View};
 use crate::current;
-use crate::data::DATA_END_MAX;
 use crate::layers::Rows;
 use crate::open::{Generation, Store};
-use crate::record::{self, Counters, Inode};
+use crate::record::{self, Counters, Inode, Place};
 use crate::snapshot::absorb;
 use crate::stream::{self, Chunk, RowIter, SnapshotError, Totals};
 use crate::{fatal, keys};
@@ -183,7 +182,7 @@ impl SnapshotWriter {
             return Err(SnapshotError::Bad("the end is missing"));
         }
         self.gathered
-            .insert(keys::POSITION.to_vec(), Some(self.position.clone()));
+            .insert(keys::POSITION.into(), Some(self.position.clone()));
         self.commit()?;
         self.check_whole()?;
         self.view = None;
@@ -215,7 +214,7 @@ impl SnapshotWriter {
         self.totals.rows += 1;
         self.gathered_bytes += key.len() + value.len();
         self.gathered
-            .insert(key.to_vec(), Some(Bytes::copy_from_slice(value)));
+            .insert(key.into(), Some(Bytes::copy_from_slice(value)));
         if self.gathered_bytes >= GATHERED_BYTES_MAX {
             self.commit()?;
         }
@@ -225,8 +224,7 @@ impl SnapshotWriter {
     fn take_data(&mut self, ino: Ino, offset: u64, bytes: &[u8]) -> Result<(), SnapshotError> {
         let end = offset
             .checked_add(bytes.len() as u64)
-            .filter(|&end| end <= DATA_END_MAX);
-        let end = end.ok_or(SnapshotError::Bad("file data beyond the largest file"))?;
+            .ok_or(SnapshotError::Bad("file data beyond the largest file"))?;
         if (ino, offset) < self.last_data {
             return Err(SnapshotError::Bad("file data out of order"));
         }
@@ -239,8 +237,8 @@ impl SnapshotWriter {
             None => None,
         };
         let row = row.ok_or(SnapshotError::Bad("data of an unknown file"))?;
-        let attr = Inode::decode(ino, &row)?.attr;
-        if attr.kind != Kind::Regular || end > attr.size {
+        let Inode { attr, place, .. } = Inode::decode(ino, &row)?;
+        if place != Place::File || end > attr.size {
             return Err(SnapshotError::Bad("data past the end of its file"));
         }
         self.staging
@@ -256,7 +254,7 @@ impl SnapshotWriter {
     fn commit(&mut self) -> FsResult<()> {
         let rows = std::mem::take(&mut self.gathered);
         self.gathered_bytes = 0;
-        self.staging.generation()?.base.commit_layer(&rows)
+        self.staging.generation()?.base.commit_layer(&rows, &[])
     }
 
     /// What every state has: a root directory, and counters that are ahead of all inodes.
@@ -276,18 +274,7 @@ impl SnapshotWriter {
 }
 
 fn flush(disk: &dyn Disk, generation: &Generation) -> FsResult<()> {
-    let dirty = generation.data.take_dirty();
-    for (path, file) in dirty.files {
-        let flushed = match file {
-            Some(file) => file.sync(),
-            None => disk.open(&path, false).and_then(|file| file.sync()),
-        };
-        flushed.map_err(|e| fatal(format!("cannot flush data file {}", path.display()), e))?;
-    }
-    for dir in dirty.dirs {
-        disk.sync_dir(&dir)
-            .map_err(|e| fatal(format!("cannot flush directory {}", dir.display()), e))?;
-    }
+    generation.data.flush(&generation.data.take_dirty())?;
     generation.sync_names(disk)
 }
 

@@ -6,6 +6,7 @@
 //!
 //! It must not know where rows live.
 
+use crate::engine::contents::INLINE_BYTES_MAX;
 use crate::fatal;
 use crate::keys;
 use haven_fs::{Attr, Cookie, Device, FsError, FsResult, Ino, Kind, Time, rules};
@@ -18,6 +19,12 @@ const KIND_SOCKET: u8 = 5;
 const KIND_BLOCK: u8 = 6;
 const KIND_CHAR: u8 = 7;
 
+const PLACE_ROW: u8 = 0;
+const PLACE_FILE: u8 = 1;
+
+/// Bytes of an inode's row that all kinds have.
+const COMMON_BYTES: usize = 90;
+
 const ENTRY_BYTES: usize = 16;
 const COUNTERS_BYTES: usize = 16;
 
@@ -28,8 +35,19 @@ pub struct Inode {
     pub attr: Attr,
     /// The verifier of the exclusive creation that made it.
     pub verifier: Option<[u8; 8]>,
+    /// Where the bytes of a regular file are ([`Place::Row`] for everything else).
+    pub place: Place,
     /// What only directories have.
     pub dir: DirState,
+}
+
+/// Where the bytes of a regular file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In its contents row.
+    Row,
+    /// In its data file.
+    File,
 }
 
 /// State of a directory (zeros for everything else).
@@ -57,6 +75,7 @@ impl Inode {
         Self {
             attr,
             verifier: None,
+            place: Place::Row,
             dir,
         }
     }
@@ -64,7 +83,13 @@ impl Inode {
     /// The row's value.
     pub fn encode(&self) -> Vec<u8> {
         let (kind, device) = kind_code(self.attr.kind);
-        let mut out = Vec::with_capacity(128);
+        // Exactly what is needed: more would cost the row another allocation.
+        let more = match self.attr.kind {
+            Kind::Regular => 1,
+            Kind::Directory => 24,
+            _ => 0,
+        };
+        let mut out = Vec::with_capacity(COMMON_BYTES + more);
         out.push(kind);
         for number in [
             self.attr.generation,
@@ -85,6 +110,12 @@ impl Inode {
         }
         out.push(u8::from(self.verifier.is_some()));
         out.extend_from_slice(&self.verifier.unwrap_or_default());
+        if self.attr.kind == Kind::Regular {
+            out.push(match self.place {
+                Place::Row => PLACE_ROW,
+                Place::File => PLACE_FILE,
+            });
+        }
         if self.attr.kind == Kind::Directory {
             for number in [self.dir.parent, self.dir.entries, self.dir.next_cookie] {
                 out.extend_from_slice(&number.to_be_bytes());
@@ -107,6 +138,10 @@ impl Inode {
         let has_verifier = fields.u8()?;
         let verifier = fields.take::<8>()?;
         let kind = kind_of(code, Device { major, minor })?;
+        let place = match kind {
+            Kind::Regular => place_at(&mut fields, size)?,
+            _ => Place::Row,
+        };
         let dir = match kind {
             Kind::Directory => DirState {
                 parent: fields.u64()?,
@@ -139,6 +174,7 @@ impl Inode {
         fields.0.is_empty().then_some(Self {
             attr,
             verifier,
+            place,
             dir,
         })
     }
@@ -230,7 +266,7 @@ pub fn validate(key: &[u8], value: &[u8]) -> FsResult<()> {
         Some(&keys::ENTRY_BY_NAME) => Entry::decode(value).map(drop),
         Some(&keys::ENTRY_BY_COOKIE) => decode_named(value).map(drop),
         Some(&keys::TARGET) => rules::check_link_target(value).map_err(|_| wrong()),
-        Some(&keys::FAR_PAGE) if value.len() == crate::FAR_PAGE_BYTES => Ok(()),
+        Some(&keys::CONTENTS) if (1..=INLINE_BYTES_MAX).contains(&value.len()) => Ok(()),
         Some(&keys::META) => Counters::decode(value).map(drop),
         Some(&keys::SYSTEM) if value.len() <= crate::SYSTEM_VALUE_BYTES_MAX => Ok(()),
         _ => Err(wrong()),
@@ -272,6 +308,15 @@ fn kind_of(code: u8, device: Device) -> Option<Kind> {
         _ => return None,
     };
     (device == Device { major: 0, minor: 0 }).then_some(plain)
+}
+
+/// The place of a file of `size` bytes: no row holds more than rows hold.
+fn place_at(fields: &mut Fields<'_>, size: u64) -> Option<Place> {
+    match fields.u8()? {
+        PLACE_ROW if size <= INLINE_BYTES_MAX as u64 => Some(Place::Row),
+        PLACE_FILE => Some(Place::File),
+        _ => None,
+    }
 }
 
 /// Reads fixed fields off the front of a value.
@@ -318,8 +363,8 @@ mod tests {
     fn sample(kind: Kind) -> Inode {
         let attr = Attr {
             kind,
-            size: 4097,
-            used: 8192,
+            size: 4096,
+            used: 4096,
             uid: 7,
             change: 99,
             ..rules::root_attr()
@@ -344,7 +389,22 @@ mod tests {
         ] {
             let mut inode = sample(kind);
             inode.verifier = (kind == Kind::Regular).then_some([0; 8]);
-            assert_eq!(Inode::decode(Ino(1), &inode.encode()).unwrap(), inode);
+            let encoded = inode.encode();
+            assert_eq!(encoded.len(), encoded.capacity());
+            assert_eq!(Inode::decode(Ino(1), &encoded).unwrap(), inode);
+        }
+    }
+
+    #[test]
+    fn a_row_holds_no_more_than_rows_hold() {
+        let mut inode = sample(Kind::Regular);
+        rules::set_size(&mut inode.attr, 4097);
+        assert!(Inode::decode(Ino(1), &inode.encode()).is_err());
+        inode.place = Place::File;
+        assert_eq!(Inode::decode(Ino(1), &inode.encode()).unwrap(), inode);
+        let key = keys::contents(Ino(7));
+        for (len, good) in [(0, false), (1, true), (4096, true), (4097, false)] {
+            assert_eq!(validate(&key, &vec![1; len]).is_ok(), good, "{len} bytes");
         }
     }
 

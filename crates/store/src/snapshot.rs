@@ -14,12 +14,12 @@ use crate::data;
 use crate::hash::is_zero;
 use crate::keys;
 use crate::open::{Generation, Store};
-use crate::record::Inode;
+use crate::record::{Inode, Place};
 use crate::stream::{self, RowsChunk, SnapshotError, Totals};
 use crate::{CHUNK_BYTES_MAX, fatal};
 use bytes::Bytes;
 use haven_disk::{Disk, DiskFile};
-use haven_fs::{FsResult, Ino, Kind};
+use haven_fs::{FsResult, Ino};
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -175,11 +175,7 @@ fn next_rows(
         }
         totals.rows += 1;
     }
-    while let Some(row) = rows
-        .next()
-        .transpose()
-        .map_err(|e| fatal("cannot read metadata", e))?
-    {
+    while let Some(row) = base::next(rows)? {
         let (key, value) = (row.0.value(), row.1.value());
         if !chunk.push(key, value) {
             *put_off = Some((key.to_vec(), value.to_vec()));
@@ -209,11 +205,7 @@ fn next_data(
 ) -> FsResult<Option<Found>> {
     loop {
         let Some(cursor) = at else {
-            let row = inodes
-                .next()
-                .transpose()
-                .map_err(|e| fatal("cannot read metadata", e))?;
-            let Some((key, value)) = row else {
+            let Some((key, value)) = base::next(inodes)? else {
                 return Ok(None);
             };
             *at = open_file(disk, generation, key.value(), value.value())?;
@@ -223,16 +215,19 @@ fn next_data(
             *at = None;
             continue;
         }
-        let offset = cursor.offset;
+        let shown = data::file_path(std::path::Path::new(""), cursor.ino);
+        let failed = |e| fatal(format!("cannot read data file {}", shown.display()), e);
+        let found = cursor.file.next_data(cursor.offset).map_err(failed)?;
+        let Some(found) = found.filter(|&at| at < cursor.end) else {
+            *at = None;
+            continue;
+        };
+        let offset = found - found % DATA_BYTES as u64;
         let left = usize::try_from(cursor.end - offset).unwrap_or(usize::MAX);
         let mut bytes = vec![0; left.min(DATA_BYTES)];
-        let shown = data::file_path(std::path::Path::new(""), cursor.ino);
-        let read = cursor
-            .file
-            .read_at(offset, &mut bytes)
-            .map_err(|e| fatal(format!("cannot read data file {}", shown.display()), e))?;
+        let read = cursor.file.read_at(offset, &mut bytes).map_err(failed)?;
         bytes.truncate(read);
-        cursor.offset += DATA_BYTES as u64;
+        cursor.offset = offset + DATA_BYTES as u64;
         if !is_zero(&bytes) {
             return Ok(Some(Found {
                 ino: cursor.ino,
@@ -252,13 +247,13 @@ fn open_file(
     let Some(ino) = keys::ino_of(key) else {
         return Ok(None);
     };
-    let attr = Inode::decode(ino, value)?.attr;
-    if attr.kind != Kind::Regular || attr.size == 0 {
+    let inode = Inode::decode(ino, value)?;
+    if inode.place != Place::File {
         return Ok(None);
     }
     let path = generation.data.path(ino);
     let opened = disk.open(&path, false).and_then(|file| {
-        let end = file.len()?.min(attr.size);
+        let end = file.len()?.min(inode.attr.size);
         Ok(FileCursor {
             ino,
             file,

@@ -14,7 +14,7 @@ use haven_fs::{FsError, Ino};
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 const MAGIC: &[u8; 8] = b"HAVNSNAP";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: u8 = 1;
 const ROWS: u8 = 2;
 const DATA: u8 = 3;

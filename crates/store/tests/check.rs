@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 const ROWS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("rows");
 
-/// dir 2 in the root, dir 3 in it, file 4 (names "file", "other"), link 5, pipe 6, removed file 7.
+/// dir 2 in the root, dir 3 in it, file 4 (names "file", "other"), link 5, pipe 6, removed file 7, file 8
+/// ("small") of 300 bytes in a row.
 fn sample(root: &Path) {
     let mut store = open_store(&open_disk(root));
     let cred = &Cred::root();
@@ -45,12 +46,15 @@ fn sample(root: &Path) {
     let gone = store.create(&at(), cred, dir, b"gone", &how).unwrap().ino;
     store.write(&at(), cred, gone, 0, &[8; 9000]).unwrap();
     store.remove(&at(), cred, dir, b"gone").unwrap();
+    let small = store.create(&at(), cred, dir, b"small", &how).unwrap().ino;
+    store.write(&at(), cred, small, 0, &[9; 300]).unwrap();
     store.system_put(b"key", Some(b"value")).unwrap();
     store
         .set_position(bytes::Bytes::from_static(b"position"))
         .unwrap();
     store.checkpoint().unwrap();
-    assert_eq!((dir, file, gone), (Ino(2), Ino(4), Ino(7)));
+    let made = (dir, file, gone, small);
+    assert_eq!(made, (Ino(2), Ino(4), Ino(7), Ino(8)));
 }
 
 fn metadata(root: &Path) -> PathBuf {
@@ -111,6 +115,7 @@ const SIZE: isize = 29;
 const PARENT: isize = -24;
 const ENTRIES: isize = -16;
 const NEXT_COOKIE: isize = -8;
+const PLACE: isize = -1;
 
 fn number(n: u64) -> [u8; 8] {
     n.to_be_bytes()
@@ -290,7 +295,7 @@ const CASES: &[(&str, Damage, &[Problem])] = &[
             let inode = get(r, &key(b'i', &[6]));
             put(r, &key(b'i', &[7]), Some(&inode));
             put(r, &[b"zgraveyard/", &number(7)[..]].concat(), None);
-            patch(r, b"mcounters", 8, &number(7));
+            patch(r, b"mcounters", 8, &number(8));
         },
         &[Problem::Orphan, Problem::DataOfOther],
     ),
@@ -339,6 +344,84 @@ const CASES: &[(&str, Damage, &[Problem])] = &[
         "a target of another length",
         |r| put(r, &key(b'l', &[5]), Some(b"elsewhere")),
         &[Problem::TargetSize],
+    ),
+    (
+        "contents of a file that has a data file",
+        |r| put(r, &key(b'b', &[4]), Some(b"x")),
+        &[Problem::ContentsStray],
+    ),
+    (
+        "contents of a link",
+        |r| put(r, &key(b'b', &[5]), Some(b"x")),
+        &[Problem::ContentsStray],
+    ),
+    (
+        "contents of nobody",
+        |r| put(r, &key(b'b', &[7]), Some(b"x")),
+        &[Problem::ContentsStray],
+    ),
+    (
+        "contents past the size",
+        |r| put(r, &key(b'b', &[8]), Some(&[9; 301])),
+        &[Problem::ContentsLonger],
+    ),
+    (
+        "contents of no bytes",
+        |r| put(r, &key(b'b', &[8]), Some(b"")),
+        &[Problem::RowDamaged],
+    ),
+    (
+        "contents that are longer than rows are",
+        |r| {
+            patch(r, &key(b'i', &[8]), SIZE, &number(4096));
+            put(r, &key(b'b', &[8]), Some(&[9; 4097]));
+        },
+        &[Problem::RowDamaged, Problem::ContentsLonger],
+    ),
+    (
+        "a key of contents that is too long",
+        |r| put(r, &key(b'b', &[8, 8]), Some(b"x")),
+        &[Problem::RowDamaged],
+    ),
+    (
+        "a file in a row that does not fit one",
+        |r| patch(r, &key(b'i', &[8]), SIZE, &number(4097)),
+        &[
+            Problem::RowDamaged,
+            Problem::ContentsStray,
+            Problem::EntryDangling,
+            Problem::InodeCount,
+        ],
+    ),
+    (
+        "a file that is nowhere",
+        |r| patch(r, &key(b'i', &[8]), PLACE, &[2]),
+        &[
+            Problem::RowDamaged,
+            Problem::ContentsStray,
+            Problem::EntryDangling,
+            Problem::InodeCount,
+        ],
+    ),
+    (
+        "a file that has a data file and a row",
+        |r| patch(r, &key(b'i', &[8]), PLACE, &[1]),
+        &[Problem::ContentsStray],
+    ),
+    (
+        "a file that is longer than files may be",
+        |r| patch(r, &key(b'i', &[4]), SIZE, &number((16 << 40) - 4095)),
+        &[Problem::FileTooLong],
+    ),
+    (
+        "contents that end before the size",
+        |r| put(r, &key(b'b', &[8]), Some(b"x")),
+        &[],
+    ),
+    (
+        "no contents where nothing need be written",
+        |r| put(r, &key(b'b', &[8]), None),
+        &[],
     ),
     (
         "a system row that is too long",
@@ -403,8 +486,13 @@ const CASES: &[(&str, Damage, &[Problem])] = &[
     // What a crash may leave.
     (
         "a data file younger than the checkpoint",
-        |r| write(&data_file(r, 8), b"x"),
+        |r| write(&data_file(r, 9), b"x"),
         &[Problem::DataYounger],
+    ),
+    (
+        "a data file of a file in a row",
+        |r| write(&data_file(r, 8), &[9; 10_000]),
+        &[Problem::DataUnneeded],
     ),
     (
         "a data file longer than its size",
@@ -424,6 +512,11 @@ const CASES: &[(&str, Damage, &[Problem])] = &[
     (
         "a half-written CURRENT",
         |r| write(&r.join("store/CURRENT.new"), b"half"),
+        &[Problem::LeftoverFile],
+    ),
+    (
+        "a probe of the file system",
+        |r| write(&r.join("store/probe"), b""),
         &[Problem::LeftoverFile],
     ),
     (
@@ -494,14 +587,15 @@ fn a_whole_store_is_summed_up() {
     assert_eq!(notes, [Problem::DataBuried]);
     let inodes = [
         ("directories", 3),
-        ("regular files", 1),
+        ("regular files", 2),
         ("special files", 1),
         ("symbolic links", 1),
     ];
     let summary = Summary {
         generation: Some(1),
         inodes: inodes.into(),
-        entries: 6,
+        entries: 7,
+        inline_files: 1,
         system_rows: 1,
         data_files: 2,
         data_bytes: 9_000,
@@ -611,6 +705,7 @@ fn what_random_histories_and_power_losses_leave_is_clean() {
     }
     for note in [
         Problem::DataYounger,
+        Problem::DataUnneeded,
         Problem::DataLonger,
         Problem::DataBuried,
     ] {

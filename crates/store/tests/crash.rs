@@ -54,7 +54,7 @@ impl Machine {
                 .map_or(Pending::None, Pending::Frozen),
             Pending::Frozen(job) => Pending::Durable(job.run().unwrap()),
             Pending::Durable(done) => {
-                let position = store.finish_checkpoint(done).unwrap();
+                let position = store.finish_checkpoint(&done).unwrap();
                 self.promised = index_of(position);
                 self.checkpoints += 1;
                 Pending::None

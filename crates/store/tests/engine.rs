@@ -5,10 +5,12 @@
 mod common;
 
 use common::{Twins, open_disk, open_store};
-use haven_disk::{Disk, DiskFile, Space, VolatileDisk};
+use haven_disk::Disk;
+use haven_disk::testing::{DiskOp, FaultyDisk};
 use haven_fs::conformance::{self, Engine};
 use haven_fs::{
-    Change, Cookie, Create, Cred, Filesystem, FsError, Ino, SetAttr, SystemTable, Time,
+    Change, Cookie, Create, Cred, FILE_SIZE_MAX, Filesystem, FsError, Ino, SetAttr, SystemTable,
+    Time,
 };
 use haven_store::{SYSTEM_VALUE_BYTES_MAX, Store, StoreOptions};
 use std::io;
@@ -21,6 +23,9 @@ const AT: Change = Change {
     time: Time { secs: 5, nanos: 0 },
 };
 
+/// More than fits a row.
+const BIG: [u8; 5000] = [9; 5000];
+
 fn file(store: &mut Store, name: &[u8]) -> Ino {
     let set = SetAttr {
         mode: Some(0o644),
@@ -30,6 +35,10 @@ fn file(store: &mut Store, name: &[u8]) -> Ino {
         .create(&AT, &Cred::root(), Ino(1), name, &Create::Guarded(set))
         .unwrap()
         .ino
+}
+
+fn write(store: &mut Store, ino: Ino, offset: u64, data: &[u8]) {
+    store.write(&AT, &Cred::root(), ino, offset, data).unwrap();
 }
 
 fn resize(store: &mut Store, ino: Ino, size: u64) {
@@ -84,7 +93,7 @@ fn scans_merge_the_layers() {
         twins.assert_equal();
         let done = job.run().unwrap();
         twins.assert_equal();
-        twins.store.finish_checkpoint(done).unwrap();
+        twins.store.finish_checkpoint(&done).unwrap();
         twins.assert_equal();
     }
 }
@@ -95,7 +104,7 @@ fn a_removed_file_keeps_its_data_until_its_removal_is_durable() {
     let disk = open_disk(root.path());
     let mut store = open_store(&disk);
     let ino = file(&mut store, b"a");
-    store.write(&AT, &Cred::root(), ino, 0, b"data").unwrap();
+    store.write(&AT, &Cred::root(), ino, 0, &BIG).unwrap();
     store.checkpoint().unwrap();
     store.remove(&AT, &Cred::root(), Ino(1), b"a").unwrap();
     let exists = || disk.exists(Path::new(&data_path(ino))).unwrap();
@@ -103,7 +112,7 @@ fn a_removed_file_keeps_its_data_until_its_removal_is_durable() {
     let job = store.freeze().unwrap().unwrap();
     assert!(exists(), "a crash now brings the inode back");
     let done = job.run().unwrap();
-    store.finish_checkpoint(done).unwrap();
+    store.finish_checkpoint(&done).unwrap();
     store.checkpoint().unwrap();
     assert!(
         !exists(),
@@ -121,7 +130,7 @@ fn an_interrupted_removal_is_finished_after_a_restart() {
     let disk = open_disk(root.path());
     let mut store = open_store(&disk);
     let ino = file(&mut store, b"a");
-    store.write(&AT, &Cred::root(), ino, 0, b"data").unwrap();
+    store.write(&AT, &Cred::root(), ino, 0, &BIG).unwrap();
     store.checkpoint().unwrap();
     store.remove(&AT, &Cred::root(), Ino(1), b"a").unwrap();
     store.checkpoint().unwrap();
@@ -138,10 +147,11 @@ fn bytes_past_the_size_never_come_back() {
     let disk = open_disk(root.path());
     let mut store = open_store(&disk);
     let ino = file(&mut store, b"a");
-    store.write(&AT, &Cred::root(), ino, 0, &[9; 10]).unwrap();
+    store.write(&AT, &Cred::root(), ino, 0, &BIG).unwrap();
+    resize(&mut store, ino, 10);
     store.checkpoint().unwrap();
     // Written after the checkpoint, then the process dies: the data file is ahead.
-    store.write(&AT, &Cred::root(), ino, 0, &[9; 5000]).unwrap();
+    store.write(&AT, &Cred::root(), ino, 0, &BIG).unwrap();
     drop(store);
 
     let mut store = open_store(&disk);
@@ -155,7 +165,7 @@ fn bytes_past_the_size_never_come_back() {
     let mut store = open_store(&disk);
     disk.open(Path::new(&data_path(ino)), false)
         .unwrap()
-        .write_at(0, &[9; 5000])
+        .write_at(0, &BIG)
         .unwrap();
     store.write(&AT, &Cred::root(), ino, 50, b"x").unwrap();
     let read = store.read(&Cred::root(), ino, 10, 1000).unwrap();
@@ -165,6 +175,158 @@ fn bytes_past_the_size_never_come_back() {
         "between the old end and the write"
     );
     assert_eq!(&read.data[40..], b"x");
+}
+
+/// What the file holds, from its start.
+fn all(store: &Store, ino: Ino) -> Vec<u8> {
+    let read = store.read(&Cred::root(), ino, 0, 1 << 20).unwrap();
+    assert!(read.eof);
+    assert_eq!(read.data.len() as u64, store.attr(ino).unwrap().size);
+    read.data.to_vec()
+}
+
+#[test]
+fn a_small_file_has_no_data_file() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = open_disk(root.path());
+    let mut store = open_store(&disk);
+    let ino = file(&mut store, b"a");
+    let data_file = || disk.exists(Path::new(&data_path(ino))).unwrap();
+    let mut expected = vec![0; 4096];
+    let mut put = |store: &mut Store, at: usize, data: &[u8]| {
+        write(store, ino, at as u64, data);
+        expected[at..at + data.len()].copy_from_slice(data);
+        let size = store.attr(ino).unwrap().size as usize;
+        assert_eq!(all(store, ino), expected[..size], "after a write at {at}");
+        let part = store.read(&Cred::root(), ino, 1, 2000).unwrap();
+        assert_eq!(part.data, expected[1..size.min(2001)]);
+    };
+    put(&mut store, 3, b"abc");
+    put(&mut store, 4000, b"def");
+    store.checkpoint().unwrap();
+    put(&mut store, 2, b"xy");
+    put(&mut store, 0, &[7; 4096]);
+    resize(&mut store, ino, 10);
+    resize(&mut store, ino, 4096);
+    let mut cut = [0; 4096];
+    cut[..10].fill(7);
+    assert_eq!(all(&store, ino), cut, "what was cut does not come back");
+    store.checkpoint().unwrap();
+    assert!(!data_file());
+    store.remove(&AT, &Cred::root(), Ino(1), b"a").unwrap();
+    store.checkpoint().unwrap();
+    assert!(store.freeze().unwrap().is_none(), "no data file to remove");
+}
+
+/// What moves a file with `head` in its row to a data file, and what it must hold then.
+type Spill = (&'static str, fn(&mut Store, Ino), fn(&mut Vec<u8>));
+
+const SPILLS: [Spill; 5] = [
+    (
+        "a byte too many",
+        |store, ino| write(store, ino, 4096, b"z"),
+        |all| {
+            all.resize(4096, 0);
+            all.push(b'z');
+        },
+    ),
+    (
+        "a write across the limit",
+        |store, ino| write(store, ino, 2, &[5; 6000]),
+        |all| {
+            all.resize(2, 0);
+            all.resize(6002, 5);
+        },
+    ),
+    (
+        "a write far beyond",
+        |store, ino| write(store, ino, 900_000, b"z"),
+        |all| {
+            all.resize(900_000, 0);
+            all.push(b'z');
+        },
+    ),
+    (
+        "growing",
+        |store, ino| resize(store, ino, 4097),
+        |all| all.resize(4097, 0),
+    ),
+    (
+        "growing and shrinking",
+        |store, ino| {
+            resize(store, ino, 100_000);
+            resize(store, ino, 6);
+        },
+        |all| all.resize(6, 0),
+    ),
+];
+
+/// The data file is ahead by an earlier life of this history; replaying must not see any of it.
+#[test]
+fn moving_to_a_data_file_is_repeatable() {
+    for head in [&b""[..], b"head"] {
+        for (what, spill, expect) in SPILLS {
+            let root = tempfile::tempdir().unwrap();
+            let disk = open_disk(root.path());
+            let mut store = open_store(&disk);
+            let ino = file(&mut store, b"a");
+            if !head.is_empty() {
+                store.write(&AT, &Cred::root(), ino, 0, head).unwrap();
+            }
+            store.checkpoint().unwrap();
+            spill(&mut store, ino);
+            let mut expected = head.to_vec();
+            expect(&mut expected);
+            assert!(all(&store, ino) == expected, "{what}, at first");
+            let hash = store.state_hash().unwrap();
+            // More of the earlier life: it ends ahead of anything that is replayed here.
+            store.write(&AT, &Cred::root(), ino, 1, &[8; 9000]).unwrap();
+            drop(store);
+
+            let mut store = open_store(&disk);
+            assert_eq!(all(&store, ino), head, "the row still counts");
+            spill(&mut store, ino);
+            assert!(all(&store, ino) == expected, "{what}, again");
+            assert_eq!(store.state_hash().unwrap(), hash, "{what}");
+            store.checkpoint().unwrap();
+            drop(store);
+            disk.forget();
+            let mut store = open_store(&open_disk(root.path()));
+            assert!(all(&store, ino) == expected, "{what}, durably");
+            assert_eq!(store.state_hash().unwrap(), hash, "{what}");
+            resize(&mut store, ino, 0);
+            store.write(&AT, &Cred::root(), ino, 1, b"b").unwrap();
+            assert_eq!(all(&store, ino), b"\0b", "and it does not move back");
+            assert!(disk_has(&store, root.path(), ino));
+        }
+    }
+}
+
+/// Whether the inode has a data file once everything is flushed.
+fn disk_has(store: &Store, root: &Path, ino: Ino) -> bool {
+    assert!(store.attr(ino).is_ok());
+    root.join(data_path(ino)).exists()
+}
+
+#[test]
+fn a_file_made_long_has_its_bytes_in_a_data_file() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = open_store(&open_disk(root.path()));
+    let set = SetAttr {
+        size: Some(4097),
+        ..SetAttr::default()
+    };
+    let how = Create::Guarded(set);
+    let ino = store
+        .create(&AT, &Cred::root(), Ino(1), b"a", &how)
+        .unwrap()
+        .ino;
+    store.write(&AT, &Cred::root(), ino, 1, b"x").unwrap();
+    store.checkpoint().unwrap();
+    assert!(disk_has(&store, root.path(), ino));
+    let mut expected = vec![0; 4097];
+    expected[1] = b'x';
+    assert_eq!(all(&store, ino), expected);
 }
 
 #[test]
@@ -224,33 +386,30 @@ fn the_system_table_is_bounded() {
 }
 
 #[test]
-fn a_write_no_disk_can_hold_is_served_from_pages() {
+fn a_file_may_be_as_long_as_the_limit_and_no_longer() {
     let root = tempfile::tempdir().unwrap();
-    let mut store = open_store(&open_disk(root.path()));
+    let disk = open_disk(root.path());
+    let mut store = open_store(&disk);
     let ino = file(&mut store, b"a");
-    let root_cred = Cred::root();
-    let end = i64::MAX as u64;
-    let limit = (16 << 40) - 4096;
-    store.write(&AT, &root_cred, ino, end - 1, b"x").unwrap();
-    store
-        .write(&AT, &root_cred, ino, limit - 2, b"abcd")
-        .unwrap();
-    let read = |store: &Store, offset, len| store.read(&root_cred, ino, offset, len).unwrap();
-    assert_eq!(&read(&store, limit - 3, 6).data[..], b"\0abcd\0");
-    let last = read(&store, end - 2, 10);
-    assert_eq!((&last.data[..], last.eof), (&b"\0x"[..], true));
-    resize(&mut store, ino, limit + 1);
-    resize(&mut store, ino, end);
-    assert_eq!(
-        &read(&store, limit - 3, 6).data[..],
-        b"\0abc\0\0",
-        "cut inside a page"
-    );
-    assert_eq!(
-        &read(&store, end - 1, 10).data[..],
-        b"\0",
-        "cut with its page"
-    );
+    let last = FILE_SIZE_MAX - 1;
+    store.write(&AT, &Cred::root(), ino, last, b"x").unwrap();
+    let before = store.attr(ino).unwrap();
+    for (offset, data) in [
+        (last, &b"xy"[..]),
+        (FILE_SIZE_MAX, b"y"),
+        (u64::MAX, b"y"),
+        (u64::MAX - 1, b"yyyy"),
+    ] {
+        let refused = store.write(&AT, &Cred::root(), ino, offset, data);
+        assert_eq!(refused, Err(FsError::TooLarge), "at {offset}");
+    }
+    assert_eq!(store.attr(ino).unwrap(), before);
+    store.checkpoint().unwrap();
+    drop(store);
+    disk.forget();
+    let store = open_store(&open_disk(root.path()));
+    let read = store.read(&Cred::root(), ino, last - 1, 10).unwrap();
+    assert_eq!((&read.data[..], read.eof), (&b"\0x"[..], true));
 }
 
 #[test]
@@ -274,87 +433,18 @@ fn cookies_are_never_given_twice() {
     assert_eq!(cookies(&store), [4]);
 }
 
-/// A disk whose flushes fail on demand.
-struct Failing {
-    inner: Arc<VolatileDisk>,
-    fail: Arc<AtomicBool>,
-}
-
-struct FailingFile(Arc<dyn DiskFile>, Arc<AtomicBool>);
-
-impl Disk for Failing {
-    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.inner.open(path, create)?;
-        Ok(Arc::new(FailingFile(file, self.fail.clone())))
-    }
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir_all(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_file(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_dir_all(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.inner.list(path)
-    }
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.inner.exists(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.sync_dir(path)
-    }
-    fn space(&self) -> io::Result<Space> {
-        self.inner.space()
-    }
-}
-
-impl FailingFile {
-    fn check(&self) -> io::Result<()> {
-        match self.1.load(Ordering::Relaxed) {
-            true => Err(io::Error::other("flush failed")),
-            false => Ok(()),
-        }
-    }
-}
-
-impl DiskFile for FailingFile {
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, data)
-    }
-    fn write_vectored_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
-        self.0.write_vectored_at(offset, parts)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.0.allocate(offset, len)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.check()?;
-        self.0.sync()
-    }
-}
-
 #[test]
 fn a_failed_checkpoint_is_fatal_and_loses_nothing() {
     let root = tempfile::tempdir().unwrap();
     let fail = Arc::new(AtomicBool::new(false));
-    let disk = Arc::new(Failing {
-        inner: open_disk(root.path()),
-        fail: fail.clone(),
-    });
+    let failing = fail.clone();
+    let disk = Arc::new(FaultyDisk::new(
+        open_disk(root.path()),
+        move |op, _| match op.is_flush() && failing.load(Ordering::Relaxed) {
+            true => Err(io::Error::other("flush failed")),
+            false => Ok(()),
+        },
+    ));
     let options = StoreOptions::default();
     let mut store = Store::open(disk.clone(), Path::new("store"), options).unwrap();
     let ino = file(&mut store, b"kept");
@@ -374,4 +464,25 @@ fn a_failed_checkpoint_is_fatal_and_loses_nothing() {
     fail.store(false, Ordering::Relaxed);
     let again = store.checkpoint();
     assert!(matches!(again, Err(FsError::Fatal(why)) if why.contains("last checkpoint failed")));
+}
+
+#[test]
+fn a_file_system_with_smaller_files_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = open_disk(root.path());
+    let small = FaultyDisk::new(disk.clone(), |op, path| {
+        match op == DiskOp::SetLen && path.ends_with("probe") {
+            true => Err(io::ErrorKind::FileTooLarge.into()),
+            false => Ok(()),
+        }
+    });
+    let opened = Store::open(Arc::new(small), Path::new("store"), StoreOptions::default());
+    let Err(FsError::Fatal(why)) = opened else {
+        panic!("it was opened");
+    };
+    assert!(why.contains("takes no files of 17592186040320"), "{why}");
+    let names = || disk.list(Path::new("store")).unwrap();
+    assert_eq!(names(), Vec::<String>::new(), "nothing was made");
+    drop(open_store(&disk));
+    assert_eq!(names(), ["CURRENT", "gen-1"]);
 }

@@ -149,7 +149,7 @@ fn a_checkpoint_under_way_does_not_survive_an_install() {
             twins.store.install(staged).unwrap();
             job.run().unwrap()
         };
-        let durable = twins.store.finish_checkpoint(done).unwrap();
+        let durable = twins.store.finish_checkpoint(&done).unwrap();
         assert_eq!(index_of(durable), 150);
         assert_eq!(twins.store.freeze().map(|job| job.is_none()), Ok(true));
         drop(twins);
@@ -245,7 +245,7 @@ fn an_unknown_format_is_refused() {
     current.write_at(0, b"haven-store format 9\n").unwrap();
     let why = open_error(&disk);
     assert!(
-        why.contains("format 9") && why.contains("knows format 1"),
+        why.contains("format 9") && why.contains("knows format 2"),
         "{why}"
     );
 }

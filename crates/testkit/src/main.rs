@@ -111,7 +111,7 @@ fn serve_volatile(config: &Path) -> Result<(), String> {
         .build();
     runtime
         .map_err(|e| e.to_string())?
-        .block_on(haven::serve::serve(config, disk, &exe, |_| {}))
+        .block_on(haven::serve::serve(config, disk, &exe, None, |_| {}))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! XDR (RFC 4506): a bounded [`Reader`], a gather [`Writer`] and the traits that tie types to them.
+//! XDR (RFC 4506): a bounded [`Reader`], a gather [`Writer`], and [`Encode`] and [`Decode`], which tie types
+//! to them and are derived with `#[derive(Xdr)]`.
 //!
 //! Invariants
 //! - Reading never panics and never allocates by a length that was not first checked against both the
@@ -11,15 +12,15 @@
 
 mod error;
 mod gather;
-mod macros;
 mod reader;
 mod traits;
 mod writer;
 
 pub use error::{XdrError, XdrErrorKind};
 pub use gather::Gather;
+pub use haven_xdr_derive::Xdr;
 pub use reader::Reader;
-pub use traits::{Decode, Encode, decode_all, encode_all};
+pub use traits::{Bounded, Decode, Discriminant, Encode, decode_all, encode_all};
 pub use writer::Writer;
 
 /// XDR's basic unit: every item takes a multiple of this many bytes (RFC 4506 section 3).

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use haven_xdr::{
-    Gather, Reader, SHARE_BYTES_MIN, Writer, XdrError, XdrErrorKind, decode_all, encode_all,
-    padding, xdr_enum, xdr_opaque, xdr_struct,
+    Gather, Reader, SHARE_BYTES_MIN, Writer, Xdr, XdrError, XdrErrorKind, decode_all, encode_all,
+    padding,
 };
 use proptest::prelude::*;
 
@@ -17,31 +17,24 @@ fn written(put: impl FnOnce(&mut Writer)) -> Bytes {
     w.finish().into_bytes()
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Xdr)]
 #[repr(u32)]
+#[xdr(name = "colour")]
 enum Colour {
     Red = 1,
     Blue = 7,
 }
-xdr_enum!(Colour, "colour" { Red, Blue });
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Label(Bytes);
-xdr_opaque!(Label, 5);
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
+struct Label(#[xdr(max = 5)] Bytes);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 struct Thing {
     colour: Colour,
     label: Label,
     weight: Option<u64>,
     tag: [u8; 3],
 }
-xdr_struct!(Thing {
-    colour,
-    label,
-    weight,
-    tag
-});
 
 #[test]
 fn a_struct_has_the_layout_of_rfc_4506() {

@@ -170,38 +170,57 @@ impl FrameWriter {
 /// The receiving side of a connection.
 pub(crate) struct FrameReader {
     socket: OwnedReadHalf,
-    buffer: BytesMut,
-    body_max: usize,
+    inbox: Inbox,
 }
 
 impl FrameReader {
     pub(crate) fn new(socket: OwnedReadHalf, body_max: usize) -> Self {
         Self {
             socket,
-            buffer: BytesMut::new(),
-            body_max,
+            inbox: Inbox::new(body_max),
         }
     }
 
     /// Changes the limit, once it is known who is at the other end.
     pub(crate) fn set_body_max(&mut self, body_max: usize) {
-        self.body_max = body_max;
+        self.inbox.body_max = body_max;
     }
 
     /// The next body, never empty. `Closed` if the peer ended the connection between two frames.
     pub(crate) async fn next(&mut self) -> Result<Bytes, WireError> {
         loop {
-            if let Some(body) = self.whole_frame()? {
+            if let Some(body) = self.inbox.whole_frame()? {
                 return Ok(body);
             }
-            self.buffer.reserve(self.missing().max(READ_STEP));
-            if self.socket.read_buf(&mut self.buffer).await? == 0 {
-                return Err(match self.buffer.is_empty() {
+            let buffer = self.inbox.room();
+            if self.socket.read_buf(buffer).await? == 0 {
+                return Err(match buffer.is_empty() {
                     true => WireError::Closed,
                     false => WireError::Io(io::ErrorKind::UnexpectedEof.into()),
                 });
             }
         }
+    }
+}
+
+/// Received bytes that are not yet taken as frames.
+pub(crate) struct Inbox {
+    buffer: BytesMut,
+    body_max: usize,
+}
+
+impl Inbox {
+    pub(crate) fn new(body_max: usize) -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            body_max,
+        }
+    }
+
+    /// Where to put what comes next, with room for the rest of the frame under way.
+    pub(crate) fn room(&mut self) -> &mut BytesMut {
+        self.buffer.reserve(self.missing().max(READ_STEP));
+        &mut self.buffer
     }
 
     fn body_len(&self) -> Option<usize> {
@@ -215,7 +234,8 @@ impl FrameReader {
         whole.saturating_sub(self.buffer.len())
     }
 
-    fn whole_frame(&mut self) -> Result<Option<Bytes>, WireError> {
+    /// The next body, if all of it is there.
+    pub(crate) fn whole_frame(&mut self) -> Result<Option<Bytes>, WireError> {
         let Some(len) = self.body_len() else {
             return Ok(None);
         };

@@ -255,6 +255,21 @@ impl FileNode {
         Ok(())
     }
 
+    pub(super) fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        let state = self.state.lock();
+        let mut pages = state.pages.range(offset / PAGE_BYTES..);
+        let in_pages = pages
+            .next()
+            .map(|(&number, _)| offset.max(number * PAGE_BYTES));
+        let in_base = match &state.backing {
+            Some(backing) if offset < state.base_len => backing.next_data(offset)?,
+            _ => None,
+        };
+        let in_base = in_base.filter(|&at| at < state.base_len);
+        let next = in_pages.into_iter().chain(in_base).min();
+        Ok(next.filter(|&at| at < state.len))
+    }
+
     pub(super) fn sync(&self) -> io::Result<()> {
         let backing = {
             let mut state = self.state.lock();

@@ -184,6 +184,30 @@ impl Tree {
             return Err(fault(io::ErrorKind::NotADirectory, names, "is a file"));
         }
         self.load(id)?;
+        self.commit_names(id)?;
+        self.real_path(id)
+    }
+
+    /// As [`Tree::sync_dir`] of every directory whose names changed; tells where these are.
+    pub(super) fn sync_all_dirs(&mut self) -> io::Result<Vec<PathBuf>> {
+        let mut dirs: Vec<NodeId> = self.nodes.keys().copied().collect();
+        dirs.sort_unstable();
+        let mut flush = Vec::new();
+        for id in dirs {
+            // Taking away a removed directory takes away what was in it.
+            let Some(node) = self.nodes.get(&id) else {
+                continue;
+            };
+            let lives = id == ROOT || node.current.is_some();
+            if lives && matches!(node.kind, Kind::Dir(_)) && self.commit_names(id)? {
+                flush.push(id);
+            }
+        }
+        flush.into_iter().map(|id| self.real_path(id)).collect()
+    }
+
+    /// Brings changed names to the real directory. Whether there were any.
+    fn commit_names(&mut self, id: NodeId) -> io::Result<bool> {
         let dir = self.dir(id)?;
         let changed: BTreeSet<String> = dir
             .current
@@ -198,7 +222,7 @@ impl Tree {
         for name in &changed {
             self.commit_gone(id, name)?;
         }
-        self.real_path(id)
+        Ok(!changed.is_empty())
     }
 
     /// All files known, for the power loss.

@@ -355,7 +355,7 @@ fn config(node: &Node, more: &str) -> String {
         );
     }
     text += &format!(
-        "\n[service]\naddresses = [\"{FLOATING}/{PREFIX}\"]\nsquash = \"none\"\n\n[[export]]\npath = \"{EXPORT}\"\n"
+        "\n[service]\naddresses = [\"{FLOATING}/{PREFIX}\"]\nsquash = \"none\"\nportmapper = \"off\"\n\n[[export]]\npath = \"{EXPORT}\"\n"
     );
     text
 }

@@ -3,10 +3,12 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use haven_client::{Client, Options};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 /// A running node.
@@ -31,13 +33,20 @@ pub fn command() -> Command {
 impl Node {
     /// Starts a single node and waits until it listens.
     pub fn start(data: &Path, nfs_port: u16, mount_port: u16) -> Self {
-        let mut child = command()
+        let mut command = command();
+        command
             .args(["serve", "--export", "/data", "--data"])
             .arg(data)
             .args(["--nfs-port", &nfs_port.to_string()])
             .args(["--mount-port", &mount_port.to_string()])
+            .stderr(Stdio::null());
+        Self::spawn(command, nfs_port, mount_port)
+    }
+
+    /// Starts a single node with a command of its own and waits until it serves `/data`.
+    pub fn spawn(mut command: Command, nfs_port: u16, mount_port: u16) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
             .spawn()
             .expect("the binary starts");
         let mut line = String::new();
@@ -70,6 +79,11 @@ impl Node {
         format!("nfs://127.0.0.1/data{path}?version=3&nfsport={nfs}&mountport={mount}")
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().expect("kill");
@@ -78,10 +92,13 @@ impl Node {
 
     /// SIGTERM, and how it ended.
     pub fn terminate(mut self) -> ExitStatus {
-        use rustix::process::{Pid, Signal, kill_process};
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("pid")).expect("pid");
-        kill_process(pid, Signal::TERM).expect("kill");
+        kill(&self.child, Signal::TERM);
         self.child.wait().expect("wait")
+    }
+
+    /// Standard error, if it is a pipe.
+    pub fn stderr(&mut self) -> BufReader<std::process::ChildStderr> {
+        BufReader::new(self.child.stderr.take().expect("piped"))
     }
 }
 
@@ -93,10 +110,83 @@ impl Drop for Node {
     }
 }
 
+/// A process with its log.
+pub struct Logged {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Logged {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the command starts");
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let (send, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                // Whoever does not listen any more has ended.
+                let _ = send.send(line);
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// Reads the log up to a line with `text`; gives all of it.
+    pub fn until(&self, text: &str) -> Vec<String> {
+        let mut seen: Vec<String> = Vec::new();
+        while seen.last().is_none_or(|line| !line.contains(text)) {
+            let line = self.lines.recv_timeout(Duration::from_secs(30));
+            seen.push(line.unwrap_or_else(|e| panic!("no {text:?}: {e}; {seen:#?}")));
+        }
+        seen
+    }
+
+    /// What it said since.
+    pub fn said(&self) -> String {
+        self.lines.try_iter().collect::<Vec<_>>().join("\n")
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(&self.child, signal);
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> ExitStatus {
+        self.child.wait().expect("wait")
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        // It may be gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn kill(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("pid")).expect("pid");
+    kill_process(pid, signal).expect("kill");
+}
+
 /// Runs `haven` with arguments that must fail; gives what it says.
 pub fn refusal(arguments: &[&str]) -> String {
-    let mut child = command()
-        .args(arguments)
+    refused_by(command().args(arguments))
+}
+
+/// Runs a command that must fail; gives what it says.
+pub fn refused_by(command: &mut Command) -> String {
+    let mut child = command
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

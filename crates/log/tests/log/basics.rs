@@ -89,7 +89,7 @@ fn many_appends_share_a_flush_and_are_answered_in_order() {
     let dir = scratch();
     let test = TestDisk::new(real(&dir));
     let control = Arc::clone(&test.control);
-    let disk: Arc<dyn Disk> = Arc::new(test);
+    let disk: Arc<dyn Disk> = test.disk;
     let log = open(&disk, small()).expect("open");
     control.close_gate();
     let order = Arc::new(parking_lot::Mutex::new(Vec::new()));
@@ -128,7 +128,7 @@ fn a_full_queue_blocks_the_caller() {
     let dir = scratch();
     let test = TestDisk::new(real(&dir));
     let control = Arc::clone(&test.control);
-    let disk: Arc<dyn Disk> = Arc::new(test);
+    let disk: Arc<dyn Disk> = test.disk;
     let options = haven_log::LogOptions {
         queue_records_max: 4,
         ..small()
@@ -185,7 +185,7 @@ fn a_truncation_comes_after_the_appends_queued_before_it() {
     let dir = scratch();
     let test = TestDisk::new(real(&dir));
     let control = Arc::clone(&test.control);
-    let disk: Arc<dyn Disk> = Arc::new(test);
+    let disk: Arc<dyn Disk> = test.disk;
     let log = open(&disk, small()).expect("open");
     control.close_gate();
     let first = send(&log, vec![record(1, 1, 0), record(2, 1, 0)]);

@@ -12,7 +12,7 @@ fn failing(dir: &tempfile::TempDir) -> (Arc<Control>, Arc<dyn Disk>, Log) {
     let inner = RealDisk::open(dir.path()).expect("open the disk");
     let test = TestDisk::new(Arc::new(inner));
     let control = Arc::clone(&test.control);
-    let disk: Arc<dyn Disk> = Arc::new(test);
+    let disk: Arc<dyn Disk> = test.disk;
     let log = open(&disk, small()).expect("open");
     append(&log, vec![record(1, 10, 0)]).expect("append");
     (control, disk, log)

@@ -4,7 +4,7 @@
 use super::status::{Failure, finish};
 use super::view::View;
 use crate::Fatal;
-use haven_fs::{FILE_SIZE_MAX, Filesystem, rules};
+use haven_fs::{Filesystem, OFFSET_MAX, rules};
 use haven_proto::nfs3::{CommitArgs, CommitOk, CommitRes, Nfsstat3, WccData};
 
 pub(super) fn commit<F: Filesystem>(
@@ -17,7 +17,7 @@ pub(super) fn commit<F: Filesystem>(
 fn run<F: Filesystem>(view: &View<'_, F>, args: &CommitArgs) -> Result<CommitOk, Failure> {
     let attr = view.resolve(&args.file)?;
     rules::may_write(&attr, view.cred)?;
-    if args.offset > FILE_SIZE_MAX {
+    if args.offset > OFFSET_MAX {
         return Err(Nfsstat3::Inval.into());
     }
     let file_wcc = WccData {

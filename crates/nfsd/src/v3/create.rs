@@ -4,6 +4,7 @@ use super::attr::set_attr;
 use super::status::{Failure, finish};
 use super::view::Edit;
 use crate::Fatal;
+use crate::handle::ExportId;
 use haven_fs::{Attr, Change, Create, Cred, Filesystem, FsResult, Ino};
 use haven_proto::nfs3::{CreateArgs, CreateOk, CreateRes, Createhow3, Diropargs3};
 
@@ -29,11 +30,11 @@ pub(super) fn make<F: Filesystem>(
     operation: impl FnOnce(&mut F, &Change, &Cred, Ino) -> FsResult<Attr>,
 ) -> Result<CreateRes, Fatal> {
     let before = edit.view().pre_op(&place.dir)?;
-    let outcome: Result<Attr, Failure> = edit.with(&place.dir, operation);
+    let outcome: Result<(ExportId, Attr), Failure> = edit.with_export(&place.dir, operation);
     let view = edit.view();
     let dir_wcc = view.wcc(before, &place.dir)?;
-    let ok = |attr: Attr| CreateOk {
-        obj: Some(view.fh(&attr)),
+    let ok = |(export, attr): (ExportId, Attr)| CreateOk {
+        obj: Some(view.fh(export, &attr)),
         obj_attributes: Some(view.fattr(&attr)),
         dir_wcc,
     };

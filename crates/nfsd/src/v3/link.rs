@@ -1,10 +1,10 @@
-//! LINK (RFC 1813 section 3.3.15): another name for an object.
+//! LINK (RFC 1813 section 3.3.15): another name for an object, within one export.
 
 use super::status::{Failure, finish};
 use super::view::Edit;
 use crate::Fatal;
 use haven_fs::Filesystem;
-use haven_proto::nfs3::{LinkArgs, LinkRes, LinkWcc};
+use haven_proto::nfs3::{LinkArgs, LinkRes, LinkWcc, Nfsstat3};
 
 pub(super) fn link<F: Filesystem>(
     edit: &mut Edit<'_, F>,
@@ -21,10 +21,14 @@ pub(super) fn link<F: Filesystem>(
 }
 
 fn run<F: Filesystem>(edit: &mut Edit<'_, F>, args: &LinkArgs) -> Result<(), Failure> {
-    let ino = edit.view().resolve(&args.file)?.ino;
+    let (file, from) = edit.view().resolve_in(&args.file)?;
+    let (_, to) = edit.view().resolve_in(&args.link.dir)?;
+    if from != to {
+        return Err(Nfsstat3::XDev.into());
+    }
     let name = args.link.name.as_ref();
     edit.with(&args.link.dir, |fs, at, cred, dir| {
-        fs.link(at, cred, ino, dir, name)
+        fs.link(at, cred, file.ino, dir, name)
     })?;
     Ok(())
 }

@@ -14,13 +14,14 @@ pub(super) fn lookup<F: Filesystem>(
 }
 
 fn run<F: Filesystem>(view: &View<'_, F>, args: &LookupArgs) -> Result<LookupOk, Failure> {
-    let dir = view.resolve(&args.what.dir)?;
+    let (dir, export) = view.resolve_in(&args.what.dir)?;
     let name = args.what.name.as_ref();
-    let found = view.fs.lookup(view.cred, dir.ino, name)?;
-    let shown = view.shown_ino(dir.ino, name, found.ino);
-    let found = if shown == dir.ino { dir.clone() } else { found };
+    let mut found = view.fs.lookup(view.cred, dir.ino, name)?;
+    if name == b".." {
+        found = view.parent(export, &dir)?;
+    }
     Ok(LookupOk {
-        object: view.fh(&found),
+        object: view.fh(export, &found),
         obj_attributes: Some(view.fattr(&found)),
         dir_attributes: Some(view.fattr(&dir)),
     })

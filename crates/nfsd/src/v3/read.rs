@@ -5,7 +5,7 @@ use super::IO_BYTES_MAX;
 use super::status::{Failure, finish};
 use super::view::View;
 use crate::Fatal;
-use haven_fs::{FILE_SIZE_MAX, Filesystem, rules};
+use haven_fs::{Filesystem, OFFSET_MAX, rules};
 use haven_proto::nfs3::{Nfsstat3, ReadArgs, ReadOk, ReadRes};
 
 pub(super) fn read<F: Filesystem>(view: &View<'_, F>, args: &ReadArgs) -> Result<ReadRes, Fatal> {
@@ -16,7 +16,7 @@ fn run<F: Filesystem>(view: &View<'_, F>, args: &ReadArgs) -> Result<ReadOk, Fai
     let attr = view.resolve(&args.file)?;
     // What is no file is refused as such, wherever it is read.
     rules::check_regular(&attr)?;
-    if args.offset > FILE_SIZE_MAX {
+    if args.offset > OFFSET_MAX {
         return Err(Nfsstat3::Inval.into());
     }
     let count = args.count.min(IO_BYTES_MAX);

@@ -7,7 +7,8 @@ use super::IO_BYTES_MAX;
 use super::status::{Failure, finish};
 use super::view::View;
 use crate::Fatal;
-use haven_fs::{Attr, Cookie, DirEntry, Filesystem, Ino};
+use crate::handle::ExportId;
+use haven_fs::{Attr, Cookie, DirEntry, Filesystem, rules};
 use haven_proto::nfs3::{
     Cookie3, Cookieverf3, Entry3, Fileid3, Nfsstat3, ReaddirArgs, ReaddirOk, ReaddirRes,
 };
@@ -24,22 +25,29 @@ pub(super) fn readdir<F: Filesystem>(
 }
 
 fn run<F: Filesystem>(view: &View<'_, F>, args: &ReaddirArgs) -> Result<ReaddirOk, Failure> {
-    let dir = view.resolve(&args.dir)?;
+    let (dir, export) = view.resolve_in(&args.dir)?;
     check_cookieverf(args.cookie, args.cookieverf)?;
     let mut budget = Budget::new(args.count, ReaddirOk::OVERHEAD_BYTES)?;
     let mut entries = Vec::new();
-    let eof = scan(view, &dir, args.cookie, false, &mut |ino, entry| {
-        if !budget.take(Entry3::wire_bytes(entry.name.len())) {
-            return false;
-        }
-        let cookie = Cookie3(entry.cookie.0);
-        entries.push(Entry3 {
-            fileid: Fileid3(ino.0),
-            name: entry.name.into(),
-            cookie,
-        });
-        true
-    })?;
+    let eof = scan(
+        view,
+        (export, &dir),
+        args.cookie,
+        false,
+        &mut |up, entry| {
+            let ino = up.map_or(entry.ino, |up| up.ino);
+            if !budget.take(Entry3::wire_bytes(entry.name.len())) {
+                return false;
+            }
+            let cookie = Cookie3(entry.cookie.0);
+            entries.push(Entry3 {
+                fileid: Fileid3(ino.0),
+                name: entry.name.into(),
+                cookie,
+            });
+            true
+        },
+    )?;
     if entries.is_empty() && !eof {
         return Err(Nfsstat3::TooSmall.into());
     }
@@ -63,20 +71,26 @@ pub(super) fn check_cookieverf(
     Err(Nfsstat3::BadCookie.into())
 }
 
-/// Visits entries, with the inode that each is shown to be, until `fits` says no; true at the end.
+/// Visits entries until `fits` says no; true at the end. With `..` comes what it is shown to be.
 pub(super) fn scan<F: Filesystem>(
     view: &View<'_, F>,
-    dir: &Attr,
+    (export, dir): (ExportId, &Attr),
     after: Cookie3,
     attributes: bool,
-    fits: &mut dyn FnMut(Ino, DirEntry<'_>) -> bool,
+    fits: &mut dyn FnMut(Option<&Attr>, DirEntry<'_>) -> bool,
 ) -> Result<bool, Failure> {
+    // Looked for beforehand: the engine is not asked again while it goes through a directory.
+    let parent = if after.0 < rules::COOKIE_DOT_DOT {
+        Some(view.parent(export, dir)?)
+    } else {
+        None
+    };
     let after = Cookie(after.0);
     Ok(view
         .fs
         .readdir(view.cred, dir.ino, after, attributes, &mut |entry| {
-            let ino = view.shown_ino(dir.ino, entry.name, entry.ino);
-            if fits(ino, entry) {
+            let up = parent.as_ref().filter(|_| entry.name == b"..");
+            if fits(up, entry) {
                 ControlFlow::Continue(())
             } else {
                 ControlFlow::Break(())

@@ -7,8 +7,8 @@ use super::readdir::{Budget, check_cookieverf, scan};
 use super::status::{Failure, finish};
 use super::view::View;
 use crate::Fatal;
-use crate::handle::HANDLE_BYTES;
-use haven_fs::{Attr, DirEntry, Filesystem, Ino};
+use crate::handle::{ExportId, HANDLE_BYTES};
+use haven_fs::{Attr, DirEntry, Filesystem};
 use haven_proto::nfs3::{
     Cookie3, Entry3, Entryplus3, Fileid3, Nfsstat3, ReaddirplusArgs, ReaddirplusOk, ReaddirplusRes,
 };
@@ -24,7 +24,7 @@ fn run<F: Filesystem>(
     view: &View<'_, F>,
     args: &ReaddirplusArgs,
 ) -> Result<ReaddirplusOk, Failure> {
-    let dir = view.resolve(&args.dir)?;
+    let (dir, export) = view.resolve_in(&args.dir)?;
     let cookieverf = check_cookieverf(args.cookie, args.cookieverf)?;
     let mut total = Budget::new(args.maxcount, ReaddirplusOk::OVERHEAD_BYTES)?;
     let names_max = if args.dircount == 0 {
@@ -34,12 +34,12 @@ fn run<F: Filesystem>(
     };
     let mut names = Budget::new(names_max, 0)?;
     let mut entries = Vec::new();
-    let eof = scan(view, &dir, args.cookie, true, &mut |ino, entry| {
+    let eof = scan(view, (export, &dir), args.cookie, true, &mut |up, entry| {
         let len = entry.name.len();
         let fits = names.take(Entry3::wire_bytes(len))
             && total.take(Entryplus3::wire_bytes(len, HANDLE_BYTES));
         if fits {
-            entries.push(entryplus(view, &dir, ino, entry));
+            entries.push(entryplus(view, export, up, entry));
         }
         fits
     })?;
@@ -57,21 +57,17 @@ fn run<F: Filesystem>(
 
 fn entryplus<F: Filesystem>(
     view: &View<'_, F>,
-    dir: &Attr,
-    ino: Ino,
+    export: ExportId,
+    up: Option<&Attr>,
     entry: DirEntry<'_>,
 ) -> Entryplus3 {
-    // Where another inode is shown than the one stored, it is the directory itself.
-    let attr = if ino == dir.ino {
-        Some(dir)
-    } else {
-        entry.attr.as_ref()
-    };
+    let attr = up.or(entry.attr.as_ref());
+    let ino = up.map_or(entry.ino, |up| up.ino);
     Entryplus3 {
         fileid: Fileid3(ino.0),
         name: entry.name.into(),
         cookie: Cookie3(entry.cookie.0),
         name_attributes: attr.map(|attr| view.fattr(attr)),
-        name_handle: attr.map(|attr| view.fh(attr)),
+        name_handle: attr.map(|attr| view.fh(export, attr)),
     }
 }

@@ -1,4 +1,5 @@
-//! NFS3ERR_ROFS for every mutating procedure, with the attributes that its failure tells.
+//! Refusals of mutating procedures before they run: a read-only service, no space left. With the attributes that
+//! a failure tells.
 
 use super::view::View;
 use crate::Fatal;
@@ -6,8 +7,12 @@ use haven_fs::Filesystem;
 use haven_proto::nfs3::{Args3, Fh3, LinkWcc, Nfsstat3, RenameWcc, Res3, WccData};
 use haven_xdr::{Encode, Gather, encode_all};
 
-/// The refusal of a mutation.
-pub(super) fn refuse<F: Filesystem>(view: &View<'_, F>, args: &Args3) -> Result<Gather, Fatal> {
+/// Refuses a mutation with `status`.
+pub(super) fn refuse<F: Filesystem>(
+    view: &View<'_, F>,
+    args: &Args3,
+    status: Nfsstat3,
+) -> Result<Gather, Fatal> {
     let fh = match args {
         Args3::Setattr(args) => &args.object,
         Args3::Write(args) => &args.file,
@@ -20,28 +25,56 @@ pub(super) fn refuse<F: Filesystem>(view: &View<'_, F>, args: &Args3) -> Result<
         Args3::Rename(args) => {
             let fromdir_wcc = after(view, &args.from.dir)?;
             let todir_wcc = after(view, &args.to.dir)?;
-            return Ok(rofs(RenameWcc {
+            let wcc = RenameWcc {
                 fromdir_wcc,
                 todir_wcc,
-            }));
+            };
+            return Ok(failure(status, wcc));
         }
         Args3::Link(args) => {
             let file_attributes = view.post_op(&args.file)?;
             let linkdir_wcc = after(view, &args.link.dir)?;
-            return Ok(rofs(LinkWcc {
+            let wcc = LinkWcc {
                 file_attributes,
                 linkdir_wcc,
-            }));
+            };
+            return Ok(failure(status, wcc));
         }
         query => return Err(Fatal(format!("{:?} is no mutation", query.proc()))),
     };
-    Ok(rofs(after(view, fh)?))
+    Ok(failure(status, after(view, fh)?))
 }
 
 fn after<F: Filesystem>(view: &View<'_, F>, fh: &Fh3) -> Result<WccData, Fatal> {
     view.wcc(None, fh)
 }
 
-fn rofs<F: Encode>(fail: F) -> Gather {
-    encode_all(&Res3::<(), F>::Fail(Nfsstat3::RoFs, fail))
+fn failure<F: Encode>(status: Nfsstat3, fail: F) -> Gather {
+    encode_all(&Res3::<(), F>::Fail(status, fail))
+}
+
+/// Refuses with NFS3ERR_NOSPC what would take space; `None`: it may run. Overwriting counts as growing: its log
+/// entry takes the space even if the file does not. Renaming is let through, because editors that replace a
+/// file must be able to finish.
+pub(crate) fn refuse_growth<F: Filesystem>(
+    view: &View<'_, F>,
+    args: &Args3,
+) -> Result<Option<Gather>, Fatal> {
+    let grows = match args {
+        Args3::Write(_)
+        | Args3::Create(_)
+        | Args3::Mkdir(_)
+        | Args3::Symlink(_)
+        | Args3::Mknod(_)
+        | Args3::Link(_) => true,
+        Args3::Setattr(args) => match (args.new_attributes.size, view.resolve(&args.object)) {
+            (Some(size), Ok(attr)) => size > attr.size,
+            // It fails by itself, with the right status.
+            _ => false,
+        },
+        _ => false,
+    };
+    grows
+        .then(|| refuse(view, args, Nfsstat3::NoSpc))
+        .transpose()
 }

@@ -4,19 +4,22 @@
 use super::attr::{fattr, wcc_attr};
 use super::status::Failure;
 use crate::Fatal;
-use crate::handle::Target;
+use crate::handle::{ExportId, Target};
 use crate::identity::Identity;
 use bytes::Bytes;
 use haven_fs::{Attr, Change, Cred, Filesystem, FsResult, Ino};
 use haven_proto::nfs3::{Fattr3, Fh3, PostOpAttr, PreOpAttr, WccAttr, WccData};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+
+/// How far `..` is followed to see whether it is still inside an export.
+const DEPTH_MAX: usize = 4_096;
 
 /// A caller's view.
 pub(crate) struct View<'a, F> {
     pub(crate) fs: &'a F,
     pub(crate) identity: &'a Identity,
-    /// Directories that clients mount: their parent is not shown.
-    pub(crate) roots: &'a BTreeSet<Ino>,
+    /// The exports' directories: what is above one is not shown through it.
+    pub(crate) roots: &'a BTreeMap<ExportId, Ino>,
     pub(crate) cred: &'a Cred,
     /// Nothing may be changed through this view.
     pub(crate) read_only: bool,
@@ -26,7 +29,7 @@ pub(crate) struct View<'a, F> {
 pub(crate) struct Edit<'a, F> {
     pub(crate) fs: &'a mut F,
     pub(crate) identity: &'a Identity,
-    pub(crate) roots: &'a BTreeSet<Ino>,
+    pub(crate) roots: &'a BTreeMap<ExportId, Ino>,
     pub(crate) cred: &'a Cred,
     pub(crate) at: Change,
 }
@@ -34,12 +37,17 @@ pub(crate) struct Edit<'a, F> {
 impl<F: Filesystem> View<'_, F> {
     /// The attributes of the inode that a handle names.
     pub(super) fn resolve(&self, fh: &Fh3) -> Result<Attr, Failure> {
+        Ok(self.resolve_in(fh)?.0)
+    }
+
+    /// The same, with the export that the client came through.
+    pub(super) fn resolve_in(&self, fh: &Fh3) -> Result<(Attr, ExportId), Failure> {
         let target = self.identity.handles().decode(&fh.0)?;
         let attr = self.fs.attr(target.ino)?;
         if attr.generation != target.generation {
             return Err(haven_fs::FsError::Stale.into());
         }
-        Ok(attr)
+        Ok((attr, target.export))
     }
 
     /// `post_op_attr` of a handle: none if it means nothing (any more).
@@ -64,8 +72,10 @@ impl<F: Filesystem> View<'_, F> {
         fattr(attr, self.identity.fsid())
     }
 
-    pub(super) fn fh(&self, attr: &Attr) -> Fh3 {
+    /// The handle of what was found through `export`.
+    pub(super) fn fh(&self, export: ExportId, attr: &Attr) -> Fh3 {
         let target = Target {
+            export,
             ino: attr.ino,
             generation: attr.generation,
         };
@@ -74,13 +84,28 @@ impl<F: Filesystem> View<'_, F> {
         ))
     }
 
-    /// The inode that an entry of a directory is shown to be: `..` of what clients mount is itself.
-    pub(super) fn shown_ino(&self, dir: Ino, name: &[u8], ino: Ino) -> Ino {
-        if name == b".." && self.roots.contains(&dir) {
-            dir
-        } else {
-            ino
+    /// The directory that `..` of `dir` is shown to be: its parent, or itself where the parent is outside
+    /// the export (its own root; or a directory that was moved out through a surrounding export).
+    pub(super) fn parent(&self, export: ExportId, dir: &Attr) -> Result<Attr, Failure> {
+        let Some(&root) = self.roots.get(&export) else {
+            return Ok(dir.clone());
+        };
+        if dir.ino == root {
+            return Ok(dir.clone());
         }
+        let up = |ino| self.fs.lookup(&Cred::root(), ino, b"..");
+        let parent = up(dir.ino)?;
+        let mut at = parent.ino;
+        for _ in 0..DEPTH_MAX {
+            if at == root {
+                return Ok(parent);
+            }
+            if at == self.fs.root() {
+                break;
+            }
+            at = up(at)?.ino;
+        }
+        Ok(dir.clone())
     }
 
     fn known(&self, fh: &Fh3) -> Result<Option<Attr>, Fatal> {
@@ -109,7 +134,16 @@ impl<F: Filesystem> Edit<'_, F> {
         fh: &Fh3,
         change: impl FnOnce(&mut F, &Change, &Cred, Ino) -> FsResult<T>,
     ) -> Result<T, Failure> {
-        let ino = self.view().resolve(fh)?.ino;
-        Ok(change(self.fs, &self.at, self.cred, ino)?)
+        Ok(self.with_export(fh, change)?.1)
+    }
+
+    /// The same, and tells the export that the client came through.
+    pub(super) fn with_export<T>(
+        &mut self,
+        fh: &Fh3,
+        change: impl FnOnce(&mut F, &Change, &Cred, Ino) -> FsResult<T>,
+    ) -> Result<(ExportId, T), Failure> {
+        let (attr, export) = self.view().resolve_in(fh)?;
+        Ok((export, change(self.fs, &self.at, self.cred, attr.ino)?))
     }
 }

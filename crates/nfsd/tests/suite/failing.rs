@@ -4,7 +4,7 @@ use crate::server::{Server, encoded};
 use bytes::Bytes;
 use haven_fs::model::Model;
 use haven_fs::*;
-use haven_nfsd::{Prepared, prepare};
+use haven_nfsd::Prepared;
 use haven_proto::nfs3::{Args3, GetattrArgs, MkdirArgs, PROGRAM, RemoveArgs, Sattr3, VERSION};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,10 +74,10 @@ fn engine_failures_are_fatal_for_queries_and_mutations() {
     ];
     for args in calls {
         let call = s.call(PROGRAM, VERSION, args.proc().to_wire(), encoded(&args));
-        let failed = match prepare(&call, s.client, &s.service, Time::default()) {
+        let failed = match s.prepared(&call, Time::default()) {
             Prepared::Query(request) => s.machine.query(&request).err(),
             Prepared::Mutation(entry) => s.machine.apply(9, &entry).err(),
-            Prepared::Reply(reply) => panic!("answered with {reply:?}"),
+            other => panic!("not sorted: {other:?}"),
         };
         let failed = failed.expect("the replica stops");
         assert!(

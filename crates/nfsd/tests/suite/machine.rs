@@ -1,10 +1,10 @@
 //! The machine: exactly once, the same everywhere, and time that only rises.
 
-use crate::server::{Server, VOLUME_ID, auth_sys, encoded, mode, results};
+use crate::server::{DATA, Server, VOLUME_ID, auth_sys, encoded, everybody, mode, results};
 use bytes::Bytes;
 use haven_fs::model::Model;
 use haven_fs::{Filesystem, Ino, Time};
-use haven_nfsd::{Entry, Machine, Outcome, Prepared, Service, Squash, prepare};
+use haven_nfsd::{Entry, Machine, Options, Outcome, Prepared};
 use haven_proto::nfs3::*;
 use haven_rpc::Call;
 use std::net::IpAddr;
@@ -202,13 +202,10 @@ fn entries_that_cannot_be_understood_are_fatal() {
 
 #[test]
 fn before_the_first_entry_nothing_is_served() {
-    let mut machine = Machine::new(Model::new()).unwrap();
-    assert_eq!(machine.identity(), None);
-    let object = Fh3(Bytes::from_static(&[0; 32]));
-    let service = Service {
-        squash: Squash::default(),
-        ..Service::default()
-    };
+    let mut s = Server::new();
+    let object = s.root.clone();
+    s.machine = Machine::new(Model::new()).unwrap();
+    assert_eq!(s.machine.identity(), None);
     let calls = [
         Args3::Getattr(GetattrArgs {
             object: object.clone(),
@@ -220,22 +217,14 @@ fn before_the_first_entry_nothing_is_served() {
         }),
     ];
     for args in calls {
-        let call = Call {
-            xid: 1,
-            prog: PROGRAM,
-            vers: VERSION,
-            proc: args.proc().to_wire(),
-            cred: auth_sys(0, 0, &[]),
-            args: encoded(&args).into_bytes(),
-        };
-        let client = IpAddr::from([192, 0, 2, 1]);
-        let reply = match prepare(&call, client, &service, Time::default()) {
-            Prepared::Query(request) => machine.query(&request).unwrap(),
-            Prepared::Mutation(entry) => match machine.apply(1, &entry).unwrap() {
+        let call = s.call(PROGRAM, VERSION, args.proc().to_wire(), encoded(&args));
+        let reply = match s.prepared(&call, Time::default()) {
+            Prepared::Query(request) => s.machine.query(&request).unwrap(),
+            Prepared::Mutation(entry) => match s.machine.apply(1, &entry).unwrap() {
                 Outcome::Reply { message, .. } => message,
                 other => panic!("a reply, not {other:?}"),
             },
-            Prepared::Reply(reply) => reply,
+            other => panic!("not sorted: {other:?}"),
         };
         let outcome = haven_rpc::decode_reply(reply.into_bytes()).unwrap().outcome;
         let system_err = haven_rpc::AcceptError::SystemErr;
@@ -246,7 +235,7 @@ fn before_the_first_entry_nothing_is_served() {
 #[test]
 fn squashed_ids_are_what_counts() {
     let mut s = Server::new();
-    s.service.squash = Squash::default();
+    s.offer(&[(DATA, everybody(Options::default()))]);
     let root = s.root.clone();
     let file = s.file(&root, "f");
     let attr = s.getattr(&file).unwrap();

@@ -3,9 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod exports;
 mod failing;
 mod machine;
 mod mount;
+mod mounts;
+mod no_space;
 mod read_only;
 mod robust;
 mod server;

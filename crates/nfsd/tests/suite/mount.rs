@@ -1,6 +1,6 @@
 //! MOUNT, the port mapper, and what is answered to programs and procedures that do not exist.
 
-use crate::server::{Server, encoded, results};
+use crate::server::{Server, encoded, everybody, plain, results};
 use bytes::Bytes;
 use haven_nfsd::Outcome;
 use haven_proto::mount::{self, Dirpath, Fhstatus, Mountstat3, Procedure};
@@ -38,8 +38,6 @@ fn mnt_of_exports_and_below() {
         s.mount(&format!("/data/{}", "n".repeat(300))),
         Err(Mountstat3::NameTooLong)
     );
-    s.service.exports = [Bytes::from_static(b"/")].into();
-    assert_eq!(s.mount("/data"), Ok(root), "everything is below the root");
 }
 
 #[test]
@@ -68,31 +66,6 @@ fn version_1() {
     assert_eq!(handle, s.root.0[..]);
     let refused: Fhstatus = s.mnt(1, Procedure::Mnt, encoded(&path("/data/none")));
     assert_eq!(refused, Fhstatus::Fail(2));
-}
-
-#[test]
-fn lists_and_unmounts() {
-    let mut s = Server::new();
-    let exports: mount::Exports = s.mnt(3, Procedure::Export, Gather::new());
-    assert_eq!(
-        exports.0,
-        [mount::Exportnode {
-            dir: path("/data"),
-            groups: vec![]
-        }]
-    );
-    let none: mount::Mountlist = s.mnt(3, Procedure::Dump, Gather::new());
-    assert!(none.0.is_empty());
-    let hostname = mount::Name(Bytes::from_static(b"client"));
-    s.service.mounts.0.push(mount::Mountbody {
-        hostname,
-        directory: path("/data"),
-    });
-    let one: mount::Mountlist = s.mnt(1, Procedure::Dump, Gather::new());
-    assert_eq!(one, s.service.mounts);
-    let () = s.mnt(3, Procedure::Umnt, encoded(&path("/data")));
-    let () = s.mnt(3, Procedure::Umntall, Gather::new());
-    let () = s.mnt(3, Procedure::Null, Gather::new());
 }
 
 #[test]
@@ -169,11 +142,10 @@ fn exports_are_made_once_and_left_alone() {
         .unwrap()
     };
     assert_eq!(s.apply(export("/srv/deep/er", 0o2770)), Outcome::Done);
-    s.service.exports = [
-        Bytes::from_static(b"/srv/deep/er"),
-        Bytes::from_static(b"/data"),
-    ]
-    .into();
+    s.offer(&[
+        ("/srv/deep/er", everybody(plain())),
+        ("/data", everybody(plain())),
+    ]);
     let deep = s.mount("/srv/deep/er").unwrap();
     let attr = s.getattr(&deep).unwrap();
     assert_eq!((attr.mode, attr.uid, attr.gid), (0o2770, 5, 6));

@@ -1,7 +1,8 @@
-//! A read-only service: mutations are refused as queries, with the attributes their failure tells.
+//! A read-only export: mutations are refused as queries, with the attributes their failure tells.
 
-use crate::server::Server;
+use crate::server::{DATA, Server, everybody, plain};
 use bytes::Bytes;
+use haven_nfsd::Options;
 use haven_proto::nfs3::*;
 
 #[test]
@@ -9,7 +10,13 @@ fn mutations_get_rofs_and_are_not_logged() {
     let mut s = Server::new();
     let root = s.root.clone();
     let file = s.file(&root, "f");
-    s.service.read_only = true;
+    s.offer(&[(
+        DATA,
+        everybody(Options {
+            read_only: true,
+            ..plain()
+        }),
+    )]);
     let applied = s.index;
     let dir = WccData {
         before: None,
@@ -70,7 +77,11 @@ fn mutations_get_rofs_and_are_not_logged() {
     assert_eq!(s.index, applied);
 
     let bad = Fh3(Bytes::from_static(b"bad"));
-    assert_eq!(s.write(&bad, 0, b"x"), Res3::Fail(rofs, WccData::default()));
+    let none = WccData::default();
+    assert_eq!(
+        s.write(&bad, 0, b"x"),
+        Res3::Fail(Nfsstat3::BadHandle, none)
+    );
     assert!(s.read(&file, 0, 1).failure().is_none(), "reading goes on");
     let args = Args3::Access(AccessArgs {
         object: root,

@@ -3,12 +3,16 @@
 use bytes::Bytes;
 use haven_fs::model::Model;
 use haven_fs::{Filesystem, SystemTable, Time};
-use haven_nfsd::{Entry, Machine, Outcome, Prepared, Service, Squash, prepare};
+use haven_nfsd::{
+    Client, ClientNames, Entry, Export, Exports, Machine, Options, Origin, Outcome, Prepared,
+    Service, Squash, Who, prepare,
+};
 use haven_proto::mount;
 use haven_proto::nfs3::*;
 use haven_rpc::{AuthSys, Call, Credential, decode_reply};
 use haven_xdr::{Decode, Encode, Gather, decode_all, encode_all};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 pub const VOLUME_ID: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 pub const HANDLE_KEY: [u8; 16] = [42; 16];
@@ -18,6 +22,9 @@ pub struct Server<F = Model> {
     pub machine: Machine<F>,
     pub service: Service,
     pub client: IpAddr,
+    pub port: u16,
+    /// Names of the client, once somebody has looked.
+    pub names: Option<Vec<String>>,
     pub cred: Credential,
     pub xid: u32,
     pub index: u64,
@@ -37,6 +44,42 @@ pub fn auth_sys(uid: u32, gid: u32, gids: &[u32]) -> Credential {
     })
 }
 
+/// Everybody, with these options.
+pub fn everybody(options: Options) -> Vec<Client> {
+    vec![Client {
+        who: Who::Everybody,
+        options,
+    }]
+}
+
+/// Options that leave callers what they are.
+pub fn plain() -> Options {
+    Options {
+        squash: Squash {
+            root: false,
+            ..Squash::default()
+        },
+        ..Options::default()
+    }
+}
+
+/// The entry that makes an export.
+pub fn export_entry(path: &str, mode: u32) -> Bytes {
+    let time = Time {
+        secs: 1_000,
+        nanos: 0,
+    };
+    let path = Bytes::copy_from_slice(path.as_bytes());
+    let entry = Entry::Export {
+        path,
+        uid: 0,
+        gid: 0,
+        mode,
+        time,
+    };
+    entry.encode().unwrap()
+}
+
 /// Entries that every volume begins with.
 pub fn first_entries() -> Vec<Bytes> {
     let time = Time {
@@ -48,18 +91,7 @@ pub fn first_entries() -> Vec<Bytes> {
         handle_key: HANDLE_KEY,
         time,
     };
-    let path = Bytes::from_static(DATA.as_bytes());
-    let export = Entry::Export {
-        path,
-        uid: 0,
-        gid: 0,
-        mode: 0o777,
-        time,
-    };
-    [genesis, export]
-        .iter()
-        .map(|entry| entry.encode().unwrap())
-        .collect()
+    vec![genesis.encode().unwrap(), export_entry(DATA, 0o777)]
 }
 
 impl Server<Model> {
@@ -70,19 +102,12 @@ impl Server<Model> {
 
 impl<F: Filesystem + SystemTable> Server<F> {
     pub fn on(fs: F) -> Self {
-        let exports = [Bytes::from_static(DATA.as_bytes())].into();
-        let squash = Squash {
-            root: false,
-            ..Squash::default()
-        };
         let mut server = Self {
             machine: Machine::new(fs).unwrap(),
-            service: Service {
-                squash,
-                exports,
-                ..Service::default()
-            },
+            service: Service::default(),
             client: IpAddr::from([192, 0, 2, 1]),
+            port: 700,
+            names: None,
             cred: auth_sys(0, 0, &[]),
             xid: 0,
             index: 0,
@@ -92,8 +117,28 @@ impl<F: Filesystem + SystemTable> Server<F> {
         for entry in first_entries() {
             assert_eq!(server.apply(entry), Outcome::Done);
         }
+        server.offer(&[(DATA, everybody(plain()))]);
         server.root = server.mount(DATA).unwrap();
         server
+    }
+
+    /// Exports these from now on, as far as they have been made.
+    pub fn offer(&mut self, exports: &[(&str, Vec<Client>)]) {
+        let export = |(path, clients): &(&str, Vec<Client>)| Export {
+            path: Bytes::copy_from_slice(path.as_bytes()),
+            clients: clients.clone(),
+        };
+        let mut exports = Exports::new(exports.iter().map(export).collect());
+        exports.bind(&self.machine.export_ids());
+        self.service.exports = Arc::new(exports);
+    }
+
+    /// Makes exports and offers them.
+    pub fn export(&mut self, exports: &[(&str, Vec<Client>)]) {
+        for (path, _) in exports {
+            assert_eq!(self.apply(export_entry(path, 0o777)), Outcome::Done);
+        }
+        self.offer(exports);
     }
 
     pub fn apply(&mut self, entry: Bytes) -> Outcome {
@@ -122,13 +167,31 @@ impl<F: Filesystem + SystemTable> Server<F> {
             secs: 2_000 + i64::from(call.xid),
             nanos: 0,
         };
-        match prepare(call, self.client, &self.service, now) {
+        match self.prepared(call, now) {
             Prepared::Reply(reply) => reply,
             Prepared::Query(request) => self.machine.query(&request).unwrap(),
-            Prepared::Mutation(entry) => match self.apply(entry) {
-                Outcome::Reply { message, .. } => message,
-                other => panic!("a mutation is answered, not {other:?}"),
-            },
+            Prepared::Mutation(entry) => self.reply_to(entry),
+            Prepared::Mount { request, entry } if self.machine.needs_entry(&request) => {
+                self.reply_to(entry)
+            }
+            Prepared::Mount { request, .. } => self.machine.query(&request).unwrap(),
+            Prepared::WantsNames => panic!("nobody has looked for names"),
+        }
+    }
+
+    pub fn prepared(&self, call: &Call, now: Time) -> Prepared {
+        let names = match &self.names {
+            None => ClientNames::Unasked,
+            Some(names) => ClientNames::Known(names),
+        };
+        let peer = SocketAddr::new(self.client, self.port);
+        prepare(call, Origin { peer, names }, &self.service, now)
+    }
+
+    fn reply_to(&mut self, entry: Bytes) -> Gather {
+        match self.apply(entry) {
+            Outcome::Reply { message, .. } => message,
+            other => panic!("a change is answered, not {other:?}"),
         }
     }
 

@@ -166,7 +166,8 @@ fn failures_of_write_and_read() {
         before: wcc_of(&attr),
         after: Some(attr),
     };
-    for offset in [u64::MAX, u64::MAX - 1, 1 << 63, (1 << 63) - 1] {
+    let limit = (16 << 40) - 4096;
+    for offset in [u64::MAX, u64::MAX - 1, 1 << 63, (1 << 63) - 1, limit - 2] {
         let refused = s.write(&file, offset, b"xyz");
         assert_eq!(refused, Res3::Fail(Nfsstat3::FBig, same), "at {offset}");
     }
@@ -174,6 +175,8 @@ fn failures_of_write_and_read() {
         let refused = s.read(&file, offset, u32::MAX);
         assert_eq!(refused, Res3::Fail(Nfsstat3::Inval, Some(attr)));
     }
+    let past = s.read(&file, limit + 1, 9).ok_or_status().unwrap();
+    assert_eq!((past.count, past.eof), (0, true), "no file has bytes there");
     assert_eq!(s.read(&root, 0, 1).failure(), Some(Nfsstat3::IsDir));
     assert_eq!(s.write(&root, 0, b"x").failure(), Some(Nfsstat3::IsDir));
     s.setattr(&file, mode(0o600), None).ok_or_status().unwrap();
@@ -245,7 +248,10 @@ fn limits_and_space() {
         (info.rtmax, info.wtmax, info.dtpref),
         (1 << 20, 1 << 20, 1 << 16)
     );
-    assert_eq!((info.properties, info.maxfilesize), (0x1b, (1 << 63) - 1));
+    assert_eq!(
+        (info.properties, info.maxfilesize),
+        (0x1b, (16 << 40) - 4096)
+    );
     assert_eq!(
         info.time_delta,
         Nfstime3 {

@@ -3,7 +3,7 @@
 use crate::server::{HANDLE_KEY, Server, VOLUME_ID};
 use bytes::Bytes;
 use haven_fs::Ino;
-use haven_nfsd::{HandleCodec, HandleKey, Target, VolumeId};
+use haven_nfsd::{ExportId, HandleCodec, HandleKey, Target, VolumeId};
 use haven_proto::nfs3::*;
 
 fn codec(volume: [u8; 16], key: [u8; 16]) -> HandleCodec {
@@ -12,6 +12,7 @@ fn codec(volume: [u8; 16], key: [u8; 16]) -> HandleCodec {
 
 fn handle(codec: &HandleCodec, ino: u64, generation: u32) -> Fh3 {
     Fh3(Bytes::copy_from_slice(&codec.encode(Target {
+        export: ExportId(1),
         ino: Ino(ino),
         generation,
     })))
@@ -33,7 +34,7 @@ fn bad_handles_are_told_from_stale_ones() {
     let mut long = s.root.0.to_vec();
     long.push(0);
     let mut version = s.root.0.to_vec();
-    version[0] = 2;
+    version[0] = 1;
     for bad in [
         forged,
         long,

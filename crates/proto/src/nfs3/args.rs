@@ -5,7 +5,7 @@ use super::{
     Nfstime3, Sattr3, StableHow,
 };
 use bytes::Bytes;
-use haven_xdr::{Decode, Encode, Reader, Writer, XdrError, xdr_struct};
+use haven_xdr::Xdr;
 
 /// Bits of [`AccessArgs::access`] (section 3.3.4).
 pub mod access {
@@ -26,15 +26,14 @@ pub mod access {
 }
 
 /// GETATTR.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct GetattrArgs {
     /// Whose attributes.
     pub object: Fh3,
 }
-xdr_struct!(GetattrArgs { object });
 
 /// SETATTR.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct SetattrArgs {
     /// Whose attributes.
     pub object: Fh3,
@@ -43,40 +42,32 @@ pub struct SetattrArgs {
     /// Only if the object's ctime equals this (`sattrguard3`).
     pub guard: Option<Nfstime3>,
 }
-xdr_struct!(SetattrArgs {
-    object,
-    new_attributes,
-    guard
-});
 
 /// LOOKUP.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct LookupArgs {
     /// Where and what.
     pub what: Diropargs3,
 }
-xdr_struct!(LookupArgs { what });
 
 /// ACCESS.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct AccessArgs {
     /// Access to what.
     pub object: Fh3,
     /// Bits of [`access`].
     pub access: u32,
 }
-xdr_struct!(AccessArgs { object, access });
 
 /// READLINK.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct ReadlinkArgs {
     /// The link.
     pub symlink: Fh3,
 }
-xdr_struct!(ReadlinkArgs { symlink });
 
 /// READ.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct ReadArgs {
     /// The file.
     pub file: Fh3,
@@ -85,14 +76,9 @@ pub struct ReadArgs {
     /// How many bytes at most.
     pub count: u32,
 }
-xdr_struct!(ReadArgs {
-    file,
-    offset,
-    count
-});
 
 /// WRITE.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct WriteArgs {
     /// The file.
     pub file: Fh3,
@@ -103,54 +89,30 @@ pub struct WriteArgs {
     /// How durable.
     pub stable: StableHow,
     /// The data, at most [`DATA_BYTES_MAX`].
+    #[xdr(max = DATA_BYTES_MAX)]
     pub data: Bytes,
 }
 
-impl Encode for WriteArgs {
-    fn encode(&self, w: &mut Writer) {
-        debug_assert!(self.data.len() <= DATA_BYTES_MAX);
-        self.file.encode(w);
-        w.put_u64(self.offset);
-        w.put_u32(self.count);
-        self.stable.encode(w);
-        w.put_opaque_shared(self.data.clone());
-    }
-}
-
-impl Decode for WriteArgs {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        Ok(Self {
-            file: Decode::decode(r)?,
-            offset: r.u64()?,
-            count: r.u32()?,
-            stable: Decode::decode(r)?,
-            data: r.opaque(DATA_BYTES_MAX)?,
-        })
-    }
-}
-
 /// CREATE.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct CreateArgs {
     /// Where and what name (`where`).
     pub place: Diropargs3,
     /// What if it exists, and which attributes.
     pub how: Createhow3,
 }
-xdr_struct!(CreateArgs { place, how });
 
 /// MKDIR.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct MkdirArgs {
     /// Where and what name (`where`).
     pub place: Diropargs3,
     /// Attributes to set.
     pub attributes: Sattr3,
 }
-xdr_struct!(MkdirArgs { place, attributes });
 
 /// SYMLINK, with `symlinkdata3` laid out flat.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct SymlinkArgs {
     /// Where and what name (`where`).
     pub place: Diropargs3,
@@ -159,60 +121,50 @@ pub struct SymlinkArgs {
     /// The target.
     pub symlink_data: Nfspath3,
 }
-xdr_struct!(SymlinkArgs {
-    place,
-    symlink_attributes,
-    symlink_data
-});
 
 /// MKNOD.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct MknodArgs {
     /// Where and what name (`where`).
     pub place: Diropargs3,
     /// What to make.
     pub what: Mknoddata3,
 }
-xdr_struct!(MknodArgs { place, what });
 
 /// REMOVE.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct RemoveArgs {
     /// Where and what.
     pub object: Diropargs3,
 }
-xdr_struct!(RemoveArgs { object });
 
 /// RMDIR.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct RmdirArgs {
     /// Where and what.
     pub object: Diropargs3,
 }
-xdr_struct!(RmdirArgs { object });
 
 /// RENAME.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct RenameArgs {
     /// The old name.
     pub from: Diropargs3,
     /// The new name.
     pub to: Diropargs3,
 }
-xdr_struct!(RenameArgs { from, to });
 
 /// LINK.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct LinkArgs {
     /// The object that gets another name.
     pub file: Fh3,
     /// The name.
     pub link: Diropargs3,
 }
-xdr_struct!(LinkArgs { file, link });
 
 /// READDIR.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct ReaddirArgs {
     /// The directory.
     pub dir: Fh3,
@@ -223,15 +175,9 @@ pub struct ReaddirArgs {
     /// Most bytes of the whole result.
     pub count: u32,
 }
-xdr_struct!(ReaddirArgs {
-    dir,
-    cookie,
-    cookieverf,
-    count
-});
 
 /// READDIRPLUS.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct ReaddirplusArgs {
     /// The directory.
     pub dir: Fh3,
@@ -244,40 +190,30 @@ pub struct ReaddirplusArgs {
     /// Most bytes of the whole result.
     pub maxcount: u32,
 }
-xdr_struct!(ReaddirplusArgs {
-    dir,
-    cookie,
-    cookieverf,
-    dircount,
-    maxcount
-});
 
 /// FSSTAT.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct FsstatArgs {
     /// Root of the file system.
     pub fsroot: Fh3,
 }
-xdr_struct!(FsstatArgs { fsroot });
 
 /// FSINFO.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct FsinfoArgs {
     /// Root of the file system.
     pub fsroot: Fh3,
 }
-xdr_struct!(FsinfoArgs { fsroot });
 
 /// PATHCONF.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct PathconfArgs {
     /// Any object of the file system.
     pub object: Fh3,
 }
-xdr_struct!(PathconfArgs { object });
 
 /// COMMIT.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct CommitArgs {
     /// The file.
     pub file: Fh3,
@@ -286,8 +222,3 @@ pub struct CommitArgs {
     /// How many bytes; 0: all from `offset` on.
     pub count: u32,
 }
-xdr_struct!(CommitArgs {
-    file,
-    offset,
-    count
-});

@@ -2,11 +2,12 @@
 
 use super::args::*;
 use bytes::Bytes;
-use haven_xdr::{Encode, Writer, XdrError, decode_all, xdr_enum};
+use haven_xdr::{Encode, Writer, Xdr, XdrError, decode_all};
 
 /// The procedures of NFSv3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Xdr)]
 #[repr(u32)]
+#[xdr(name = "NFSv3 procedure")]
 #[allow(missing_docs, reason = "the names are RFC 1813's")]
 pub enum Proc3 {
     Null = 0,
@@ -32,10 +33,6 @@ pub enum Proc3 {
     Pathconf = 20,
     Commit = 21,
 }
-xdr_enum!(Proc3, "NFSv3 procedure" {
-    Null, Getattr, Setattr, Lookup, Access, Readlink, Read, Write, Create, Mkdir, Symlink, Mknod,
-    Remove, Rmdir, Rename, Link, Readdir, Readdirplus, Fsstat, Fsinfo, Pathconf, Commit,
-});
 
 /// The arguments of a procedure, and with them the procedure.
 #[derive(Debug, Clone, PartialEq, Eq)]

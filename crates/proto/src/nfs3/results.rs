@@ -6,9 +6,7 @@ use super::{
     Nfspath3, Nfstime3, PostOpAttr, PostOpFh3, Res3, StableHow, WccData, Writeverf3,
 };
 use bytes::Bytes;
-use haven_xdr::{
-    Decode, Encode, Reader, UNIT_BYTES, Writer, XdrError, opaque_wire_bytes, xdr_struct,
-};
+use haven_xdr::{UNIT_BYTES, Xdr, opaque_wire_bytes};
 
 /// GETATTR.
 pub type GetattrRes = Res3<GetattrOk>;
@@ -54,15 +52,14 @@ pub type PathconfRes = Res3<PathconfOk, PostOpAttr>;
 pub type CommitRes = Res3<CommitOk, WccData>;
 
 /// GETATTR succeeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Xdr)]
 pub struct GetattrOk {
     /// The attributes.
     pub obj_attributes: Fattr3,
 }
-xdr_struct!(GetattrOk { obj_attributes });
 
 /// LOOKUP succeeded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct LookupOk {
     /// Handle of what was found.
     pub object: Fh3,
@@ -71,40 +68,27 @@ pub struct LookupOk {
     /// The directory's attributes.
     pub dir_attributes: PostOpAttr,
 }
-xdr_struct!(LookupOk {
-    object,
-    obj_attributes,
-    dir_attributes
-});
 
 /// ACCESS succeeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Xdr)]
 pub struct AccessOk {
     /// The object's attributes.
     pub obj_attributes: PostOpAttr,
     /// Granted bits of [`access`](super::access).
     pub access: u32,
 }
-xdr_struct!(AccessOk {
-    obj_attributes,
-    access
-});
 
 /// READLINK succeeded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct ReadlinkOk {
     /// The link's attributes.
     pub symlink_attributes: PostOpAttr,
     /// Its target.
     pub data: Nfspath3,
 }
-xdr_struct!(ReadlinkOk {
-    symlink_attributes,
-    data
-});
 
 /// READ succeeded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct ReadOk {
     /// The file's attributes.
     pub file_attributes: PostOpAttr,
@@ -113,32 +97,12 @@ pub struct ReadOk {
     /// Whether the read reached the end of the file.
     pub eof: bool,
     /// The data, at most [`DATA_BYTES_MAX`].
+    #[xdr(max = DATA_BYTES_MAX)]
     pub data: Bytes,
 }
 
-impl Encode for ReadOk {
-    fn encode(&self, w: &mut Writer) {
-        debug_assert!(self.data.len() <= DATA_BYTES_MAX);
-        self.file_attributes.encode(w);
-        w.put_u32(self.count);
-        w.put_bool(self.eof);
-        w.put_opaque_shared(self.data.clone());
-    }
-}
-
-impl Decode for ReadOk {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        Ok(Self {
-            file_attributes: Decode::decode(r)?,
-            count: r.u32()?,
-            eof: r.bool()?,
-            data: r.opaque(DATA_BYTES_MAX)?,
-        })
-    }
-}
-
 /// WRITE succeeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Xdr)]
 pub struct WriteOk {
     /// The file's attributes around it.
     pub file_wcc: WccData,
@@ -149,15 +113,9 @@ pub struct WriteOk {
     /// Changes when unstable data may have been lost.
     pub verf: Writeverf3,
 }
-xdr_struct!(WriteOk {
-    file_wcc,
-    count,
-    committed,
-    verf
-});
 
 /// CREATE, MKDIR, SYMLINK or MKNOD succeeded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct CreateOk {
     /// The new object's handle.
     pub obj: PostOpFh3,
@@ -166,46 +124,34 @@ pub struct CreateOk {
     /// The directory's attributes around it.
     pub dir_wcc: WccData,
 }
-xdr_struct!(CreateOk {
-    obj,
-    obj_attributes,
-    dir_wcc
-});
 
 /// Attributes of both directories around a RENAME.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Xdr)]
 pub struct RenameWcc {
     /// The directory of the old name.
     pub fromdir_wcc: WccData,
     /// The directory of the new name.
     pub todir_wcc: WccData,
 }
-xdr_struct!(RenameWcc {
-    fromdir_wcc,
-    todir_wcc
-});
 
 /// Attributes after and around a LINK.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Xdr)]
 pub struct LinkWcc {
     /// The object's attributes after it.
     pub file_attributes: PostOpAttr,
     /// The directory's around it.
     pub linkdir_wcc: WccData,
 }
-xdr_struct!(LinkWcc {
-    file_attributes,
-    linkdir_wcc
-});
 
 /// READDIR succeeded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct ReaddirOk {
     /// The directory's attributes.
     pub dir_attributes: PostOpAttr,
     /// To be sent with the next cookie.
     pub cookieverf: Cookieverf3,
     /// The entries (of `dirlist3`).
+    #[xdr(list, max = DIRLIST_ENTRIES_MAX)]
     pub entries: Vec<Entry3>,
     /// Whether the last entry of the directory is among them.
     pub eof: bool,
@@ -217,28 +163,8 @@ impl ReaddirOk {
         UNIT_BYTES + UNIT_BYTES + Fattr3::WIRE_BYTES + super::COOKIEVERFSIZE + 2 * UNIT_BYTES;
 }
 
-impl Encode for ReaddirOk {
-    fn encode(&self, w: &mut Writer) {
-        self.dir_attributes.encode(w);
-        self.cookieverf.encode(w);
-        w.put_list(&self.entries);
-        w.put_bool(self.eof);
-    }
-}
-
-impl Decode for ReaddirOk {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        Ok(Self {
-            dir_attributes: Decode::decode(r)?,
-            cookieverf: Decode::decode(r)?,
-            entries: r.list_of(DIRLIST_ENTRIES_MAX)?,
-            eof: r.bool()?,
-        })
-    }
-}
-
 /// `entry3`: a directory entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct Entry3 {
     /// The object's number.
     pub fileid: Fileid3,
@@ -247,11 +173,6 @@ pub struct Entry3 {
     /// Where to go on after it.
     pub cookie: Cookie3,
 }
-xdr_struct!(Entry3 {
-    fileid,
-    name,
-    cookie
-});
 
 impl Entry3 {
     /// Bytes an entry with a name of `name_len` bytes takes in a READDIR result. Its part of a
@@ -263,13 +184,14 @@ impl Entry3 {
 }
 
 /// READDIRPLUS succeeded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct ReaddirplusOk {
     /// The directory's attributes.
     pub dir_attributes: PostOpAttr,
     /// To be sent with the next cookie.
     pub cookieverf: Cookieverf3,
     /// The entries (of `dirlistplus3`).
+    #[xdr(list, max = DIRLIST_ENTRIES_MAX)]
     pub entries: Vec<Entryplus3>,
     /// Whether the last entry of the directory is among them.
     pub eof: bool,
@@ -280,28 +202,8 @@ impl ReaddirplusOk {
     pub const OVERHEAD_BYTES: usize = ReaddirOk::OVERHEAD_BYTES;
 }
 
-impl Encode for ReaddirplusOk {
-    fn encode(&self, w: &mut Writer) {
-        self.dir_attributes.encode(w);
-        self.cookieverf.encode(w);
-        w.put_list(&self.entries);
-        w.put_bool(self.eof);
-    }
-}
-
-impl Decode for ReaddirplusOk {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        Ok(Self {
-            dir_attributes: Decode::decode(r)?,
-            cookieverf: Decode::decode(r)?,
-            entries: r.list_of(DIRLIST_ENTRIES_MAX)?,
-            eof: r.bool()?,
-        })
-    }
-}
-
 /// `entryplus3`: a directory entry with handle and attributes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct Entryplus3 {
     /// The object's number.
     pub fileid: Fileid3,
@@ -314,13 +216,6 @@ pub struct Entryplus3 {
     /// Its handle.
     pub name_handle: PostOpFh3,
 }
-xdr_struct!(Entryplus3 {
-    fileid,
-    name,
-    cookie,
-    name_attributes,
-    name_handle
-});
 
 impl Entryplus3 {
     /// Bytes that an entry takes in a READDIRPLUS result, if it comes with attributes and with a
@@ -333,7 +228,7 @@ impl Entryplus3 {
 }
 
 /// FSSTAT succeeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Xdr)]
 pub struct FsstatOk {
     /// The object's attributes.
     pub obj_attributes: PostOpAttr,
@@ -352,16 +247,6 @@ pub struct FsstatOk {
     /// Seconds for which this probably holds.
     pub invarsec: u32,
 }
-xdr_struct!(FsstatOk {
-    obj_attributes,
-    tbytes,
-    fbytes,
-    abytes,
-    tfiles,
-    ffiles,
-    afiles,
-    invarsec
-});
 
 /// Bits of [`FsinfoOk::properties`] (section 3.3.19).
 pub mod fsf {
@@ -376,7 +261,7 @@ pub mod fsf {
 }
 
 /// FSINFO succeeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Xdr)]
 pub struct FsinfoOk {
     /// The object's attributes.
     pub obj_attributes: PostOpAttr,
@@ -401,22 +286,9 @@ pub struct FsinfoOk {
     /// Bits of [`fsf`].
     pub properties: u32,
 }
-xdr_struct!(FsinfoOk {
-    obj_attributes,
-    rtmax,
-    rtpref,
-    rtmult,
-    wtmax,
-    wtpref,
-    wtmult,
-    dtpref,
-    maxfilesize,
-    time_delta,
-    properties,
-});
 
 /// PATHCONF succeeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Xdr)]
 pub struct PathconfOk {
     /// The object's attributes.
     pub obj_attributes: PostOpAttr,
@@ -433,22 +305,12 @@ pub struct PathconfOk {
     /// Whether names keep their case.
     pub case_preserving: bool,
 }
-xdr_struct!(PathconfOk {
-    obj_attributes,
-    linkmax,
-    name_max,
-    no_trunc,
-    chown_restricted,
-    case_insensitive,
-    case_preserving,
-});
 
 /// COMMIT succeeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Xdr)]
 pub struct CommitOk {
     /// The file's attributes around it.
     pub file_wcc: WccData,
     /// As in [`WriteOk`].
     pub verf: Writeverf3,
 }
-xdr_struct!(CommitOk { file_wcc, verf });

@@ -1,13 +1,11 @@
 //! `nfsstat3`, and the form that all results share: a status, then one of two bodies.
 
-use haven_xdr::{Decode, Encode, Reader, Writer, XdrError, xdr_enum};
-
-/// NFS3_OK on the wire.
-const OK: u32 = 0;
+use haven_xdr::Xdr;
 
 /// Why a procedure failed (`nfsstat3` without `NFS3_OK`: success is [`Res3::Ok`]).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error, Xdr)]
 #[repr(u32)]
+#[xdr(name = "nfsstat3")]
 pub enum Nfsstat3 {
     /// Not owner.
     #[error("NFS3ERR_PERM")]
@@ -94,18 +92,15 @@ pub enum Nfsstat3 {
     #[error("NFS3ERR_JUKEBOX")]
     Jukebox = 10_008,
 }
-xdr_enum!(Nfsstat3, "nfsstat3" {
-    Perm, NoEnt, Io, NxIo, Acces, Exist, XDev, NoDev, NotDir, IsDir, Inval, FBig, NoSpc, RoFs, MLink,
-    NameTooLong, NotEmpty, DQuot, Stale, Remote, BadHandle, NotSync, BadCookie, NotSupp, TooSmall,
-    ServerFault, BadType, Jukebox,
-});
 
 /// Result of a procedure: `T` is the body of success (`resok`), `F` that of failure (`resfail`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub enum Res3<T, F = ()> {
     /// NFS3_OK.
+    #[xdr(case = 0)]
     Ok(T),
     /// Any other status, with what the procedure tells in this case.
+    #[xdr(default)]
     Fail(Nfsstat3, F),
 }
 
@@ -137,34 +132,6 @@ impl<T, F> From<Result<T, (Nfsstat3, F)>> for Res3<T, F> {
         match result {
             Ok(ok) => Self::Ok(ok),
             Err((status, fail)) => Self::Fail(status, fail),
-        }
-    }
-}
-
-impl<T: Encode, F: Encode> Encode for Res3<T, F> {
-    fn encode(&self, w: &mut Writer) {
-        match self {
-            Self::Ok(ok) => {
-                w.put_u32(OK);
-                ok.encode(w);
-            }
-            Self::Fail(status, fail) => {
-                status.encode(w);
-                fail.encode(w);
-            }
-        }
-    }
-}
-
-impl<T: Decode, F: Decode> Decode for Res3<T, F> {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        match r.u32()? {
-            OK => T::decode(r).map(Self::Ok),
-            value => {
-                let status =
-                    Nfsstat3::from_wire(value).ok_or_else(|| r.not_in_enum("nfsstat3", value))?;
-                Ok(Self::Fail(status, F::decode(r)?))
-            }
         }
     }
 }

@@ -4,64 +4,39 @@ use super::{
     COOKIEVERFSIZE, CREATEVERFSIZE, FHSIZE, FILENAME_BYTES_MAX, NFSPATH_BYTES_MAX, WRITEVERFSIZE,
 };
 use bytes::Bytes;
-use haven_xdr::{Decode, Encode, Reader, Writer, XdrError, xdr_enum, xdr_opaque, xdr_struct};
+use haven_xdr::Xdr;
 
-/// A newtype over something that has an XDR form already.
-macro_rules! newtype {
-    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-        pub struct $name(pub $inner);
+/// `fileid3`: a file's number within its file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Xdr)]
+pub struct Fileid3(pub u64);
 
-        impl Encode for $name {
-            fn encode(&self, w: &mut Writer) {
-                self.0.encode(w);
-            }
-        }
+/// `cookie3`: a position in a directory; 0 is the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Xdr)]
+pub struct Cookie3(pub u64);
 
-        impl Decode for $name {
-            fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-                Decode::decode(r).map(Self)
-            }
-        }
-    };
-}
+/// `cookieverf3`: tells whether cookies are still valid; all zero at the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Xdr)]
+pub struct Cookieverf3(pub [u8; COOKIEVERFSIZE]);
 
-newtype! {
-    /// `fileid3`: a file's number within its file system.
-    Fileid3(u64)
-}
-newtype! {
-    /// `cookie3`: a position in a directory; 0 is the start.
-    Cookie3(u64)
-}
-newtype! {
-    /// `cookieverf3`: tells whether cookies are still valid; all zero at the start.
-    Cookieverf3([u8; COOKIEVERFSIZE])
-}
-newtype! {
-    /// `createverf3`: marks one exclusive CREATE, so that its retransmission is recognised.
-    Createverf3([u8; CREATEVERFSIZE])
-}
-newtype! {
-    /// `writeverf3`: changes when unstable data may have been lost.
-    Writeverf3([u8; WRITEVERFSIZE])
-}
+/// `createverf3`: marks one exclusive CREATE, so that its retransmission is recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Xdr)]
+pub struct Createverf3(pub [u8; CREATEVERFSIZE]);
+
+/// `writeverf3`: changes when unstable data may have been lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Xdr)]
+pub struct Writeverf3(pub [u8; WRITEVERFSIZE]);
 
 /// `nfs_fh3`: a file handle, opaque to the client, at most [`FHSIZE`] bytes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Fh3(pub Bytes);
-xdr_opaque!(Fh3, FHSIZE);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Xdr)]
+pub struct Fh3(#[xdr(max = FHSIZE)] pub Bytes);
 
 /// `filename3`: one path component. Any bytes may come: the receiver must check them.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Filename3(pub Bytes);
-xdr_opaque!(Filename3, FILENAME_BYTES_MAX);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Xdr)]
+pub struct Filename3(#[xdr(max = FILENAME_BYTES_MAX)] pub Bytes);
 
 /// `nfspath3`: the target of a symbolic link.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Nfspath3(pub Bytes);
-xdr_opaque!(Nfspath3, NFSPATH_BYTES_MAX);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Xdr)]
+pub struct Nfspath3(#[xdr(max = NFSPATH_BYTES_MAX)] pub Bytes);
 
 macro_rules! text {
     ($($name:ident)*) => {$(
@@ -87,8 +62,9 @@ macro_rules! text {
 text!(Fh3 Filename3 Nfspath3);
 
 /// `ftype3`: what an object is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Xdr)]
 #[repr(u32)]
+#[xdr(name = "ftype3")]
 pub enum Ftype3 {
     /// Regular file.
     Reg = 1,
@@ -105,33 +81,27 @@ pub enum Ftype3 {
     /// Named pipe.
     Fifo = 7,
 }
-xdr_enum!(Ftype3, "ftype3" { Reg, Dir, Blk, Chr, Lnk, Sock, Fifo });
 
 /// `specdata3`: a device's numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Xdr)]
 pub struct Specdata3 {
     /// Major number.
     pub specdata1: u32,
     /// Minor number.
     pub specdata2: u32,
 }
-xdr_struct!(Specdata3 {
-    specdata1,
-    specdata2
-});
 
 /// `nfstime3`: time since the Unix epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Xdr)]
 pub struct Nfstime3 {
     /// Seconds.
     pub seconds: u32,
     /// Nanoseconds within the second.
     pub nseconds: u32,
 }
-xdr_struct!(Nfstime3 { seconds, nseconds });
 
 /// `fattr3`: attributes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Xdr)]
 pub struct Fattr3 {
     /// What the object is (`type`).
     pub ftype: Ftype3,
@@ -160,21 +130,6 @@ pub struct Fattr3 {
     /// Last change of anything.
     pub ctime: Nfstime3,
 }
-xdr_struct!(Fattr3 {
-    ftype,
-    mode,
-    nlink,
-    uid,
-    gid,
-    size,
-    used,
-    rdev,
-    fsid,
-    fileid,
-    atime,
-    mtime,
-    ctime,
-});
 
 impl Fattr3 {
     /// Length on the wire.
@@ -188,7 +143,7 @@ pub type PostOpAttr = Option<Fattr3>;
 pub type PostOpFh3 = Option<Fh3>;
 
 /// `wcc_attr`: what weak cache consistency needs of the attributes before an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Xdr)]
 pub struct WccAttr {
     /// Size in bytes.
     pub size: u64,
@@ -197,7 +152,6 @@ pub struct WccAttr {
     /// Last change of anything.
     pub ctime: Nfstime3,
 }
-xdr_struct!(WccAttr { size, mtime, ctime });
 
 impl From<&Fattr3> for WccAttr {
     fn from(attr: &Fattr3) -> Self {
@@ -213,53 +167,32 @@ impl From<&Fattr3> for WccAttr {
 pub type PreOpAttr = Option<WccAttr>;
 
 /// `wcc_data`: attributes around an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Xdr)]
 pub struct WccData {
     /// Before it.
     pub before: PreOpAttr,
     /// After it.
     pub after: PostOpAttr,
 }
-xdr_struct!(WccData { before, after });
 
 /// `set_atime`, `set_mtime`: how a time is set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Xdr)]
+#[xdr(name = "time_how")]
 pub enum SetTime {
     /// It is left as it is.
     #[default]
+    #[xdr(case = 0)]
     DontChange,
     /// To the server's time.
+    #[xdr(case = 1)]
     ServerTime,
     /// To a given time.
+    #[xdr(case = 2)]
     ClientTime(Nfstime3),
 }
 
-impl Encode for SetTime {
-    fn encode(&self, w: &mut Writer) {
-        match self {
-            Self::DontChange => w.put_u32(0),
-            Self::ServerTime => w.put_u32(1),
-            Self::ClientTime(time) => {
-                w.put_u32(2);
-                time.encode(w);
-            }
-        }
-    }
-}
-
-impl Decode for SetTime {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        match r.u32()? {
-            0 => Ok(Self::DontChange),
-            1 => Ok(Self::ServerTime),
-            2 => Ok(Self::ClientTime(Decode::decode(r)?)),
-            other => Err(r.not_in_enum("time_how", other)),
-        }
-    }
-}
-
 /// `sattr3`: attributes to set; `None` leaves one as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Xdr)]
 pub struct Sattr3 {
     /// Permission bits.
     pub mode: Option<u32>,
@@ -274,28 +207,20 @@ pub struct Sattr3 {
     /// Modification time.
     pub mtime: SetTime,
 }
-xdr_struct!(Sattr3 {
-    mode,
-    uid,
-    gid,
-    size,
-    atime,
-    mtime
-});
 
 /// `diropargs3`: a name in a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Xdr)]
 pub struct Diropargs3 {
     /// The directory.
     pub dir: Fh3,
     /// The name.
     pub name: Filename3,
 }
-xdr_struct!(Diropargs3 { dir, name });
 
 /// `stable_how`: how durable a WRITE must be, or was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Xdr)]
 #[repr(u32)]
+#[xdr(name = "stable_how")]
 pub enum StableHow {
     /// May be lost until a COMMIT.
     Unstable = 0,
@@ -304,76 +229,50 @@ pub enum StableHow {
     /// All is durable.
     FileSync = 2,
 }
-xdr_enum!(StableHow, "stable_how" { Unstable, DataSync, FileSync });
 
 /// `createhow3`: how CREATE treats an existing name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Xdr)]
+#[xdr(name = "createmode3")]
 pub enum Createhow3 {
     /// Use it.
+    #[xdr(case = 0)]
     Unchecked(Sattr3),
     /// Fail.
+    #[xdr(case = 1)]
     Guarded(Sattr3),
     /// Fail, unless it was made with the same verifier.
+    #[xdr(case = 2)]
     Exclusive(Createverf3),
 }
 
-impl Encode for Createhow3 {
-    fn encode(&self, w: &mut Writer) {
-        match self {
-            Self::Unchecked(attr) => {
-                w.put_u32(0);
-                attr.encode(w);
-            }
-            Self::Guarded(attr) => {
-                w.put_u32(1);
-                attr.encode(w);
-            }
-            Self::Exclusive(verf) => {
-                w.put_u32(2);
-                verf.encode(w);
-            }
-        }
-    }
-}
-
-impl Decode for Createhow3 {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        match r.u32()? {
-            0 => Ok(Self::Unchecked(Decode::decode(r)?)),
-            1 => Ok(Self::Guarded(Decode::decode(r)?)),
-            2 => Ok(Self::Exclusive(Decode::decode(r)?)),
-            other => Err(r.not_in_enum("createmode3", other)),
-        }
-    }
-}
-
 /// `mknoddata3`: what MKNOD makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Xdr)]
 pub enum Mknoddata3 {
     /// A character device.
+    #[xdr(case = Ftype3::Chr)]
     Chr(Devicedata3),
     /// A block device.
+    #[xdr(case = Ftype3::Blk)]
     Blk(Devicedata3),
     /// A socket.
+    #[xdr(case = Ftype3::Sock)]
     Sock(Sattr3),
     /// A named pipe.
+    #[xdr(case = Ftype3::Fifo)]
     Fifo(Sattr3),
     /// A type that MKNOD does not make (REG, DIR, LNK): the answer is NFS3ERR_BADTYPE.
+    #[xdr(default)]
     Other(Ftype3),
 }
 
 /// `devicedata3`: a device to make.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Xdr)]
 pub struct Devicedata3 {
     /// Attributes to set.
     pub dev_attributes: Sattr3,
     /// The device's numbers.
     pub spec: Specdata3,
 }
-xdr_struct!(Devicedata3 {
-    dev_attributes,
-    spec
-});
 
 impl Mknoddata3 {
     /// The type asked for.
@@ -385,28 +284,5 @@ impl Mknoddata3 {
             Self::Fifo(_) => Ftype3::Fifo,
             Self::Other(ftype) => *ftype,
         }
-    }
-}
-
-impl Encode for Mknoddata3 {
-    fn encode(&self, w: &mut Writer) {
-        self.ftype().encode(w);
-        match self {
-            Self::Chr(device) | Self::Blk(device) => device.encode(w),
-            Self::Sock(attr) | Self::Fifo(attr) => attr.encode(w),
-            Self::Other(_) => {}
-        }
-    }
-}
-
-impl Decode for Mknoddata3 {
-    fn decode(r: &mut Reader) -> Result<Self, XdrError> {
-        Ok(match Ftype3::decode(r)? {
-            Ftype3::Chr => Self::Chr(Decode::decode(r)?),
-            Ftype3::Blk => Self::Blk(Decode::decode(r)?),
-            Ftype3::Sock => Self::Sock(Decode::decode(r)?),
-            Ftype3::Fifo => Self::Fifo(Decode::decode(r)?),
-            other @ (Ftype3::Reg | Ftype3::Dir | Ftype3::Lnk) => Self::Other(other),
-        })
     }
 }

@@ -1,7 +1,7 @@
 //! Arbitrary values of every message type, drawn from a seed.
 
 use bytes::Bytes;
-use haven_proto::{mount, nfs3, portmap};
+use haven_proto::{mount, nfs3, portmap, rpcbind};
 
 /// A stream of numbers that only depends on its seed (splitmix64).
 pub struct Draw(pub u64);
@@ -53,7 +53,7 @@ macro_rules! arb_number {
         }
     )*};
 }
-arb_number!(u8 u32 u64);
+arb_number!(u8 u32 i32 u64);
 
 impl Arb for () {
     fn arb(_: &mut Draw) {}
@@ -68,6 +68,12 @@ impl Arb for bool {
 impl<const N: usize> Arb for [u8; N] {
     fn arb(d: &mut Draw) -> Self {
         std::array::from_fn(|_| u8::arb(d))
+    }
+}
+
+impl<const N: usize> Arb for [i32; N] {
+    fn arb(d: &mut Draw) -> Self {
+        std::array::from_fn(|_| i32::arb(d))
     }
 }
 
@@ -116,10 +122,19 @@ arb_opaque! {
     mount::Dirpath, mount::MNTPATHLEN;
     mount::Name, mount::MNTNAMLEN;
     mount::Fhandle3, mount::FHSIZE3;
+    rpcbind::NetidText, rpcbind::NETID_BYTES_MAX;
+    rpcbind::UaddrText, rpcbind::UADDR_BYTES_MAX;
+    rpcbind::Owner, rpcbind::OWNER_BYTES_MAX;
+    rpcbind::ProtoName, rpcbind::PROTO_NAME_BYTES_MAX;
 }
 
 arb_struct! {
     portmap::Mapping { prog, vers, prot, port }
+    rpcbind::Rpcb { prog, vers, netid, addr, owner }
+    rpcbind::RpcbEntry { maddr, nc_netid, nc_semantics, nc_protofmly, nc_proto }
+    rpcbind::AddrStat { prog, vers, success, failure, netid }
+    rpcbind::RmtcallStat { prog, vers, proc, success, failure, indirect, netid }
+    rpcbind::RpcbStatByvers { version2, version3, version4 }
     mount::Mountbody { hostname, directory }
     nfs3::Specdata3 { specdata1, specdata2 }
     nfs3::Nfstime3 { seconds, nseconds }
@@ -173,15 +188,150 @@ arb_struct! {
     nfs3::CommitOk { file_wcc, verf }
 }
 
-impl Arb for portmap::Pmaplist {
+/// Newtypes over lists.
+macro_rules! arb_list {
+    ($($type:path)*) => {$(
+        impl Arb for $type {
+            fn arb(d: &mut Draw) -> Self {
+                $type(d.list(5))
+            }
+        }
+    )*};
+}
+
+arb_list! {
+    portmap::Pmaplist
+    rpcbind::Rpcblist
+    rpcbind::RpcbEntryList
+    mount::Mountlist
+    mount::Exports
+}
+
+/// Enums without fields: any of their values.
+macro_rules! arb_enum {
+    ($($type:path)*) => {$(
+        impl Arb for $type {
+            fn arb(d: &mut Draw) -> Self {
+                let numbers = (0..100).chain(10_001..10_020);
+                d.one_of(&numbers.filter_map(<$type>::from_wire).collect::<Vec<_>>())
+            }
+        }
+    )*};
+}
+
+arb_enum! {
+    portmap::Procedure
+    rpcbind::Procedure
+    rpcbind::Semantics
+    mount::Procedure
+    mount::Mountstat3
+    nfs3::Proc3
+    nfs3::Nfsstat3
+    nfs3::Ftype3
+    nfs3::StableHow
+    haven_rpc::AuthStat
+}
+
+impl Arb for rpcbind::RpcbStat {
     fn arb(d: &mut Draw) -> Self {
-        Self(d.list(5))
+        Self {
+            info: Arb::arb(d),
+            setinfo: Arb::arb(d),
+            unsetinfo: Arb::arb(d),
+            addrinfo: d.list(5),
+            rmtinfo: d.list(5),
+        }
     }
 }
 
-impl Arb for mount::Mountlist {
+impl Arb for rpcbind::RmtcallArgs {
     fn arb(d: &mut Draw) -> Self {
-        Self(d.list(5))
+        let (prog, vers, proc) = (Arb::arb(d), Arb::arb(d), Arb::arb(d));
+        let args = d.bytes(2000);
+        Self {
+            prog,
+            vers,
+            proc,
+            args,
+        }
+    }
+}
+
+impl Arb for rpcbind::RmtcallRes {
+    fn arb(d: &mut Draw) -> Self {
+        let addr = Arb::arb(d);
+        let results = d.bytes(2000);
+        Self { addr, results }
+    }
+}
+
+impl Arb for rpcbind::Netbuf {
+    fn arb(d: &mut Draw) -> Self {
+        let maxlen = Arb::arb(d);
+        let buf = d.bytes(rpcbind::NETBUF_BYTES_MAX);
+        Self { maxlen, buf }
+    }
+}
+
+impl Arb for portmap::CallArgs {
+    fn arb(d: &mut Draw) -> Self {
+        let (prog, vers, proc) = (Arb::arb(d), Arb::arb(d), Arb::arb(d));
+        let args = d.bytes(2000);
+        Self {
+            prog,
+            vers,
+            proc,
+            args,
+        }
+    }
+}
+
+impl Arb for portmap::CallResult {
+    fn arb(d: &mut Draw) -> Self {
+        let port = Arb::arb(d);
+        let res = d.bytes(2000);
+        Self { port, res }
+    }
+}
+
+impl Arb for haven_rpc::AuthSys {
+    fn arb(d: &mut Draw) -> Self {
+        let (stamp, uid, gid) = (Arb::arb(d), Arb::arb(d), Arb::arb(d));
+        Self {
+            stamp,
+            machine_name: d.bytes(haven_rpc::MACHINE_NAME_BYTES_MAX),
+            uid,
+            gid,
+            gids: d.list(haven_rpc::GIDS_MAX),
+        }
+    }
+}
+
+impl Arb for haven_rpc::AcceptError {
+    fn arb(d: &mut Draw) -> Self {
+        match d.u64() % 5 {
+            0 => Self::ProgUnavail,
+            1 => Self::ProgMismatch {
+                low: Arb::arb(d),
+                high: Arb::arb(d),
+            },
+            2 => Self::ProcUnavail,
+            3 => Self::GarbageArgs,
+            _ => Self::SystemErr,
+        }
+    }
+}
+
+impl Arb for haven_rpc::Denial {
+    fn arb(d: &mut Draw) -> Self {
+        if bool::arb(d) {
+            Self::AuthError(Arb::arb(d))
+        } else {
+            Self::RpcMismatch {
+                low: Arb::arb(d),
+                high: Arb::arb(d),
+            }
+        }
     }
 }
 
@@ -194,37 +344,19 @@ impl Arb for mount::Exportnode {
     }
 }
 
-impl Arb for mount::Exports {
+impl Arb for mount::MountOk {
     fn arb(d: &mut Draw) -> Self {
-        Self(d.list(5))
-    }
-}
-
-impl Arb for mount::Mountstat3 {
-    fn arb(d: &mut Draw) -> Self {
-        use mount::Mountstat3::*;
-        d.one_of(&[
-            Perm,
-            NoEnt,
-            Io,
-            Acces,
-            NotDir,
-            Inval,
-            NameTooLong,
-            NotSupp,
-            ServerFault,
-        ])
+        Self {
+            fhandle: Arb::arb(d),
+            auth_flavors: d.list(mount::AUTH_FLAVORS_MAX),
+        }
     }
 }
 
 impl Arb for mount::Mountres3 {
     fn arb(d: &mut Draw) -> Self {
         if bool::arb(d) {
-            let fhandle = Arb::arb(d);
-            Self::Ok(mount::MountOk {
-                fhandle,
-                auth_flavors: d.list(mount::AUTH_FLAVORS_MAX),
-            })
+            Self::Ok(Arb::arb(d))
         } else {
             Self::Fail(Arb::arb(d))
         }
@@ -238,27 +370,6 @@ impl Arb for mount::Fhstatus {
         } else {
             Self::Fail(u32::arb(d).max(1))
         }
-    }
-}
-
-impl Arb for nfs3::Ftype3 {
-    fn arb(d: &mut Draw) -> Self {
-        use nfs3::Ftype3::*;
-        d.one_of(&[Reg, Dir, Blk, Chr, Lnk, Sock, Fifo])
-    }
-}
-
-impl Arb for nfs3::StableHow {
-    fn arb(d: &mut Draw) -> Self {
-        use nfs3::StableHow::*;
-        d.one_of(&[Unstable, DataSync, FileSync])
-    }
-}
-
-impl Arb for nfs3::Nfsstat3 {
-    fn arb(d: &mut Draw) -> Self {
-        let numbers = (1..100).chain(10_001..10_020);
-        d.one_of(&numbers.filter_map(Self::from_wire).collect::<Vec<_>>())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Making inodes: regular files, directories, symbolic links, special files.
 
 use super::New;
+use super::contents::place_of;
 use crate::keys;
 use crate::open::Store;
 use crate::record::Inode;
@@ -82,13 +83,17 @@ impl Store {
         rules::may_mknod(kind, new.cred)?;
         let ino = Ino(self.counters.next_ino);
         let attr = rules::new_attr(&dir.attr, kind, set, new.cred, new.at, ino)?;
-        Ok(Inode::new(attr, dir.attr.ino))
+        let mut inode = Inode::new(attr, dir.attr.ino);
+        if kind == Kind::Regular {
+            inode.place = place_of(inode.attr.size);
+        }
+        Ok(inode)
     }
 
     /// Stores a new inode and its name.
     ///
     /// Replay safety: after a crash the number is given again, to the same file, whose data file may be
-    /// there already. It is cut to this inode's size, 0, before it is used, see `data`.
+    /// there already. It is cut before it is used, see `contents` and `data`.
     fn add(&mut self, new: &New<'_>, mut dir: Inode, inode: Inode) -> Attr {
         let subdirs = i32::from(inode.attr.kind == Kind::Directory);
         self.counters.next_ino += 1;

@@ -8,8 +8,8 @@
 //!
 //! It must not know when or how anything becomes durable.
 
+pub mod contents;
 mod create;
-pub mod far;
 mod link;
 mod query;
 mod remove;
@@ -40,8 +40,14 @@ struct New<'a> {
 /// Reading and changing rows.
 impl Store {
     fn inode(&self, ino: Ino) -> FsResult<Inode> {
-        let value = self.layers.get(&keys::inode(ino))?.ok_or(FsError::Stale)?;
-        Inode::decode(ino, &value)
+        if let Some(inode) = self.inodes.get(&ino.0) {
+            return Ok(inode);
+        }
+        let decode = |value: &[u8]| Inode::decode(ino, value);
+        let inode = self.layers.read(&keys::inode(ino), decode)?;
+        let inode = inode.ok_or(FsError::Stale)?;
+        self.inodes.put(ino.0, inode.clone());
+        Ok(inode)
     }
 
     fn directory(&self, ino: Ino) -> FsResult<Inode> {
@@ -51,8 +57,15 @@ impl Store {
     }
 
     fn entry(&self, dir: Ino, name: &[u8]) -> FsResult<Option<Entry>> {
-        let value = self.layers.get(&keys::entry_by_name(dir, name))?;
-        value.map(|value| Entry::decode(&value)).transpose()
+        let key = keys::entry_by_name(dir, name);
+        if let Some(entry) = self.entries.get(&key[..]) {
+            return Ok(Some(entry));
+        }
+        let entry = self.layers.read(&key, Entry::decode)?;
+        if let Some(entry) = entry {
+            self.entries.put(key, entry);
+        }
+        Ok(entry)
     }
 
     /// The inode that `name` is in `dir`, if the caller may search there.
@@ -64,7 +77,9 @@ impl Store {
     }
 
     fn put_inode(&mut self, inode: &Inode) {
-        self.layers.put(keys::inode(inode.attr.ino), inode.encode());
+        let ino = inode.attr.ino;
+        self.layers.put(keys::inode(ino), inode.encode());
+        self.inodes.put(ino.0, inode.clone());
     }
 
     /// Adds an entry under a fresh cookie. The name is free.
@@ -72,9 +87,12 @@ impl Store {
         let cookie = Cookie(dir.dir.next_cookie);
         dir.dir.next_cookie += 1;
         dir.dir.entries += 1;
-        let by_name = Entry { ino, cookie }.encode();
-        self.layers
-            .put(keys::entry_by_name(dir.attr.ino, name), by_name.to_vec());
+        let (key, entry) = (
+            keys::entry_by_name(dir.attr.ino, name),
+            Entry { ino, cookie },
+        );
+        self.layers.put(&key, entry.encode().to_vec());
+        self.entries.put(key, entry);
         let by_cookie = keys::entry_by_cookie(dir.attr.ino, cookie);
         self.layers.put(by_cookie, record::encode_named(ino, name));
     }
@@ -83,7 +101,9 @@ impl Store {
     fn remove_entry(&mut self, dir: &mut Inode, name: &[u8]) -> FsResult<()> {
         if let Some(entry) = self.entry(dir.attr.ino, name)? {
             dir.dir.entries -= 1;
-            self.layers.remove(keys::entry_by_name(dir.attr.ino, name));
+            let key = keys::entry_by_name(dir.attr.ino, name);
+            self.entries.remove(&key[..]);
+            self.layers.remove(key);
             self.layers
                 .remove(keys::entry_by_cookie(dir.attr.ino, entry.cookie));
         }
@@ -104,8 +124,6 @@ impl Store {
     }
 
     /// Takes one name off an inode; it goes away with its last one.
-    ///
-    /// Replay safety: the data file stays until a checkpoint without the inode is durable.
     fn drop_name(&mut self, at: &Change, mut inode: Inode) -> FsResult<()> {
         let ino = inode.attr.ino;
         if inode.attr.kind != Kind::Directory && inode.attr.nlink > 1 {
@@ -115,12 +133,9 @@ impl Store {
             return Ok(());
         }
         self.layers.remove(keys::inode(ino));
+        self.inodes.remove(&ino.0);
         match inode.attr.kind {
-            Kind::Regular => {
-                self.far_cut(ino, inode.attr.size, 0)?;
-                self.generation.data.forget(ino);
-                self.layers.put(keys::grave(ino), Bytes::new());
-            }
+            Kind::Regular => self.drop_contents(&inode)?,
             Kind::Symlink => self.layers.remove(keys::target(ino)),
             _ => {}
         }

@@ -42,17 +42,13 @@ impl Store {
         offset: u64,
         len: u32,
     ) -> FsResult<ReadData> {
-        let attr = self.inode(ino)?.attr;
-        rules::may_read(&attr, cred)?;
-        let left = attr.size.saturating_sub(offset);
+        let inode = self.inode(ino)?;
+        rules::may_read(&inode.attr, cred)?;
+        let left = inode.attr.size.saturating_sub(offset);
         let len = left.min(u64::from(len));
-        let mut data = vec![0; usize::try_from(len).map_err(|_| FsError::Invalid)?];
-        if !data.is_empty() {
-            self.generation.data.read(ino, offset, &mut data)?;
-            self.far_read(ino, offset, &mut data)?;
-        }
+        let bytes = usize::try_from(len).map_err(|_| FsError::Invalid)?;
         Ok(ReadData {
-            data: data.into(),
+            data: self.read_contents(&inode, offset, bytes)?,
             eof: len == left,
         })
     }

@@ -1,6 +1,5 @@
 //! Changing a file's data and attributes.
 
-use crate::data::DATA_END_MAX;
 use crate::open::Store;
 use crate::record::Inode;
 use haven_fs::{Attr, Change, Cred, FsResult, Ino, Kind, SetAttr, Time, rules};
@@ -19,8 +18,8 @@ impl Store {
         self.change_attr(at, cred, inode, set)
     }
 
-    /// Replay safety: cutting the data file again cuts the same; growing changes metadata only, after
-    /// what a crash may have left past the old size was cut.
+    /// Replay safety: see `contents`. Cutting the data file again cuts the same; growing changes metadata
+    /// only, after what a crash may have left past the old size was cut.
     pub(super) fn change_attr(
         &mut self,
         at: &Change,
@@ -33,17 +32,14 @@ impl Store {
             return Ok(attr);
         }
         if attr.kind == Kind::Regular && attr.size != inode.attr.size {
-            self.far_cut(attr.ino, inode.attr.size, attr.size)?;
-            self.generation
-                .data
-                .resize(attr.ino, inode.attr.size, attr.size)?;
+            self.resize_contents(&mut inode, attr.size)?;
         }
         inode.attr = attr.clone();
         self.put_inode(&inode);
         Ok(attr)
     }
 
-    /// Replay safety: the same bytes go to the same place again, and what lies between an old end and a
+    /// Replay safety: see `contents`. The same bytes go to the same place again, and what lies between an old end and a
     /// later start is cut away before, so that it reads as zeros.
     pub(super) fn do_write(
         &mut self,
@@ -59,16 +55,7 @@ impl Store {
         if data.is_empty() {
             return Ok(inode.attr);
         }
-        let near = DATA_END_MAX.saturating_sub(offset);
-        let near = usize::try_from(near).unwrap_or(usize::MAX).min(data.len());
-        let (near, far) = data.split_at(near);
-        let size = inode.attr.size;
-        if near.is_empty() {
-            self.generation.data.resize(ino, size, size.max(end))?;
-        } else {
-            self.generation.data.write(ino, size, offset, near)?;
-        }
-        self.far_write(ino, offset.max(DATA_END_MAX), far)?;
+        self.write_contents(&mut inode, offset, data, end)?;
         inode.attr = rules::after_write(&inode.attr, end, at);
         self.put_inode(&inode);
         Ok(inode.attr)

@@ -29,6 +29,10 @@ impl Rng {
         self.next() % bound
     }
 
+    pub fn pick(&mut self, from: &[u64]) -> u64 {
+        from[self.below(from.len() as u64) as usize]
+    }
+
     pub fn chance(&mut self, one_in: u64) -> bool {
         self.below(one_in) == 0
     }
@@ -97,16 +101,22 @@ impl<'a> Chooser<'a> {
     }
 }
 
+/// A size or offset: on either side of what fits a row, or far beyond.
+fn size(rng: &mut Rng) -> u64 {
+    let max = rng.pick(&[100, 4_097, 6_000, OFFSET_MAX]);
+    rng.below(max)
+}
+
 /// The operation of log index `index` in this state: the same for the same seed.
 pub fn op(seed: u64, index: u64, model: &Model) -> Op {
     let rng = &mut Rng(seed.wrapping_mul(1_000_003).wrapping_add(index));
     let set = SetAttr {
         mode: Some(0o777),
-        size: rng.chance(3).then(|| rng.below(OFFSET_MAX)),
+        size: rng.chance(3).then(|| size(rng)),
         ..SetAttr::default()
     };
     let kind = rng.below(40);
-    let size = rng.below(OFFSET_MAX);
+    let size = size(rng);
     let mut choose = Chooser::new(rng, model);
     match kind {
         0..=6 => Op::Create(choose.dir(), choose.name(), Create::Unchecked(set)),
@@ -120,7 +130,8 @@ pub fn op(seed: u64, index: u64, model: &Model) -> Op {
         12..=17 => Op::Resize(choose.file(), size),
         18 => Op::Chmod(choose.file(), (size % 0o10000) as u32),
         19..=30 => {
-            let len = 1 + choose.rng.below(9_000) as usize;
+            let len_max = choose.rng.pick(&[10, 1_000, 9_000]);
+            let len = 1 + choose.rng.below(len_max) as usize;
             Op::Write(choose.file(), size, vec![1 + (index % 255) as u8; len])
         }
         31..=33 => Op::Remove(choose.dir(), choose.name()),

@@ -63,7 +63,20 @@ pub(super) fn size_limits(s: &mut Subject<'_>) {
         s.truncate(&cred, file.ino, FILE_SIZE_MAX + 1),
         Err(FsError::TooLarge)
     );
+    assert_eq!(
+        s.write(&cred, file.ino, FILE_SIZE_MAX - 1, b"xy"),
+        Err(FsError::TooLarge),
+        "not even the part before the limit"
+    );
     assert_eq!(s.attr(file.ino), file);
+    let attr = ok(s.write(&cred, file.ino, FILE_SIZE_MAX - 2, b"xy"));
+    assert_eq!(attr.size, FILE_SIZE_MAX);
+    let tail = ok(s.read(&cred, file.ino, FILE_SIZE_MAX - 3, 9));
+    assert_eq!((&tail.data[..], tail.eof), (&b"\0xy"[..], true));
+    for offset in [FILE_SIZE_MAX, u64::MAX - 1] {
+        let past = ok(s.read(&cred, file.ino, offset, 9));
+        assert_eq!((past.data.len(), past.eof), (0, true), "at {offset}");
+    }
 }
 
 pub(super) fn write_of_nothing(s: &mut Subject<'_>) {

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
 use bytes::Bytes;
-use haven_disk::{Disk, DiskFile, Space};
+use haven_disk::Disk;
+use haven_disk::testing::{DiskOp, FaultyDisk};
 use haven_log::{Log, LogError, LogOptions, Record};
 use parking_lot::{Condvar, Mutex};
 use tempfile::TempDir;
@@ -67,7 +68,7 @@ pub fn read_all(log: &Log) -> Vec<Record> {
 
 /// A disk under the test's control.
 pub struct TestDisk {
-    inner: Arc<dyn Disk>,
+    pub disk: Arc<dyn Disk>,
     pub control: Arc<Control>,
 }
 
@@ -103,6 +104,24 @@ impl Control {
         }
     }
 
+    /// What becomes of an operation of the disk.
+    fn ask(&self, op: DiskOp) -> io::Result<()> {
+        match op {
+            DiskOp::Write if self.fail_write.load(Ordering::SeqCst) => {
+                return Err(io::Error::other("injected write failure"));
+            }
+            DiskOp::Sync => {
+                self.pass();
+                self.syncs.fetch_add(1, Ordering::SeqCst);
+                if self.fail_sync.load(Ordering::SeqCst) {
+                    return Err(io::Error::other("injected flush failure"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn pass(&self) {
         let mut closed = self.closed.lock();
         if *closed {
@@ -117,79 +136,12 @@ impl Control {
 
 impl TestDisk {
     pub fn new(inner: Arc<dyn Disk>) -> TestDisk {
+        let control: Arc<Control> = Arc::default();
+        let asked = Arc::clone(&control);
+        let disk = FaultyDisk::new(inner, move |op, _| asked.ask(op));
         TestDisk {
-            inner,
-            control: Arc::default(),
+            disk: Arc::new(disk),
+            control,
         }
-    }
-}
-
-impl Disk for TestDisk {
-    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(TestFile {
-            inner: self.inner.open(path, create)?,
-            control: Arc::clone(&self.control),
-        }))
-    }
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir_all(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_file(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove_dir_all(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.inner.list(path)
-    }
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.inner.exists(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.sync_dir(path)
-    }
-    fn space(&self) -> io::Result<Space> {
-        self.inner.space()
-    }
-}
-
-struct TestFile {
-    inner: Arc<dyn DiskFile>,
-    control: Arc<Control>,
-}
-
-impl DiskFile for TestFile {
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.inner.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.write_vectored_at(offset, &[data])
-    }
-    fn write_vectored_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
-        if self.control.fail_write.load(Ordering::SeqCst) {
-            return Err(io::Error::other("injected write failure"));
-        }
-        self.inner.write_vectored_at(offset, parts)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.inner.allocate(offset, len)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.control.pass();
-        self.control.syncs.fetch_add(1, Ordering::SeqCst);
-        if self.control.fail_sync.load(Ordering::SeqCst) {
-            return Err(io::Error::other("injected flush failure"));
-        }
-        self.inner.sync()
     }
 }

@@ -1,0 +1,320 @@
+//! Keeps the disk from filling up: what would take space is refused before it gets into the log, so that there is
+//! always room for the log, for checkpoints, and for the removals that make room again.
+//!
+//! The free space is measured about every second, off the way of requests; and again before the first refusal. What
+//! was let in and may not be part of the last measurement is subtracted from it: changes under way, and those that
+//! were finished since.
+//!
+//! Invariant: what is let in never exceeds what is free above the reserve.
+//!
+//! It must not know what a change does.
+
+use crate::engine::Outcome;
+use crate::found;
+use haven_consensus::Consensus;
+use haven_disk::{Disk, Space};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
+
+/// How often the free space is measured.
+const SAMPLE: Duration = Duration::from_secs(1);
+/// A measurement not older than this is fresh enough to refuse a change.
+const FRESH: Duration = Duration::from_millis(20);
+/// Bounds of the reserve when none is configured: a twentieth of the file system within these, in bytes.
+const RESERVE_BYTES: (u64, u64) = (256 << 20, 4 << 30);
+/// So much above the reserve must be free before growing changes are taken again.
+const MARGIN_BYTES: u64 = 16 << 20;
+/// What a change may take beside its own bytes: rows, a cached reply, a block of the file system.
+const OVERHEAD_BYTES: u64 = 16 << 10;
+/// While there is no space, a checkpoint is made this often (in measurements), if anything changed.
+const RECLAIM_EVERY: u32 = 2;
+/// So many checkpoints after a change: the first makes the removal of a file durable, the next one removes its data.
+const RECLAIM_ROUNDS: u32 = 2;
+
+/// See the module's head comment.
+pub struct SpaceGuard {
+    disk: Arc<dyn Disk>,
+    reserve_bytes: u64,
+    level: Mutex<Level>,
+    /// One measurement at a time.
+    measuring: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Level {
+    free_bytes: u64,
+    measured_at: Instant,
+    /// Let in and not finished.
+    under_way_bytes: u64,
+    /// Finished since the last measurement began.
+    finished_bytes: u64,
+    full: bool,
+}
+
+impl Level {
+    fn admit(&mut self, bytes: u64, reserve_bytes: u64) -> bool {
+        let taken = self.under_way_bytes.saturating_add(self.finished_bytes);
+        let left = self.free_bytes.saturating_sub(taken.saturating_add(bytes));
+        if self.full || left < reserve_bytes {
+            return false;
+        }
+        self.under_way_bytes += bytes;
+        true
+    }
+
+    fn finish(&mut self, bytes: u64) {
+        self.under_way_bytes -= bytes;
+        self.finished_bytes += bytes;
+    }
+
+    /// Takes a measurement, which covers so many of the finished bytes; true if there is space again, or none any
+    /// more.
+    fn measured(&mut self, free_bytes: u64, covered: u64, at: Instant, reserve_bytes: u64) -> bool {
+        self.free_bytes = free_bytes;
+        self.measured_at = at;
+        self.finished_bytes -= covered;
+        let was = self.full;
+        let enough = match was {
+            true => reserve_bytes.saturating_add(MARGIN_BYTES),
+            false => reserve_bytes,
+        };
+        self.full = free_bytes < enough;
+        was != self.full
+    }
+}
+
+/// The right to a change's space while it is under way.
+pub struct Admitted {
+    guard: Arc<SpaceGuard>,
+    bytes: u64,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.guard.level.lock().finish(self.bytes);
+    }
+}
+
+impl SpaceGuard {
+    /// Measures for the first time.
+    ///
+    /// # Errors
+    /// What the disk says, in words.
+    pub fn new(disk: Arc<dyn Disk>, reserve_bytes: Option<u64>) -> Result<Arc<Self>, String> {
+        let at = Instant::now();
+        let space = disk
+            .space()
+            .map_err(|e| format!("cannot tell how much space is free: {e}"))?;
+        let guard = Self {
+            disk,
+            reserve_bytes: reserve_bytes.unwrap_or_else(|| usual_reserve(space)),
+            level: Mutex::new(Level {
+                free_bytes: space.free_bytes,
+                measured_at: at,
+                under_way_bytes: 0,
+                finished_bytes: 0,
+                full: false,
+            }),
+            measuring: tokio::sync::Mutex::default(),
+        };
+        guard.take(space, 0, at);
+        Ok(Arc::new(guard))
+    }
+
+    /// Lets a change of so many bytes in, until what is given is dropped. One that is refused (`None`) may still turn
+    /// out to need no space.
+    pub async fn admit(self: &Arc<Self>, bytes: usize) -> Option<Admitted> {
+        let bytes = (bytes as u64).saturating_add(OVERHEAD_BYTES);
+        for last in [false, true] {
+            let (admitted, full) = {
+                let mut level = self.level.lock();
+                (level.admit(bytes, self.reserve_bytes), level.full)
+            };
+            if admitted {
+                let guard = Arc::clone(self);
+                return Some(Admitted { guard, bytes });
+            }
+            if full {
+                return None;
+            }
+            if last {
+                break;
+            }
+            self.measure(FRESH).await;
+        }
+        let full_already = std::mem::replace(&mut self.level.lock().full, true);
+        if !full_already {
+            self.tell();
+        }
+        None
+    }
+
+    /// What is missing, in words; `None`: there is space.
+    pub fn trouble(&self) -> Option<String> {
+        let level = *self.level.lock();
+        level.full.then(|| {
+            format!(
+                "only {} MiB are free where the data are, {} MiB are kept in reserve: what needs space is refused; \
+                 remove files or enlarge the file system",
+                level.free_bytes >> 20,
+                self.reserve_bytes >> 20
+            )
+        })
+    }
+
+    /// Free and reserved bytes, for the status.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.level.lock().free_bytes, self.reserve_bytes)
+    }
+
+    /// Measures, unless somebody else has done so within `fresh`.
+    async fn measure(&self, fresh: Duration) {
+        let _one = self.measuring.lock().await;
+        let (covered, measured_at) = {
+            let level = self.level.lock();
+            (level.finished_bytes, level.measured_at)
+        };
+        let at = Instant::now();
+        if at.saturating_duration_since(measured_at) < fresh {
+            return;
+        }
+        let disk = Arc::clone(&self.disk);
+        match tokio::task::spawn_blocking(move || disk.space()).await {
+            Ok(Ok(space)) => self.take(space, covered, at),
+            Ok(Err(why)) => warn!(%why, "cannot tell how much space is free"),
+            // The process ends.
+            Err(_) => {}
+        }
+    }
+
+    fn take(&self, space: Space, covered: u64, at: Instant) {
+        let mut level = self.level.lock();
+        let changed = level.measured(space.free_bytes, covered, at, self.reserve_bytes);
+        drop(level);
+        if changed {
+            self.tell();
+        }
+    }
+
+    fn tell(&self) {
+        match self.trouble() {
+            Some(trouble) => warn!("{trouble}"),
+            None => {
+                let free_mib = self.bytes().0 >> 20;
+                info!(free_mib, "there is space again: all changes are taken");
+            }
+        }
+    }
+
+    /// Measures for ever, and has space given back while there is none.
+    pub async fn watch(self: Arc<Self>, consensus: Consensus<Outcome>) {
+        let mut reclaim = Reclaim::default();
+        for round in 0_u64.. {
+            tokio::time::sleep(SAMPLE).await;
+            self.measure(Duration::ZERO).await;
+            if self.trouble().is_some()
+                && round.is_multiple_of(RECLAIM_EVERY.into())
+                && let Err(why) = reclaim.round(&consensus).await
+            {
+                warn!(%why, "cannot have the space of removed files given back");
+            }
+        }
+    }
+}
+
+/// Gets the space of removed files back, by checkpoints.
+#[derive(Debug, Default)]
+struct Reclaim {
+    /// Applied when the last round ended.
+    applied: u64,
+    /// Rounds to come.
+    left: u32,
+}
+
+impl Reclaim {
+    async fn round(&mut self, consensus: &Consensus<Outcome>) -> Result<(), String> {
+        if consensus.applied_index() != self.applied {
+            self.left = RECLAIM_ROUNDS;
+        }
+        if self.left == 0 {
+            return Ok(());
+        }
+        self.left -= 1;
+        // Without a change there is no checkpoint, and clients may change nothing while there is no space.
+        if consensus.leadership().borrow().is_leader {
+            found::nothing(consensus).await?;
+        }
+        self.applied = consensus.applied_index();
+        let made = consensus.trigger_checkpoint().await;
+        made.map_err(|e| e.to_string())
+    }
+}
+
+fn usual_reserve(space: Space) -> u64 {
+    (space.total_bytes / 20).clamp(RESERVE_BYTES.0, RESERVE_BYTES.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn level(free_bytes: u64) -> Level {
+        Level {
+            free_bytes,
+            measured_at: Instant::now(),
+            under_way_bytes: 0,
+            finished_bytes: 0,
+            full: false,
+        }
+    }
+
+    #[test]
+    fn a_burst_between_two_measurements_cannot_run_past_the_reserve() {
+        let mut level = level(100 * MIB);
+        let now = level.measured_at;
+        let admitted = (0..1_000).filter(|_| level.admit(MIB, 40 * MIB)).count();
+        assert_eq!(admitted, 60);
+        for _ in 0..10 {
+            level.finish(MIB);
+        }
+        assert!(!level.admit(MIB, 40 * MIB), "finished is not given back");
+        // A measurement begins; meanwhile ten more are finished, which it may not show.
+        let covered = level.finished_bytes;
+        for _ in 0..10 {
+            level.finish(MIB);
+        }
+        level.measured(90 * MIB, covered, now, 40 * MIB);
+        assert!(!level.admit(MIB, 40 * MIB));
+        // What was let in took less than thought.
+        let covered = level.finished_bytes;
+        level.measured(90 * MIB, covered, now, 40 * MIB);
+        assert_eq!((0..100).filter(|_| level.admit(MIB, 40 * MIB)).count(), 10);
+    }
+
+    #[test]
+    fn space_must_come_back_with_a_margin() {
+        let mut level = level(100 * MIB);
+        let now = level.measured_at;
+        assert!(level.measured(39 * MIB, 0, now, 40 * MIB));
+        assert!(!level.admit(0, 40 * MIB));
+        assert!(!level.measured(41 * MIB, 0, now, 40 * MIB));
+        assert!(!level.admit(0, 40 * MIB));
+        assert!(level.measured(40 * MIB + MARGIN_BYTES, 0, now, 40 * MIB));
+        assert!(level.admit(MIB, 40 * MIB));
+    }
+
+    #[test]
+    fn the_usual_reserve_follows_the_size_within_bounds() {
+        let of = |gib: u64| {
+            usual_reserve(Space {
+                total_bytes: gib << 30,
+                free_bytes: 0,
+            }) >> 20
+        };
+        assert_eq!((of(1), of(20), of(1000)), (256, 1024, 4096));
+    }
+}
