@@ -1,5 +1,6 @@
 //! Files that were altered: what a crash may leave is repaired, anything else is refused.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -40,7 +41,7 @@ fn try_open(files: &Files) -> (TempDir, Result<Log, LogError>) {
     let path: PathBuf = dir.path().join(DIR);
     std::fs::create_dir(&path).expect("mkdir");
     for (name, bytes) in files {
-        std::fs::write(path.join(name), bytes).expect("write");
+        write_with_holes(&path.join(name), bytes);
     }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(dir.path()).expect("open the disk"));
     // No zeros ahead: they would hide what must not be there.
@@ -69,6 +70,18 @@ fn try_open(files: &Files) -> (TempDir, Result<Log, LogError>) {
         ),
     }
     (dir, opened)
+}
+
+/// Pages of zeros become holes, as space that is reserved and not written.
+fn write_with_holes(path: &Path, bytes: &[u8]) {
+    let file = std::fs::File::create(path).expect("create");
+    file.set_len(bytes.len() as u64).expect("set the length");
+    for (page, part) in bytes.chunks(PAGE).enumerate() {
+        if part.iter().any(|&b| b != 0) {
+            let at = (page * PAGE) as u64;
+            file.write_all_at(part, at).expect("write");
+        }
+    }
 }
 
 fn sorted(files: &Files) -> Files {
@@ -169,6 +182,21 @@ fn a_changed_bit_in_the_middle_is_refused_and_named() {
         assert_eq!(name, flipped[0].0);
         let record_at = at - (at - FIRST_AT) % stored;
         assert_eq!(offset, record_at as u64);
+    }
+}
+
+/// Pages that never reached the disk, before others that did.
+#[test]
+fn records_behind_a_hole_prove_what_is_missing() {
+    let (_, files, _) = sample(150, 48);
+    let stored = HEADER + 16 + 48;
+    for pages in [1..2, 1..3, 2..3] {
+        let mut holed = files.clone();
+        segment(&mut holed, 0)[pages.start * PAGE..pages.end * PAGE].fill(0);
+        let first_gone = (pages.start * PAGE - FIRST_AT) / stored;
+        let (name, offset) = damaged(&holed, &format!("a hole at {pages:?}"));
+        let first_gone = (FIRST_AT + first_gone * stored) as u64;
+        assert_eq!((name, offset), (files[0].0.clone(), first_gone));
     }
 }
 
