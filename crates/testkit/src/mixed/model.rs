@@ -16,8 +16,10 @@ const NAMES: u64 = 12;
 const FILE_BYTES_MAX: u64 = 768 << 10;
 /// Longest write.
 const WRITE_BYTES_MAX: u64 = 256 << 10;
-/// Most writes and sizes stay below this: around where files stop being small.
+/// Some writes and sizes stay below this: around where files stop being small.
 const SMALL_BYTES: u64 = 10_000;
+/// Most writes and sizes stay below this, so that most files are small for a while.
+const TINY_BYTES: u64 = 1_000;
 
 /// A number of the client's own for a file or directory.
 pub type Id = u64;
@@ -337,13 +339,14 @@ impl Model {
 }
 
 fn write(file: Id, random: &mut Random) -> Op {
-    let (offset, most) = match random.next() % 8 {
+    // Mostly little: a file that was once not small is never again.
+    let (offset, most) = match random.next() % 16 {
         0 => (
             random.next() % (FILE_BYTES_MAX - WRITE_BYTES_MAX),
             WRITE_BYTES_MAX,
         ),
         1..=3 => (random.next() % SMALL_BYTES, SMALL_BYTES),
-        _ => (random.next() % 400, 300),
+        _ => (random.next() % TINY_BYTES, TINY_BYTES / 2),
     };
     let seed = random.next();
     let len = 1 + random.next() % most;
@@ -354,10 +357,11 @@ fn write(file: Id, random: &mut Random) -> Op {
 }
 
 fn size(random: &mut Random) -> u64 {
-    match random.next() % 4 {
-        0 => 0,
-        1 => random.next() % FILE_BYTES_MAX,
-        _ => random.next() % SMALL_BYTES,
+    match random.next() % 8 {
+        0 | 1 => 0,
+        2 => random.next() % FILE_BYTES_MAX,
+        3 => random.next() % SMALL_BYTES,
+        _ => random.next() % TINY_BYTES,
     }
 }
 
