@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+pub mod check;
 mod codec;
 mod consensus;
 #[cfg(feature = "fuzzing")]

@@ -26,6 +26,12 @@ pub enum DiskError {
         /// The root that was asked for.
         root: PathBuf,
     },
+    /// The root is not one: no disk was ever opened there.
+    #[error("{} is not a data directory of Haven: it holds no {lock}; give the directory that a node uses as its data directory", .root.display(), lock = crate::root::LOCK_NAME)]
+    NotARoot {
+        /// The root that was asked for.
+        root: PathBuf,
+    },
     /// The root may not be written (its owner, its mode, or a read-only file system).
     #[error(
         "no permission to {what} {}: {source}; the directory must be writable by the user this process runs as",

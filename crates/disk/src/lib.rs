@@ -1,7 +1,7 @@
 //! The storage seam: every byte Haven keeps on disk goes through [`Disk`] and [`DiskFile`].
 //!
-//! Two things stand behind it: [`RealDisk`], a directory of the machine's file system, and
-//! [`VolatileDisk`], the same directory behind a model of a power loss: what was not flushed lives
+//! Three things stand behind it: [`RealDisk`], a directory of the machine's file system; [`ReadOnlyDisk`],
+//! the same directory only looked at; and [`VolatileDisk`], the same directory behind a model of a power loss: what was not flushed lives
 //! only in the process, so that killing the process loses exactly what a power cut may lose.
 //! Code above the seam must therefore flush what it promises: file contents with
 //! [`DiskFile::sync`], new names, renames and removals with [`Disk::sync_dir`] of the parent.
@@ -20,12 +20,14 @@ use std::sync::Arc;
 
 mod error;
 mod path;
+mod read_only;
 mod real;
 mod root;
 pub mod testing;
 mod volatile;
 
 pub use error::DiskError;
+pub use read_only::ReadOnlyDisk;
 pub use real::RealDisk;
 pub use volatile::VolatileDisk;
 

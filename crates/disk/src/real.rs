@@ -46,14 +46,7 @@ impl RealDisk {
     /// # Errors
     /// [`DiskError::InUse`] when it is held already; permission and other trouble by name.
     pub fn open(root: &Path) -> Result<RealDisk, DiskError> {
-        let (root, dir, lock) = root::open(root)?;
-        let disk = RealDisk {
-            root,
-            dir,
-            lock: Arc::new(lock),
-            flush_failed: FlushFailed::default(),
-            tells_failures: release_is_at_least(SYNCFS_TELLS),
-        };
+        let disk = RealDisk::on(root::open(root)?);
         // What a killed `VolatileDisk` left there was never durable.
         match disk.remove_tree(Path::new(STAGING)) {
             Ok(()) => {}
@@ -61,6 +54,21 @@ impl RealDisk {
             Err(e) => return Err(DiskError::new("clear", disk.root.join(STAGING), e)),
         }
         Ok(disk)
+    }
+
+    /// A root that exists, for [`crate::ReadOnlyDisk`].
+    pub(crate) fn open_to_read(root: &Path) -> Result<RealDisk, DiskError> {
+        Ok(RealDisk::on(root::open_to_read(root)?))
+    }
+
+    fn on((root, dir, lock): (PathBuf, OwnedFd, RootLock)) -> RealDisk {
+        RealDisk {
+            root,
+            dir,
+            lock: Arc::new(lock),
+            flush_failed: FlushFailed::default(),
+            tells_failures: release_is_at_least(SYNCFS_TELLS),
+        }
     }
 
     /// The root, as an absolute path.
@@ -75,10 +83,20 @@ impl RealDisk {
 
     /// `open` of a checked path.
     pub(crate) fn open_file(&self, path: &Path, create: bool) -> io::Result<RealFile> {
-        let mut flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mut flags = OFlags::RDWR;
         if create {
             flags |= OFlags::CREATE;
         }
+        self.open_with(path, flags)
+    }
+
+    /// `open` of a checked path, for reading only.
+    pub(crate) fn open_to_read_file(&self, path: &Path) -> io::Result<RealFile> {
+        self.open_with(path, OFlags::RDONLY)
+    }
+
+    fn open_with(&self, path: &Path, flags: OFlags) -> io::Result<RealFile> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let fd = retry_on_intr(|| rustix::fs::openat(&self.dir, path, flags, FILE_MODE))
             .map_err(|e| said("open", path, e))?;
         Ok(RealFile {

@@ -42,13 +42,42 @@ pub(crate) fn open(root: &Path) -> Result<(PathBuf, OwnedFd, RootLock), DiskErro
     let root = root
         .canonicalize()
         .map_err(|e| DiskError::new("open", root.to_owned(), e))?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let dir = rustix::fs::open(&root, flags, Mode::empty()).map_err(|e| match e {
-        rustix::io::Errno::NOTDIR => DiskError::NotADirectory { root: root.clone() },
-        e => DiskError::new("open", root.clone(), e.into()),
-    })?;
+    let dir = open_dir(&root)?;
     let lock = lock(&root, &dir)?;
     Ok((root, dir, lock))
+}
+
+/// Opens a root that exists and shares its lock with other readers. Changes nothing on disk.
+pub(crate) fn open_to_read(root: &Path) -> Result<(PathBuf, OwnedFd, RootLock), DiskError> {
+    let root = root
+        .canonicalize()
+        .map_err(|e| DiskError::new("open", root.to_owned(), e))?;
+    let dir = open_dir(&root)?;
+    let path = root.join(LOCK_NAME);
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fd = match rustix::fs::openat(dir.as_fd(), LOCK_NAME, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Err(DiskError::NotARoot { root }),
+        opened => opened.map_err(|e| DiskError::new("open", path.clone(), e.into()))?,
+    };
+    let mut file = File::from(fd);
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok((root, dir, RootLock { file })),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(DiskError::InUse {
+            root,
+            pid: holder(&mut file),
+        }),
+        Err(e) => Err(DiskError::new("lock", path, e.into())),
+    }
+}
+
+fn open_dir(root: &Path) -> Result<OwnedFd, DiskError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(root, flags, Mode::empty()).map_err(|e| match e {
+        rustix::io::Errno::NOTDIR => DiskError::NotADirectory {
+            root: root.to_owned(),
+        },
+        e => DiskError::new("open", root.to_owned(), e.into()),
+    })
 }
 
 /// Makes a directory and its parents, each made durable in its parent.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub use haven_nfsd::Outcome;
 
 /// Directory of the store within the data directory.
-const STORE_DIR: &str = "store";
+pub(crate) const STORE_DIR: &str = "store";
 
 /// See the module's head comment.
 pub struct Engine {

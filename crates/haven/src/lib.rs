@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod bench;
+pub mod check;
 pub mod classic;
 mod clock;
 pub mod control;

@@ -28,7 +28,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 /// Directory of the log within the data directory.
-const LOG_DIR: &str = "log";
+pub(crate) const LOG_DIR: &str = "log";
 /// How often consensus is asked whether it still runs. (A node that failed is mute at once, by its lease;
 /// this only ends the process.)
 const FAILURE_POLL: Duration = Duration::from_millis(100);

@@ -15,6 +15,7 @@
 //!
 //! It must not know what records mean, nor anything of consensus.
 
+mod check;
 mod error;
 mod flusher;
 mod format;
@@ -26,6 +27,7 @@ mod open;
 mod segment;
 mod slots;
 
+pub use check::{CheckedLog, LogFinding, LogProblem, check};
 pub use error::LogError;
 pub use log::{Done, Log, LogOptions, LogStats, RECORD_BYTES_MAX, Record};
 pub use slots::{SLOT_BYTES_MAX, Slot};

@@ -232,7 +232,13 @@ impl Segment {
         let missing = self.next();
         let mut at = self.end;
         let mut ending = Ending::Clean;
-        while at < window.len {
+        while let Some(data) = self.next_data(at)? {
+            // Space that is reserved only is not read. Back by a header: it may begin with zeros.
+            let before = data.saturating_sub(RECORD_HEADER_BYTES as u64);
+            at = at.max(before - before % ALIGN);
+            if at >= window.len {
+                break;
+            }
             let n = (window.len - at).min(SCAN_BYTES as u64) as usize;
             let bytes = window
                 .get(at, n)
@@ -264,6 +270,13 @@ impl Segment {
             at += step as u64;
         }
         Ok(ending)
+    }
+
+    /// Where at or after `offset` there may be anything but zeros.
+    fn next_data(&self, offset: u64) -> Result<Option<u64>, LogError> {
+        let SegmentFile { name, file, .. } = &*self.file;
+        file.next_data(offset)
+            .map_err(LogError::io(format!("look for records in segment {name}")))
     }
 }
 

@@ -13,6 +13,7 @@
 //!
 //! It must not know sockets, the clock, randomness, or how the log is replicated.
 
+mod check;
 mod classify;
 mod entry;
 mod export;
@@ -28,6 +29,9 @@ pub mod rows;
 mod squash;
 mod v3;
 
+pub use check::{
+    CheckedSystem, Surroundings, SystemFinding, SystemProblem, check_entry, check_system,
+};
 pub use classify::{Prepared, Request, Service, prepare};
 pub use entry::{
     ARGS_BYTES_MAX, Entry, EntryError, GROUPS_MAX, MountEntry, MountOp, Nfs3Entry, PATH_BYTES_MAX,

@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::ControlFlow;
 
-const NANOS_PER_SEC: u32 = 1_000_000_000;
+pub(crate) const NANOS_PER_SEC: u32 = 1_000_000_000;
 
 /// What came of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -481,7 +481,7 @@ fn load_exports(fs: &impl SystemTable) -> Result<BTreeMap<Bytes, ExportRow>, Fat
     }
 }
 
-fn time_from(stored: &[u8]) -> Option<Time> {
+pub(crate) fn time_from(stored: &[u8]) -> Option<Time> {
     let (secs, nanos) = stored.split_first_chunk::<8>()?;
     Some(Time {
         secs: i64::from_be_bytes(*secs),

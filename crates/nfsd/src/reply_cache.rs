@@ -172,12 +172,12 @@ fn put(table: &mut impl SystemTable, index: u64, value: Option<&[u8]>) -> Result
         .map_err(|error| Fatal::from_fs("writing a cached reply", &error))
 }
 
-fn index_of(key: &[u8]) -> Option<u64> {
+pub(crate) fn index_of(key: &[u8]) -> Option<u64> {
     let index = key.strip_prefix(PREFIX_REPLY)?;
     Some(u64::from_be_bytes(index.try_into().ok()?))
 }
 
-fn encode(request: &RequestKey, reply: &[u8]) -> Bytes {
+pub(crate) fn encode(request: &RequestKey, reply: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(32 + reply.len());
     put_ip(&mut out, request.client);
     out.put_u32_le(request.xid);
@@ -186,7 +186,7 @@ fn encode(request: &RequestKey, reply: &[u8]) -> Bytes {
     out.freeze()
 }
 
-fn decode(value: &Bytes) -> Result<(RequestKey, Bytes), EntryError> {
+pub(crate) fn decode(value: &Bytes) -> Result<(RequestKey, Bytes), EntryError> {
     let mut r = Cursor::new(value);
     let request = RequestKey {
         client: r.ip()?,

@@ -20,7 +20,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("rows");
+/// All rows.
+pub const TABLE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("rows");
 
 /// A consistent view of the durable rows, unaffected by later commits.
 pub type View = ReadOnlyTable<&'static [u8], &'static [u8]>;
@@ -134,12 +135,7 @@ fn unreadable(error: impl Display) -> FsError {
 /// stop this replica with words as any other damage does, not whichever thread came across it. After an
 /// error from here nothing of redb's state is relied upon: the error is fatal.
 fn contained<T>(what: &str, act: impl FnOnce() -> FsResult<T>) -> FsResult<T> {
-    catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("no reason given");
+    caught(act).unwrap_or_else(|text| {
         Err(fatal(
             what,
             format!(
@@ -147,5 +143,16 @@ fn contained<T>(what: &str, act: impl FnOnce() -> FsResult<T>) -> FsResult<T> {
                  everything from the other nodes"
             ),
         ))
+    })
+}
+
+/// Runs redb; what its panic said, if it panicked.
+pub fn caught<T>(act: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("no reason given").to_owned()
     })
 }

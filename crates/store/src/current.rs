@@ -66,6 +66,16 @@ pub fn read(disk: &dyn Disk, dir: &Path) -> FsResult<Current> {
     parse(&bytes, &path)
 }
 
+/// The format that the file names, if it is another one than [`FORMAT`].
+pub fn other_format(disk: &dyn Disk, dir: &Path) -> Option<u32> {
+    let file = disk.open(&dir.join(NAME), false).ok()?;
+    let mut bytes = vec![0; FILE_BYTES_MAX];
+    let len = file.read_at(0, &mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes[..len]).into_owned();
+    let named = text.lines().next()?.strip_prefix(FIRST_WORDS)?;
+    named.parse().ok().filter(|&format| format != FORMAT)
+}
+
 /// Makes `generation` (0: none yet) the one that counts, durably.
 pub fn write(disk: &dyn Disk, dir: &Path, generation: u64) -> FsResult<()> {
     let replace = || {

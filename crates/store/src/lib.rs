@@ -22,6 +22,12 @@
 mod backend;
 mod base;
 mod cache;
+mod check;
+mod check_files;
+mod check_finding;
+mod check_metadata;
+mod check_rows;
+mod check_tree;
 mod checkpoint;
 mod current;
 mod data;
@@ -39,6 +45,9 @@ mod row_key;
 mod snapshot;
 mod stream;
 
+pub use check::{CheckError, Checked, Summary, check};
+pub use check_finding::{Finding, Problem};
+pub use check_metadata::CheckedRows;
 pub use checkpoint::{CheckpointJob, Checkpointed};
 pub use engine::system::{SYSTEM_KEY_BYTES_MAX, SYSTEM_VALUE_BYTES_MAX};
 pub use keys::POSITION_BYTES_MAX;

@@ -24,9 +24,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 const FIRST_GENERATION: u64 = 1;
-const METADATA_FILE: &str = "meta.redb";
-const DATA_DIR: &str = "data";
-const PROBE_FILE: &str = "probe";
+/// The metadata of a generation.
+pub(crate) const METADATA_FILE: &str = "meta.redb";
+/// The data files of a generation.
+pub(crate) const DATA_DIR: &str = "data";
+/// Made and removed at every start, to try the file system.
+pub(crate) const PROBE_FILE: &str = "probe";
 /// Memory for pages of the metadata unless told otherwise.
 const CACHE_BYTES_DEFAULT: usize = 256 << 20;
 /// Most inodes kept decoded: about 16 MiB.

@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Twins, diff, index_of, model_at, open_disk, open_store, picture};
+use common::{Twins, assert_clean, diff, index_of, model_at, open_disk, open_store, picture};
 use haven_disk::VolatileDisk;
 use haven_disk::testing::{DiskOp, FaultyDisk};
 use haven_store::{SnapshotReader, Store, StoreOptions};
@@ -58,6 +58,7 @@ fn prepared(root: &Path, seed: u64, steps: u64, flushes_all: bool) -> (Doomed, T
 
 /// Opens what the power loss left, and checks that its rows are those of its position.
 fn reopened(root: &Path, seed: u64) -> Twins {
+    assert_clean(root);
     let store = open_store(&open_disk(root));
     let index = index_of(store.position().unwrap());
     let model = model_at(seed, index);

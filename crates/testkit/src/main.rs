@@ -1,9 +1,12 @@
-//! Torture of a whole cluster on this machine: `torture kills`, `torture power-losses`, `torture steady`.
+//! Torture of a whole cluster on this machine: `torture kills`, `torture power-losses`, `torture steady`;
+//! and of one node: `torture one-node`.
 //!
-//! The nodes are this same binary, in network namespaces of their own, on a disk that can be made to
+//! The nodes of a cluster are this same binary, in network namespaces of their own, on a disk that can be made to
 //! forget what was not flushed. Exit status 0 only if every acknowledged operation is there exactly once
 //! and all nodes hold the same state.
 
+mod mixed;
+mod one_node;
 mod silence;
 
 use clap::{Parser, Subcommand};
@@ -48,6 +51,8 @@ enum Command {
     },
     /// Freeze and cut off the leader, and listen to what it says: it must be nothing.
     Silence,
+    /// Kill one node again and again, at any moment, and check its data directory each time.
+    OneNode(one_node::Plan),
     /// A node on a disk that forgets what was not flushed (started by `power-losses`).
     #[command(hide = true)]
     Serve {
@@ -79,6 +84,7 @@ fn main() -> ExitCode {
             .map_err(|e| e.to_string()),
         Command::Kills(plan) => torture(plan, Blow::Kill),
         Command::PowerLosses(plan) => torture(plan, Blow::PowerLoss),
+        Command::OneNode(plan) => kept_on_failure(|dir| one_node::run(&plan, dir, &haven_exe()?)),
         Command::Silence => kept_on_failure(|dir| silence::run(&haven_exe()?, dir)),
         Command::Steady { seconds, clients } => steady(Duration::from_secs(seconds), clients),
     };
@@ -205,6 +211,7 @@ impl Torture {
         let pause = Duration::from_millis(self.random.next() % 1_500);
         tokio::time::sleep(pause).await;
         for index in &victims {
+            self.check(*index)?;
             self.lab.start(*index)?;
         }
         let names: Vec<&str> = victims
@@ -220,9 +227,24 @@ impl Torture {
         ))
     }
 
-    async fn conclude(self, clients: ClientThread) -> Result<(), String> {
+    /// Checks the data directory of a dead node.
+    fn check(&self, index: usize) -> Result<(), String> {
+        let node = &self.lab.nodes[index];
+        let report = haven::check::run(&node.log().with_file_name("data"))?;
+        match report.findings.lines.first() {
+            None => Ok(()),
+            Some(first) => Err(format!("haven check of node {}: {first}", node.name)),
+        }
+    }
+
+    async fn conclude(mut self, clients: ClientThread) -> Result<(), String> {
         let (acknowledged, verdict) = clients.finish().await?;
         let equal = self.lab.compare_states().await?;
+        let all: Vec<usize> = (0..NODES).collect();
+        self.lab.kill(&all)?;
+        for index in all {
+            self.check(index)?;
+        }
         println!(
             "acknowledged {acknowledged}, lost {}, done twice {}, out of order {}, states {}",
             verdict.lost,

@@ -1,5 +1,5 @@
-//! A short torture in every test run: the long ones are `cargo run --release -p haven-testkit -- kills`
-//! and `… power-losses`. Needs network namespaces: as root, or where user namespaces are allowed.
+//! A short torture in every test run: the long ones are `cargo run --release -p haven-testkit -- kills`,
+//! `… power-losses` and `… one-node`. Needs network namespaces: as root, or where user namespaces are allowed.
 
 use std::process::{Command, ExitCode};
 
@@ -12,6 +12,18 @@ const CASES: &[(&str, &[&str])] = &[
     (
         "all nodes lose power under load",
         &["power-losses", "--rounds", "3", "--seed", "12"],
+    ),
+    (
+        "one node killed and without power under load, checked each time",
+        &[
+            "one-node",
+            "--rounds",
+            "5",
+            "--power-losses",
+            "2",
+            "--seed",
+            "13",
+        ],
     ),
     (
         "a leader that is frozen or cut off says nothing",

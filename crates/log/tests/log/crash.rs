@@ -22,6 +22,8 @@ impl Machine {
         let test = TestDisk::new(Arc::clone(&volatile) as Arc<dyn Disk>);
         let control = Arc::clone(&test.control);
         let disk: Arc<dyn Disk> = test.disk;
+        let checked = crate::check::run(&*disk).expect("what a power loss leaves can be checked");
+        assert_eq!(checked.0, [], "damage after a power loss");
         let log = open(&disk, options).expect("what a power loss leaves is a log");
         Machine {
             volatile,

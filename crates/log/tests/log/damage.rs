@@ -1,5 +1,6 @@
 //! Files that were altered: what a crash may leave is repaired, anything else is refused.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,9 +16,9 @@ const HEADER: usize = 40;
 const PAGE: usize = 4096;
 
 /// The log's files as a crash at this moment would leave them.
-type Files = Vec<(String, Vec<u8>)>;
+pub type Files = Vec<(String, Vec<u8>)>;
 
-fn copy_of(dir: &Path) -> Files {
+pub fn copy_of(dir: &Path) -> Files {
     let mut files: Files = std::fs::read_dir(dir.join(DIR))
         .expect("list")
         .map(|entry| {
@@ -34,12 +35,13 @@ fn copy_of(dir: &Path) -> Files {
     files
 }
 
+/// Opens a log of these files. A check of them before must have come to the same verdict.
 fn try_open(files: &Files) -> (TempDir, Result<Log, LogError>) {
     let dir = scratch();
     let path: PathBuf = dir.path().join(DIR);
     std::fs::create_dir(&path).expect("mkdir");
     for (name, bytes) in files {
-        std::fs::write(path.join(name), bytes).expect("write");
+        write_with_holes(&path.join(name), bytes);
     }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(dir.path()).expect("open the disk"));
     // No zeros ahead: they would hide what must not be there.
@@ -47,7 +49,45 @@ fn try_open(files: &Files) -> (TempDir, Result<Log, LogError>) {
         zero_ahead_bytes: 0,
         ..small()
     };
-    (dir, open(&disk, options))
+    let checked = crate::check::run(&*disk);
+    assert_eq!(
+        &copy_of(dir.path()),
+        &sorted(files),
+        "the check changed something"
+    );
+    let opened = open(&disk, options);
+    match &opened {
+        Ok(log) => {
+            let (damage, records) = checked.expect("a log that opens can be checked");
+            assert_eq!(damage, [], "in a log that opens");
+            assert_eq!(records, read_all(log));
+        }
+        Err(LogError::Version { .. }) => assert!(checked.is_err(), "another version"),
+        Err(_) => assert_ne!(
+            checked.expect("can be checked").0,
+            [],
+            "in a log that is refused"
+        ),
+    }
+    (dir, opened)
+}
+
+/// Pages of zeros become holes, as space that is reserved and not written.
+fn write_with_holes(path: &Path, bytes: &[u8]) {
+    let file = std::fs::File::create(path).expect("create");
+    file.set_len(bytes.len() as u64).expect("set the length");
+    for (page, part) in bytes.chunks(PAGE).enumerate() {
+        if part.iter().any(|&b| b != 0) {
+            let at = (page * PAGE) as u64;
+            file.write_all_at(part, at).expect("write");
+        }
+    }
+}
+
+fn sorted(files: &Files) -> Files {
+    let mut files = files.clone();
+    files.sort();
+    files
 }
 
 fn opened(files: &Files) -> Vec<Record> {
@@ -67,7 +107,7 @@ fn damaged(files: &Files, what: &str) -> (String, u64) {
 
 /// `n` records of `len` bytes (a multiple of 8 with the head), each flushed by itself; the files
 /// before the log is closed and after.
-fn sample(n: u64, len: usize) -> (Vec<Record>, Files, Files) {
+pub fn sample(n: u64, len: usize) -> (Vec<Record>, Files, Files) {
     let dir = scratch();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(dir.path()).expect("open the disk"));
     let log = open(&disk, small()).expect("open");
@@ -85,7 +125,7 @@ fn sample(n: u64, len: usize) -> (Vec<Record>, Files, Files) {
     (records, crashed, copy_of(dir.path()))
 }
 
-fn segment(files: &mut Files, position: usize) -> &mut Vec<u8> {
+pub fn segment(files: &mut Files, position: usize) -> &mut Vec<u8> {
     &mut files[position].1 // segments are named by number and sort before SLOTS
 }
 
@@ -142,6 +182,21 @@ fn a_changed_bit_in_the_middle_is_refused_and_named() {
         assert_eq!(name, flipped[0].0);
         let record_at = at - (at - FIRST_AT) % stored;
         assert_eq!(offset, record_at as u64);
+    }
+}
+
+/// Pages that never reached the disk, before others that did.
+#[test]
+fn records_behind_a_hole_prove_what_is_missing() {
+    let (_, files, _) = sample(150, 48);
+    let stored = HEADER + 16 + 48;
+    for pages in [1..2, 1..3, 2..3] {
+        let mut holed = files.clone();
+        segment(&mut holed, 0)[pages.start * PAGE..pages.end * PAGE].fill(0);
+        let first_gone = (pages.start * PAGE - FIRST_AT) / stored;
+        let (name, offset) = damaged(&holed, &format!("a hole at {pages:?}"));
+        let first_gone = (FIRST_AT + first_gone * stored) as u64;
+        assert_eq!((name, offset), (files[0].0.clone(), first_gone));
     }
 }
 

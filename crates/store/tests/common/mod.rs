@@ -3,12 +3,12 @@
 #![allow(dead_code)] // each test binary uses a part
 
 use bytes::Bytes;
-use haven_disk::VolatileDisk;
+use haven_disk::{ReadOnlyDisk, VolatileDisk};
 use haven_fs::model::Model;
 use haven_fs::{
     Change, Cookie, Create, Cred, Filesystem, FsError, Ino, Kind, SetAttr, SystemTable, Time,
 };
-use haven_store::{Store, StoreOptions};
+use haven_store::{Finding, Store, StoreOptions, check};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -283,6 +283,16 @@ impl Twins {
         }
     }
 
+    /// A store at some position of its history, and the model there.
+    pub fn resumed(store: Store, seed: u64) -> Self {
+        let index = index_of(store.position().unwrap());
+        Self {
+            model: model_at(seed, index),
+            index,
+            ..Self::new(store, seed)
+        }
+    }
+
     /// Applies the next operation to both.
     pub fn step(&mut self) {
         self.index += 1;
@@ -342,6 +352,24 @@ pub fn model_at(seed: u64, index: u64) -> Model {
         apply(&mut model, at, &op);
     }
     model
+}
+
+/// What a check of the store on a disk that nobody holds finds.
+pub fn findings(root: &Path) -> Vec<Finding> {
+    let disk = ReadOnlyDisk::open(root).unwrap();
+    let mut found = Vec::new();
+    check(&disk, Path::new("store"), &mut |finding| {
+        found.push(finding)
+    })
+    .unwrap();
+    found
+}
+
+/// Asserts that there is nothing but what a crash may leave.
+pub fn assert_clean(root: &Path) {
+    let mut found = findings(root);
+    found.retain(|finding| !finding.problem.is_note());
+    assert!(found.is_empty(), "{found:?}");
 }
 
 pub fn open_disk(root: &Path) -> Arc<VolatileDisk> {
