@@ -50,6 +50,8 @@ use haven_log::Log;
 
 /// Threads of the consensus runtime: openraft's core on one, messages on the other.
 const THREADS: usize = 2;
+/// A node alone has no messages: a second thread would only hand work to and fro.
+const THREADS_ALONE: usize = 1;
 
 /// Nice value of these threads where permitted: before client IO.
 const NICE: i32 = -10;
@@ -74,7 +76,11 @@ pub(crate) async fn start<R: Send + 'static>(
     machine: Arc<dyn Replicated<Reply = R>>,
 ) -> Result<Inner<R>, StartError> {
     check(&options)?;
-    let runtime = runtime().map_err(StartError::Thread)?;
+    let threads = match options.peers.len() {
+        1 => THREADS_ALONE,
+        _ => THREADS,
+    };
+    let runtime = runtime(threads).map_err(StartError::Thread)?;
     let handle = runtime.handle().clone();
     let parts = handle.spawn(assemble(options, log, machine)).await;
     let mut inner = match parts {
@@ -107,9 +113,9 @@ fn check(options: &ConsensusOptions) -> Result<(), StartError> {
     options.timing.check().map_err(StartError::Options)
 }
 
-fn runtime() -> std::io::Result<Runtime> {
+fn runtime(threads: usize) -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
+        .worker_threads(threads)
         .thread_name("haven-raft")
         .enable_all()
         .on_thread_start(|| {

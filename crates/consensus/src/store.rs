@@ -62,6 +62,10 @@ pub(crate) const READ_BYTES_MAX: usize = 4 << 20;
 /// Entry bytes in one message to a follower. A single larger entry goes alone.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
+/// How often the committed position is written. An older one only makes the next start apply less before it
+/// meets a leader.
+const COMMITTED_EVERY: Duration = Duration::from_millis(100);
+
 /// A vote that takes longer to save is reported.
 const SLOW_VOTE: Duration = Duration::from_millis(50);
 
@@ -108,6 +112,8 @@ struct State {
     vote: Option<Vote>,
     purged: Option<LogId>,
     committed: Option<LogId>,
+    /// When it may be written again.
+    committed_due: Instant,
 }
 
 impl Store {
@@ -132,6 +138,7 @@ impl Store {
             vote,
             purged,
             committed,
+            committed_due: Instant::now(),
         };
         let shared = Shared {
             state: Mutex::new(state),
@@ -376,8 +383,19 @@ impl RaftLogStorage<Types> for Store {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        self.shared.state.lock().committed = committed;
-        self.write_committed_later();
+        let due = {
+            let mut state = self.shared.state.lock();
+            state.committed = committed;
+            let now = Instant::now();
+            let due = state.committed_due <= now;
+            if due {
+                state.committed_due = now + COMMITTED_EVERY;
+            }
+            due
+        };
+        if due {
+            self.write_committed_later();
+        }
         Ok(())
     }
 

@@ -3,6 +3,9 @@
 //!
 //! One lock: entries are applied under the write lock in batches, queries share the read lock, so every
 //! query sees a state between two batches. A checkpoint takes the write lock only to begin and to end.
+//!
+//! What is not durable yet is kept in memory. When changes come faster than checkpoints write them down,
+//! they wait for the checkpoint that is under way: memory stays bounded, and clients feel the disk's pace.
 
 use bytes::Bytes;
 use haven_consensus::{MachineError, Replicated, SnapshotSink, SnapshotSource};
@@ -18,9 +21,14 @@ pub use haven_nfsd::Outcome;
 /// Directory of the store within the data directory.
 pub(crate) const STORE_DIR: &str = "store";
 
+/// Changes wait while more than this is not durable and a checkpoint is under way. A checkpoint begins long
+/// before (`haven_config::Checkpoints`).
+const PENDING_BYTES_MAX: usize = 320 << 20;
+
 /// See the module's head comment.
 pub struct Engine {
     machine: Arc<RwLock<Machine<Store>>>,
+    pending_bytes_max: usize,
     /// One checkpoint at a time.
     checkpointing: Mutex<()>,
 }
@@ -31,11 +39,16 @@ impl Engine {
     /// # Errors
     /// A format this binary does not know, damage, or the disk, in words.
     pub fn open(disk: Arc<dyn Disk>) -> Result<Arc<Self>, String> {
+        Self::open_within(disk, PENDING_BYTES_MAX)
+    }
+
+    fn open_within(disk: Arc<dyn Disk>, pending_bytes_max: usize) -> Result<Arc<Self>, String> {
         let store = Store::open(disk, Path::new(STORE_DIR), StoreOptions::default())
             .map_err(|e| e.to_string())?;
         let machine = Machine::new(store).map_err(|e| e.to_string())?;
         Ok(Arc::new(Self {
             machine: Arc::new(RwLock::new(machine)),
+            pending_bytes_max,
             checkpointing: Mutex::default(),
         }))
     }
@@ -65,6 +78,15 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Returns when there is memory for changes. Without a checkpoint under way there is nothing to wait for.
+    fn wait_for_room(&self) {
+        if self.machine.read().fs().pending_bytes() > self.pending_bytes_max {
+            drop(self.checkpointing.lock());
+        }
+    }
+}
+
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Engine")
@@ -87,6 +109,7 @@ impl Replicated for Engine {
         entries: &[(u64, Bytes)],
         position: Bytes,
     ) -> Result<Vec<Outcome>, MachineError> {
+        self.wait_for_room();
         let mut machine = self.machine.write();
         let outcomes = entries
             .iter()
@@ -151,5 +174,66 @@ impl SnapshotSink for Sink {
         let mut machine = self.machine.write();
         machine.fs_mut().install(staged).map_err(stop)?;
         machine.reload().map_err(stop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use haven_disk::RealDisk;
+    use haven_disk::testing::{DiskOp, FaultyDisk};
+    use haven_fs::Time;
+    use haven_nfsd::Entry;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    /// Long enough for a change that does not wait.
+    const MOMENT: Duration = Duration::from_millis(100);
+
+    fn apply(engine: &Engine, index: u64) {
+        let entry = Entry::Noop {
+            time: Time::default(),
+        };
+        let entries = [(index, entry.encode().unwrap())];
+        engine.apply(&entries, Bytes::from_static(b"here")).unwrap();
+    }
+
+    #[test]
+    fn changes_wait_for_a_checkpoint_when_too_much_is_not_durable() {
+        let (ask, asked) = mpsc::channel();
+        let (let_go, go) = mpsc::channel::<()>();
+        let go = Mutex::new(go);
+        // The disk holds the first flush of the checkpoint until told.
+        let armed = Arc::new(AtomicBool::new(false));
+        let hold = Arc::clone(&armed);
+        let dir = tempfile::tempdir().unwrap();
+        let real = Arc::new(RealDisk::open(dir.path()).unwrap());
+        let disk = FaultyDisk::new(real, move |op: DiskOp, _| {
+            if op.is_flush() && hold.swap(false, Ordering::SeqCst) {
+                ask.send(()).unwrap();
+                go.lock().recv().unwrap();
+            }
+            Ok(())
+        });
+        let engine = Engine::open_within(Arc::new(disk), 0).unwrap();
+        // Nothing to wait for yet.
+        apply(&engine, 1);
+        apply(&engine, 2);
+        armed.store(true, Ordering::SeqCst);
+        let own = Arc::clone(&engine);
+        let checkpoint = std::thread::spawn(move || own.checkpoint().map(drop));
+        asked.recv().unwrap();
+        let (done, over) = mpsc::channel();
+        let own = Arc::clone(&engine);
+        let change = std::thread::spawn(move || {
+            apply(&own, 3);
+            done.send(()).unwrap();
+        });
+        assert!(over.recv_timeout(MOMENT).is_err(), "it did not wait");
+        let_go.send(()).unwrap();
+        over.recv().unwrap();
+        change.join().unwrap();
+        checkpoint.join().unwrap().unwrap();
     }
 }

@@ -10,6 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// Requests are allocated by one thread and freed by another, and a WRITE takes a megabyte at a time: glibc's
+/// allocator gives such memory back to the kernel and faults it in again for every request.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long a node may take to answer.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
 

@@ -142,6 +142,8 @@ pub(crate) struct Shared {
 
 pub(crate) struct State {
     pub(crate) queue: VecDeque<Work>,
+    /// With fewer appends queued, the flusher need not be woken.
+    pub(crate) wanted: usize,
     pub(crate) purged: u64,
     /// The index that comes next.
     next: u64,
@@ -215,6 +217,7 @@ impl Log {
             slots: Mutex::new(opened.slots),
             state: Mutex::new(State {
                 queue: VecDeque::new(),
+                wanted: 1,
                 purged: opened.meta.purged,
                 next,
                 tail: VecDeque::new(),
@@ -307,7 +310,9 @@ impl Log {
         state.stats.queued_bytes += bytes;
         state.stats.queued_records += work.records.len();
         state.queue.push_back(Work::Append(work));
-        shared.work.notify_one();
+        if state.queue.len() >= state.wanted {
+            shared.work.notify_one();
+        }
         Ok(())
     }
 

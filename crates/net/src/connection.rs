@@ -151,6 +151,10 @@ impl<'a, H: Handler> Connection<'a, H> {
     async fn turn(&mut self, read: &mut ReadHalf<'_>) -> io::Result<()> {
         let blocked = self.begin_arrived()?;
         let may_answer = self.output.is_empty() || self.write_ready()?;
+        if matches!(blocked, Blocked::Requests) && self.has_room() {
+            // What was in the way has just been written.
+            return Ok(());
+        }
         self.note_progress(&blocked);
         let deadline = self.deadline(may_answer);
         let budget = Arc::clone(&self.server.memory);
@@ -182,9 +186,7 @@ impl<'a, H: Handler> Connection<'a, H> {
     /// Begins every request that has arrived whole.
     fn begin_arrived(&mut self) -> io::Result<Blocked> {
         loop {
-            if self.tasks >= self.server.limits.inflight_per_connection_max
-                || self.output.bytes() > OUTPUT_BYTES_MAX
-            {
+            if !self.has_room() {
                 return Ok(Blocked::Requests);
             }
             match self.input.next(&self.server.limits)? {
@@ -197,6 +199,12 @@ impl<'a, H: Handler> Connection<'a, H> {
                 Next::Memory(bytes) => return Ok(Blocked::Memory(bytes)),
             }
         }
+    }
+
+    /// Whether another request may be begun.
+    fn has_room(&self) -> bool {
+        self.tasks < self.server.limits.inflight_per_connection_max
+            && self.output.bytes() <= OUTPUT_BYTES_MAX
     }
 
     fn begin(&mut self, (record, memory): Accounted) -> io::Result<()> {

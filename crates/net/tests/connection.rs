@@ -40,6 +40,7 @@ impl Handler for Echo {
         match &record[..] {
             b"bad" => Begun::Done(Verdict::HangUp),
             b"hold" | b"late" => Begun::Work(record),
+            b"much" => Begun::Done(Verdict::Reply(Gather::from(Bytes::from(vec![5; 1 << 20])))),
             _ => Begun::Done(Verdict::Reply(Gather::from(record))),
         }
     }
@@ -309,6 +310,17 @@ async fn many_requests_at_once_are_all_answered() {
         late += usize::from(receive(&mut stream).await.unwrap() == b"late");
     }
     assert_eq!(late, 334);
+}
+
+#[tokio::test]
+async fn answers_beyond_what_may_wait_are_given_once_there_is_room() {
+    let lab = lab(Limits::default());
+    let mut stream = lab.connect().await;
+    let record = frame(Gather::from(Bytes::from_static(b"much"))).into_bytes();
+    stream.write_all(&record.repeat(40)).await.unwrap();
+    for _ in 0..40 {
+        assert_eq!(receive(&mut stream).await.unwrap().len(), 1 << 20);
+    }
 }
 
 #[tokio::test]
