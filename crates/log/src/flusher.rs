@@ -43,7 +43,7 @@ pub(crate) fn start(shared: Arc<Shared>) -> Result<JoinHandle<()>, LogError> {
 
 /// The longest wait for a group to fill: about what a flush takes on a fast disk. On a slow one, groups fill
 /// while the one before is flushed.
-const GATHER_MAX: Duration = Duration::from_micros(150);
+const GATHER_MAX: Duration = Duration::from_micros(250);
 
 struct Flusher {
     shared: Arc<Shared>,
