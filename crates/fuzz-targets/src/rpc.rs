@@ -4,8 +4,8 @@ use crate::Seed;
 use bytes::{Bytes, BytesMut};
 use haven_fs::Time;
 use haven_nfsd::{
-    Client, ClientNames, Entry, Export, ExportId, Exports, Options, Origin, Prepared, Service, Who,
-    prepare,
+    Client, ClientNames, Entry, Export, ExportId, Exports, Options, Origin, Prepared, Service,
+    Transport, Who, prepare,
 };
 use haven_proto::{mount, nfs3, portmap};
 use haven_rpc::record::{FragmentHeader, HEADER_BYTES, frame};
@@ -68,6 +68,8 @@ pub(crate) fn call(stream: &[u8]) {
 fn serve(call: &Call) {
     let origin = Origin {
         peer: CLIENT,
+        local: CLIENT.ip(),
+        transport: Transport::Stream,
         names: ClientNames::Unasked,
     };
     match prepare(call, origin, &service(), NOW) {

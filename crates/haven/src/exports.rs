@@ -13,8 +13,7 @@ use bytes::Bytes;
 use haven_config::exports::{Client, Who};
 use haven_config::{Export, SquashMode};
 use haven_consensus::Consensus;
-use haven_nfsd::{ExportId, Hosts, Squash};
-use haven_proto::portmap::Mapping;
+use haven_nfsd::{Binding, ExportId, Hosts, Squash};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Exports {
     parts: Mutex<Parts>,
     offered: RwLock<Arc<haven_nfsd::Service>>,
-    ports: Vec<Mapping>,
+    ports: Vec<Binding>,
     /// Counts changes of the configuration.
     changes: watch::Sender<u64>,
 }
@@ -44,7 +43,7 @@ struct Parts {
 
 impl Exports {
     /// As configured; nothing is offered before the first [`Exports::bind`].
-    pub fn new(configured: &[Export], ports: Vec<Mapping>) -> Arc<Self> {
+    pub fn new(configured: &[Export], ports: Vec<Binding>) -> Arc<Self> {
         let exports = Self {
             parts: Mutex::default(),
             offered: RwLock::default(),

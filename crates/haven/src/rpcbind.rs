@@ -1,21 +1,23 @@
 //! Registers the service with the rpcbind of this machine, so that clients which know no ports find them.
 //!
-//! Spoken is the port mapper protocol, version 2, over rpcbind's Unix socket: rpcbind takes registrations only from
-//! its own machine, and over the socket it knows who asks without a privileged port.
+//! Spoken is rpcbind's version 4 over its Unix socket, or version 2 (without IPv6) if it knows no other: rpcbind takes
+//! registrations only from its own machine, and over the socket it knows who asks without a privileged port. What is
+//! registered is found by DUMP: GETADDR tells only of the network it is asked over, which the socket is none of.
 //!
 //! rpcbind belongs to the machine, not to the service: each node of a cluster registers with its own and stays
 //! registered while it stands by. Clients ask at the floating address, and so the rpcbind of the leader's machine.
 //!
 //! Invariant: what another living server has registered is left alone; what a dead one left is replaced.
 
-use bytes::Bytes;
-use haven_proto::portmap::{self, Mapping, Procedure};
+use bytes::{Bytes, BytesMut};
+use haven_nfsd::Binding;
+use haven_proto::portmap::{self, IPPROTO_TCP, IPPROTO_UDP, Mapping, Pmaplist};
+use haven_proto::rpcbind::{self, Netid, Rpcb, Rpcblist, Uaddr};
 use haven_rpc::record::{self, FragmentHeader};
-use haven_rpc::{Credential, Outcome, decode_reply, encode_call};
-use haven_xdr::{Gather, decode_all, encode_all};
-use std::collections::BTreeSet;
+use haven_rpc::{AcceptError, Credential, Outcome, decode_reply, encode_call};
+use haven_xdr::{Decode, Gather, decode_all, encode_all};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often the registration is looked at: an rpcbind that was restarted has forgotten it.
 const REFRESH: Duration = Duration::from_secs(30);
 /// Largest reply taken, in bytes.
-const REPLY_BYTES_MAX: usize = 64 << 10;
+const REPLY_BYTES_MAX: usize = 256 << 10;
 
 /// The rpcbind of this machine.
 #[derive(Debug, Clone)]
@@ -52,7 +54,7 @@ enum Refused {
     /// rpcbind does not run, or says no.
     Rpcbind(String),
     /// Another server has the program.
-    Taken { prog: u32, vers: u32, port: u32 },
+    Taken { prog: u32, vers: u32, port: u16 },
 }
 
 impl std::fmt::Display for Refused {
@@ -68,18 +70,55 @@ impl std::fmt::Display for Refused {
     }
 }
 
+/// The version of its protocol that rpcbind speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// Knows ports only: TCP and UDP over IPv4.
+    Two,
+    Four,
+}
+
+impl Version {
+    const fn number(self) -> u32 {
+        match self {
+            Self::Two => portmap::VERSION,
+            Self::Four => rpcbind::VERSION4,
+        }
+    }
+
+    /// What it can be told of `bindings`, as it tells it.
+    fn expressible(self, bindings: &[Binding]) -> Vec<Binding> {
+        match self {
+            Self::Four => bindings.to_vec(),
+            Self::Two => bindings
+                .iter()
+                .filter_map(|b| as_listed(&b.mapping()).filter(|as_v4| as_v4.netid == b.netid))
+                .collect(),
+        }
+    }
+}
+
+/// What is to be changed at rpcbind.
+#[derive(Debug, Default)]
+struct Changes {
+    unset: Vec<Binding>,
+    set: Vec<Binding>,
+}
+
 impl Rpcbind {
     /// Whether it runs and answers.
     pub async fn runs(&self) -> bool {
-        self.call(Procedure::Null, Gather::new()).await.is_ok()
+        let null = rpcbind::Procedure::Null.to_wire();
+        let answer = self.call(Version::Four, null, Gather::new());
+        answer.await.is_ok()
     }
 
-    /// Keeps `mappings` registered, for ever.
-    pub async fn keep(self, mappings: Vec<Mapping>) {
+    /// Keeps `bindings` registered, for ever.
+    pub async fn keep(self, bindings: Vec<Binding>) {
         let mut complained = None;
         let mut registered = false;
         loop {
-            match self.register(&mappings).await {
+            match self.register(&bindings).await {
                 Ok(0) => {}
                 Ok(_) if registered => info!("registered with rpcbind again"),
                 Ok(_) => info!("registered with rpcbind"),
@@ -102,79 +141,129 @@ impl Rpcbind {
     }
 
     /// Registers what is not registered yet; says how many that were.
-    async fn register(&self, mappings: &[Mapping]) -> Result<usize, Refused> {
-        let mut missing = BTreeSet::new();
-        for mapping in mappings {
-            let port = self.port(mapping).await?;
-            if port == mapping.port {
-                continue;
-            }
-            if port != 0 && alive(port).await {
-                let Mapping { prog, vers, .. } = *mapping;
-                return Err(Refused::Taken { prog, vers, port });
-            }
-            missing.insert((mapping.prog, mapping.vers));
+    async fn register(&self, bindings: &[Binding]) -> Result<usize, Refused> {
+        let (version, listed) = self.listed().await?;
+        let ours = version.expressible(bindings);
+        if ours.is_empty() {
+            return Err(Refused::Rpcbind(
+                "rpcbind speaks version 2 only, which has no IPv6: listen on 0.0.0.0 or :: (service.listen), or tell \
+                 clients the ports"
+                    .into(),
+            ));
         }
-        for (prog, vers) in &missing {
-            // For all transports at once, so all are registered anew.
-            self.unset(*prog, *vers).await?;
-            for mapping in mappings
-                .iter()
-                .filter(|m| (m.prog, m.vers) == (*prog, *vers))
-            {
-                if !self.ask::<bool>(Procedure::Set, *mapping).await? {
-                    return Err(Refused::Rpcbind(format!(
-                        "rpcbind refuses program {prog} version {vers}: somebody else's registration is in the way \
-                         (see `rpcinfo -p`, remove it with `rpcinfo -d {prog} {vers}`)"
-                    )));
-                }
-            }
+        let mut changes = changes(&ours, &listed).await?;
+        if version == Version::Two {
+            // It forgets a program's version for all transports at once: all are registered anew.
+            let unset = std::mem::take(&mut changes.unset);
+            let again = |b: &&Binding| {
+                !changes.set.contains(b)
+                    && unset.iter().any(|u| (u.prog, u.vers) == (b.prog, b.vers))
+            };
+            let again: Vec<_> = ours.iter().filter(again).copied().collect();
+            changes.set.extend(again);
+            changes.unset = unset;
         }
-        Ok(missing.len())
+        for binding in &changes.unset {
+            self.unset(version, binding).await?;
+        }
+        for binding in &changes.set {
+            self.set(version, binding).await?;
+        }
+        Ok(changes.set.len())
     }
 
     /// Withdraws what is ours.
-    pub async fn withdraw(&self, mappings: &[Mapping]) {
-        let mut ours = BTreeSet::new();
-        for mapping in mappings {
-            if self.port(mapping).await == Ok(mapping.port) {
-                ours.insert((mapping.prog, mapping.vers));
+    pub async fn withdraw(&self, bindings: &[Binding]) {
+        let (version, listed) = match self.listed().await {
+            Ok(found) => found,
+            Err(why) => {
+                warn!(%why, "cannot withdraw the registrations from rpcbind");
+                return;
             }
-        }
-        for (prog, vers) in ours {
-            if let Err(why) = self.unset(prog, vers).await {
+        };
+        let mut ours = version.expressible(bindings);
+        ours.retain(|binding| listed.contains(binding));
+        for binding in ours {
+            if let Err(why) = self.unset(version, &binding).await {
                 warn!(%why, "cannot withdraw a registration from rpcbind");
             }
         }
     }
 
-    async fn port(&self, mapping: &Mapping) -> Result<u32, Refused> {
-        self.ask(Procedure::Getport, *mapping).await
+    /// What is registered, and by which version that was said.
+    async fn listed(&self) -> Result<(Version, Vec<Binding>), Refused> {
+        let dump = rpcbind::Procedure::Dump.to_wire();
+        if let Some(body) = self.call(Version::Four, dump, Gather::new()).await? {
+            let Rpcblist(all) = understood(body)?;
+            let found = all.iter().filter_map(ip_binding).collect();
+            return Ok((Version::Four, found));
+        }
+        let dump = portmap::Procedure::Dump.to_wire();
+        let Pmaplist(all) = self.ask(Version::Two, dump, Gather::new()).await?;
+        Ok((Version::Two, all.iter().filter_map(as_listed).collect()))
     }
 
-    async fn unset(&self, prog: u32, vers: u32) -> Result<(), Refused> {
-        let all = Mapping {
-            prog,
-            vers,
-            prot: 0,
-            port: 0,
+    async fn set(&self, version: Version, binding: &Binding) -> Result<(), Refused> {
+        let (proc, args) = match version {
+            Version::Two => (
+                portmap::Procedure::Set.to_wire(),
+                encode_all(&binding.mapping()),
+            ),
+            Version::Four => (
+                rpcbind::Procedure::Set.to_wire(),
+                encode_all(&binding.rpcb()),
+            ),
+        };
+        if self.ask::<bool>(version, proc, args).await? {
+            return Ok(());
+        }
+        let Binding { prog, vers, .. } = binding;
+        Err(Refused::Rpcbind(format!(
+            "rpcbind refuses program {prog} version {vers}: somebody else's registration is in the way (see \
+             `rpcinfo`, remove it with `rpcinfo -d {prog} {vers}`)"
+        )))
+    }
+
+    /// Version 4 forgets one network's entry, version 2 those of all.
+    async fn unset(&self, version: Version, binding: &Binding) -> Result<(), Refused> {
+        let (proc, args) = match version {
+            Version::Two => (
+                portmap::Procedure::Unset.to_wire(),
+                encode_all(&binding.mapping()),
+            ),
+            Version::Four => (
+                rpcbind::Procedure::Unset.to_wire(),
+                encode_all(&binding.rpcb()),
+            ),
         };
         // False: there was nothing, or somebody else's, which SET will say.
-        self.ask::<bool>(Procedure::Unset, all).await.map(|_| ())
+        self.ask::<bool>(version, proc, args).await.map(|_| ())
     }
 
-    async fn ask<T: haven_xdr::Decode>(
+    async fn ask<T: Decode>(
         &self,
-        procedure: Procedure,
-        mapping: Mapping,
+        version: Version,
+        proc: u32,
+        args: Gather,
     ) -> Result<T, Refused> {
-        let body = self.call(procedure, encode_all(&mapping)).await?;
-        decode_all(body).map_err(|e| Refused::Rpcbind(format!("rpcbind answers strangely: {e}")))
+        match self.call(version, proc, args).await? {
+            Some(body) => understood(body),
+            None => Err(Refused::Rpcbind(format!(
+                "rpcbind does not speak version {}",
+                version.number()
+            ))),
+        }
     }
 
-    async fn call(&self, procedure: Procedure, args: Gather) -> Result<Bytes, Refused> {
+    /// The results; `None` if rpcbind does not speak this version.
+    async fn call(
+        &self,
+        version: Version,
+        proc: u32,
+        args: Gather,
+    ) -> Result<Option<Bytes>, Refused> {
         let path = self.socket.display();
-        match timeout(PATIENCE, exchange(&self.socket, procedure, args)).await {
+        match timeout(PATIENCE, exchange(&self.socket, version, proc, args)).await {
             Ok(Ok(body)) => Ok(body),
             Ok(Err(why)) => Err(Refused::Rpcbind(format!("rpcbind at {path}: {why}"))),
             Err(_) => Err(Refused::Rpcbind(format!(
@@ -184,43 +273,239 @@ impl Rpcbind {
     }
 }
 
-async fn exchange(socket: &Path, procedure: Procedure, args: Gather) -> io::Result<Bytes> {
-    let garbage = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-    let mut stream = UnixStream::connect(socket).await?;
-    let (xid, proc) = (1, procedure.to_wire());
-    let call = encode_call(
-        xid,
-        portmap::PROGRAM,
-        portmap::VERSION,
-        proc,
-        &Credential::None,
-        args,
-    );
-    stream.write_all(&record::frame(call).into_bytes()).await?;
-    let mut mark = [0; record::HEADER_BYTES];
-    stream.read_exact(&mut mark).await?;
-    let header = FragmentHeader::parse(mark);
-    let length = header.len as usize;
-    if length > REPLY_BYTES_MAX || !header.last {
-        return Err(garbage(format!("a reply of {length} bytes or more")));
+/// What makes the registrations `listed` ours: nothing that is right already, and nothing of a living server.
+async fn changes(ours: &[Binding], listed: &[Binding]) -> Result<Changes, Refused> {
+    let mut unset = Vec::new();
+    let program = |b: &Binding| (b.prog, b.vers);
+    let of_ours = |l: &&Binding| ours.iter().any(|b| program(b) == program(l));
+    for found in listed.iter().filter(of_ours).filter(|l| !ours.contains(l)) {
+        let same = |b: &&Binding| b.netid == found.netid && program(b) == program(found);
+        let own = ours.iter().find(same);
+        // Who listens on a port at every address is who is found there.
+        let self_found =
+            own.is_some_and(|b| b.addr.ip.is_unspecified() && b.addr.port == found.addr.port);
+        if self_found || !alive(found.addr).await {
+            unset.push(*found);
+        } else if own.is_some() {
+            let Binding {
+                prog, vers, addr, ..
+            } = *found;
+            return Err(Refused::Taken {
+                prog,
+                vers,
+                port: addr.port,
+            });
+        }
     }
-    let mut reply = vec![0; length];
-    stream.read_exact(&mut reply).await?;
-    let reply = decode_reply(reply.into()).map_err(|e| garbage(e.to_string()))?;
+    let set = ours
+        .iter()
+        .filter(|b| !listed.contains(b))
+        .copied()
+        .collect();
+    Ok(Changes { unset, set })
+}
+
+/// What is registered for an IP network; of others nothing is ours.
+fn ip_binding(rpcb: &Rpcb) -> Option<Binding> {
+    Some(Binding {
+        prog: rpcb.prog,
+        vers: rpcb.vers,
+        netid: Netid::from_name(&rpcb.netid.0)?,
+        addr: Uaddr::parse(&rpcb.addr.0).ok()?,
+    })
+}
+
+/// What version 2 says: every address of the machine.
+fn as_listed(mapping: &Mapping) -> Option<Binding> {
+    let netid = match mapping.prot {
+        IPPROTO_TCP => Netid::Tcp,
+        IPPROTO_UDP => Netid::Udp,
+        _ => return None,
+    };
+    let (ip, port) = (
+        Ipv4Addr::UNSPECIFIED.into(),
+        u16::try_from(mapping.port).ok()?,
+    );
+    Some(Binding {
+        prog: mapping.prog,
+        vers: mapping.vers,
+        netid,
+        addr: Uaddr { ip, port },
+    })
+}
+
+fn understood<T: Decode>(body: Bytes) -> Result<T, Refused> {
+    decode_all(body).map_err(|e| Refused::Rpcbind(format!("rpcbind answers strangely: {e}")))
+}
+
+async fn exchange(
+    socket: &Path,
+    version: Version,
+    proc: u32,
+    args: Gather,
+) -> io::Result<Option<Bytes>> {
+    let mut stream = UnixStream::connect(socket).await?;
+    let (xid, vers) = (1, version.number());
+    let call = encode_call(xid, portmap::PROGRAM, vers, proc, &Credential::None, args);
+    stream.write_all(&record::frame(call).into_bytes()).await?;
+    let reply = decode_reply(receive(&mut stream).await?).map_err(|e| garbage(e.to_string()))?;
     match reply.outcome {
-        Outcome::Success(body) if reply.xid == xid => Ok(body),
+        _ if reply.xid != xid => Err(garbage("the answer to another call".into())),
+        Outcome::Success(body) => Ok(Some(body)),
+        Outcome::Error(AcceptError::ProgMismatch { .. }) => Ok(None),
         other => Err(garbage(format!("refused: {other:?}"))),
     }
 }
 
-/// Whether somebody listens on this TCP port. (One that listens on UDP only is not noticed; no NFS server does.)
-async fn alive(port: u32) -> bool {
-    let Ok(port) = u16::try_from(port) else {
-        return false;
+/// A whole record: a long list comes in several fragments.
+async fn receive(stream: &mut UnixStream) -> io::Result<Bytes> {
+    let mut reply = BytesMut::new();
+    loop {
+        let mut mark = [0; record::HEADER_BYTES];
+        stream.read_exact(&mut mark).await?;
+        let header = FragmentHeader::parse(mark);
+        let (start, end) = (reply.len(), reply.len().saturating_add(header.len as usize));
+        if end > REPLY_BYTES_MAX {
+            return Err(garbage(format!("a reply of {end} bytes or more")));
+        }
+        reply.resize(end, 0);
+        if let Some(fragment) = reply.get_mut(start..) {
+            stream.read_exact(fragment).await?;
+        }
+        if header.last {
+            return Ok(reply.freeze());
+        }
+    }
+}
+
+fn garbage(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+/// Whether somebody listens there, over TCP. (One that listens on UDP only is not noticed; no NFS server does.)
+async fn alive(addr: Uaddr) -> bool {
+    let ip = match addr.ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
     };
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    matches!(
-        timeout(PATIENCE, TcpStream::connect(address)).await,
-        Ok(Ok(_))
-    )
+    let connected = TcpStream::connect(SocketAddr::new(ip, addr.port));
+    matches!(timeout(PATIENCE, connected).await, Ok(Ok(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use super::*;
+    use haven_rpc::{accept_error, accepted, decode_call};
+    use parking_lot::Mutex;
+    use std::sync::Arc;
+    use tokio::net::UnixListener;
+
+    type Table = Arc<Mutex<Vec<Mapping>>>;
+
+    /// Answers as an rpcbind of version 2 does that knows no other, in fragments of a few bytes.
+    async fn serve(listener: UnixListener, table: Table) {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let call = decode_call(receive(&mut stream).await.unwrap()).unwrap();
+            let reply = if call.vers == portmap::VERSION {
+                accepted(call.xid, answer(&call, &mut table.lock()))
+            } else {
+                let (low, high) = (portmap::VERSION, portmap::VERSION);
+                accept_error(call.xid, AcceptError::ProgMismatch { low, high })
+            };
+            let reply = reply.into_bytes();
+            let mut parts = reply.chunks(7).peekable();
+            while let Some(part) = parts.next() {
+                let (len, last) = (part.len() as u32, parts.peek().is_none());
+                let mark = FragmentHeader { last, len }.encode();
+                stream.write_all(&[&mark[..], part].concat()).await.unwrap();
+            }
+        }
+    }
+
+    fn answer(call: &haven_rpc::Call, table: &mut Vec<Mapping>) -> Gather {
+        let procedure = portmap::Procedure::from_wire(call.proc).unwrap();
+        if procedure == portmap::Procedure::Dump {
+            return encode_all(&Pmaplist(table.clone()));
+        }
+        let asked: Mapping = decode_all(call.args.clone()).unwrap();
+        let before = table.len();
+        match procedure {
+            portmap::Procedure::Unset => {
+                table.retain(|m| (m.prog, m.vers) != (asked.prog, asked.vers));
+            }
+            portmap::Procedure::Set => {
+                let key = |m: &Mapping| (m.prog, m.vers, m.prot);
+                if !table.iter().any(|m| key(m) == key(&asked)) {
+                    table.push(asked);
+                }
+            }
+            other => panic!("not asked by us: {other:?}"),
+        }
+        encode_all(&(table.len() != before))
+    }
+
+    fn binding(prog: u32, netid: Netid, addr: &str) -> Binding {
+        let addr = addr.parse().unwrap();
+        Binding {
+            prog,
+            vers: 3,
+            netid,
+            addr,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_rpcbind_of_version_2_is_told_what_it_understands() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("rpcbind.sock");
+        let table = Table::default();
+        let serving = serve(UnixListener::bind(&socket).unwrap(), Arc::clone(&table));
+        let serving = tokio::spawn(serving);
+        let rpcbind = Rpcbind { socket };
+        assert!(rpcbind.runs().await);
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        let mapping = |prog, prot, port| Mapping {
+            prog,
+            vers: 3,
+            prot,
+            port,
+        };
+        let foreign = mapping(7, IPPROTO_UDP, 9);
+        let ours = [
+            binding(5, Netid::Tcp, "0.0.0.0.1.0"),
+            binding(5, Netid::Udp, "0.0.0.0.1.0"),
+            binding(6, Netid::Tcp, "0.0.0.0.1.0"),
+            binding(5, Netid::Tcp6, "::.1.0"),
+        ];
+        let told = [
+            mapping(5, IPPROTO_TCP, 256),
+            mapping(5, IPPROTO_UDP, 256),
+            mapping(6, IPPROTO_TCP, 256),
+        ];
+        let sorted = |table: &Table| {
+            let mut all = table.lock().clone();
+            all.sort_by_key(|m| (m.prog, m.prot));
+            all
+        };
+        // The entry for UDP is right; it goes with that for TCP, and must come back.
+        *table.lock() = vec![mapping(5, IPPROTO_TCP, port.into()), told[1], foreign];
+        let (prog, vers) = (5, 3);
+        let taken = Err(Refused::Taken { prog, vers, port });
+        assert_eq!(rpcbind.register(&ours).await, taken);
+        assert_eq!(table.lock().len(), 3, "left alone");
+        drop(other);
+        assert_eq!(rpcbind.register(&ours).await, Ok(3));
+        assert_eq!(sorted(&table), [&told[..], &[foreign]].concat());
+        assert_eq!(rpcbind.register(&ours).await, Ok(0));
+        rpcbind.withdraw(&ours).await;
+        assert_eq!(sorted(&table), [foreign]);
+        let why = rpcbind.register(&ours[3..]).await.unwrap_err().to_string();
+        assert!(why.contains("no IPv6"), "{why}");
+        serving.abort();
+    }
 }

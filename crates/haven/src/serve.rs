@@ -10,7 +10,7 @@ use crate::notify;
 use crate::peers::Clients;
 use crate::reload::reload;
 use crate::rpcbind::Rpcbind;
-use crate::service::{Service, mappings};
+use crate::service::{Service, bindings};
 use crate::space::SpaceGuard;
 use crate::watchdog;
 use crate::{exports, resolve};
@@ -20,6 +20,7 @@ use haven_consensus::{CheckpointPolicy, Consensus, ConsensusOptions, Timing};
 use haven_disk::Disk;
 use haven_log::{Log, LogOptions};
 use haven_net::{Gate, Limits, Server};
+use haven_nfsd::Binding;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -178,25 +179,24 @@ async fn gave_up(
 /// This node's entries at rpcbind.
 struct Registration {
     with: Option<Rpcbind>,
-    ports: Ports,
+    bindings: Vec<Binding>,
     keeping: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Registration {
-    fn new(with: Option<Rpcbind>, ports: Ports) -> Self {
-        let keep = |rpcbind: &Rpcbind| tokio::spawn(rpcbind.clone().keep(mappings(ports)));
+    fn new(with: Option<Rpcbind>, bindings: Vec<Binding>) -> Self {
+        let keep = |rpcbind: &Rpcbind| tokio::spawn(rpcbind.clone().keep(bindings.clone()));
         Self {
             keeping: with.as_ref().map(keep),
             with,
-            ports,
+            bindings,
         }
     }
 
     async fn withdraw(&self) {
         if let (Some(rpcbind), Some(keeping)) = (&self.with, &self.keeping) {
             keeping.abort();
-            let entries = mappings(self.ports);
-            if tokio::time::timeout(WITHDRAW_PATIENCE, rpcbind.withdraw(&entries))
+            if tokio::time::timeout(WITHDRAW_PATIENCE, rpcbind.withdraw(&self.bindings))
                 .await
                 .is_err()
             {
@@ -327,7 +327,7 @@ impl Node {
             gate,
             ports,
             log,
-            registration: Registration::new(rpcbind, ports),
+            registration: Registration::new(rpcbind, bindings(config.service.listen, ports)),
             exports,
             hung: tokio::spawn(watch),
         })

@@ -14,15 +14,17 @@ use crate::space::SpaceGuard;
 use bytes::Bytes;
 use haven_config::Config;
 use haven_consensus::{Consensus, Leadership, ProposeError};
-use haven_net::{Begun, DATAGRAM_BYTES_MAX, Handler, Verdict};
-use haven_nfsd::{ClientNames, Fatal, Machine, Origin, Prepared, Request, prepare};
+use haven_net::{Begun, DATAGRAM_BYTES_MAX, Endpoint, Handler, Verdict};
+use haven_nfsd::{
+    Binding, ClientNames, Fatal, Machine, Origin, Prepared, Request, Transport, prepare,
+};
 use haven_proto::nfs3::Args3;
-use haven_proto::portmap::Mapping;
+use haven_proto::rpcbind::{self, Netid, Uaddr};
 use haven_proto::{mount, nfs3, portmap};
 use haven_rpc::{AcceptError, Call, Refusal, accept_error, decode_call};
 use haven_store::Store;
 use haven_xdr::Gather;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -55,7 +57,7 @@ impl Service {
         space: Arc<SpaceGuard>,
         ports: Ports,
     ) -> Self {
-        let ports = mappings(ports);
+        let ports = bindings(config.service.listen, ports);
         Self {
             exports: Exports::new(&config.exports, ports),
             resolver: Resolver::new(),
@@ -72,26 +74,27 @@ impl Service {
     }
 
     /// Sorts a call, with what is known of its client's names.
-    fn sort(&self, call: &Call, peer: SocketAddr) -> Prepared {
+    fn sort(&self, call: &Call, ends: Endpoint, over: Transport) -> Prepared {
         let settings = self.exports.current();
-        let sort = |names| prepare(call, Origin { peer, names }, &settings, clock::now());
+        let sort = |names| prepare(call, origin(ends, over, names), &settings, clock::now());
         if !settings.exports.want_client_names() {
             return sort(ClientNames::Unasked);
         }
-        match self.resolver.known(peer.ip().to_canonical()) {
+        match self.resolver.known(ends.remote.ip().to_canonical()) {
             Some(known) => sort(ClientNames::Known(&known)),
             None => sort(ClientNames::Unasked),
         }
     }
 
     /// Sorts a call for which its client's names decide: finds them out first.
-    async fn sort_with_names(&self, call: &Call, peer: SocketAddr) -> Prepared {
-        let found = self.resolver.names(peer.ip().to_canonical()).await;
+    async fn sort_with_names(&self, call: &Call, ends: Endpoint, over: Transport) -> Prepared {
+        let client = ends.remote.ip().to_canonical();
+        let found = self.resolver.names(client).await;
         let names = found
             .as_deref()
             .map_or(ClientNames::Late, ClientNames::Known);
         let settings = self.exports.current();
-        prepare(call, Origin { peer, names }, &settings, clock::now())
+        prepare(call, origin(ends, over, names), &settings, clock::now())
     }
 
     /// Answers from the state, if that can be done here and now.
@@ -188,6 +191,15 @@ impl Service {
     }
 }
 
+fn origin(ends: Endpoint, transport: Transport, names: ClientNames<'_>) -> Origin<'_> {
+    Origin {
+        peer: ends.remote,
+        local: ends.local.ip(),
+        transport,
+        names,
+    }
+}
+
 /// The reply, or the end of the connection if the state cannot be read.
 fn verdict(reply: Option<Gather>) -> Verdict {
     reply.map_or(Verdict::HangUp, Verdict::Reply)
@@ -205,25 +217,39 @@ fn is_quick(request: &Request) -> bool {
     }
 }
 
-/// What a port mapper tells: NFS over TCP, the others also over UDP.
-pub fn mappings(ports: Ports) -> Vec<Mapping> {
-    use portmap::{IPPROTO_TCP as TCP, IPPROTO_UDP as UDP};
-    let mut all = vec![(nfs3::PROGRAM, nfs3::VERSION, TCP, ports.nfs)];
-    for prot in [TCP, UDP] {
-        all.push((mount::PROGRAM, mount::VERSION3, prot, ports.mount));
-        all.push((mount::PROGRAM, mount::VERSION1, prot, ports.mount));
+/// What a port mapper tells of a service that listens at `listen`: NFS over TCP, the others also over UDP.
+pub fn bindings(listen: IpAddr, ports: Ports) -> Vec<Binding> {
+    let listen = listen.to_canonical();
+    let mut all = bindings_at(listen, ports);
+    if listen.is_ipv6() && listen.is_unspecified() {
+        all.extend(bindings_at(Ipv4Addr::UNSPECIFIED.into(), ports));
+    }
+    all
+}
+
+/// Those of one family.
+fn bindings_at(ip: IpAddr, ports: Ports) -> Vec<Binding> {
+    let (tcp, udp) = (Netid::tcp_of(ip), Netid::udp_of(ip));
+    let mut all = vec![(nfs3::PROGRAM, nfs3::VERSION, tcp, ports.nfs)];
+    for netid in [tcp, udp] {
+        for vers in [mount::VERSION3, mount::VERSION1] {
+            all.push((mount::PROGRAM, vers, netid, ports.mount));
+        }
+        let own = portmap::VERSION..=rpcbind::VERSION4;
         all.extend(
             ports
                 .portmap
-                .map(|port| (portmap::PROGRAM, portmap::VERSION, prot, port)),
+                .into_iter()
+                .flat_map(|port| own.clone().map(move |vers| (port, vers)))
+                .map(|(port, vers)| (portmap::PROGRAM, vers, netid, port)),
         );
     }
     all.into_iter()
-        .map(|(prog, vers, prot, port)| Mapping {
+        .map(|(prog, vers, netid, port)| Binding {
             prog,
             vers,
-            prot,
-            port: port.into(),
+            netid,
+            addr: Uaddr { ip, port },
         })
         .collect()
 }
@@ -233,7 +259,7 @@ pub enum Work {
     /// Sorted: waits for the disk, the lease or the log.
     Sorted(u64, Prepared),
     /// Not even sorted: waits for the names of its client.
-    Unsorted(u64, Call, SocketAddr),
+    Unsorted(u64, Call, Endpoint),
 }
 
 impl Service {
@@ -274,19 +300,19 @@ impl Service {
 impl Handler for Service {
     type Work = Work;
 
-    fn begin(&self, peer: SocketAddr, record: Bytes) -> Begun<Work> {
+    fn begin(&self, connection: Endpoint, record: Bytes) -> Begun<Work> {
         let call = match decode_call(record) {
             Ok(call) => call,
             Err(Refusal::Reply { reply, .. }) => return Begun::Done(Verdict::Reply(reply)),
             Err(Refusal::Drop(why)) => {
-                debug!(%peer, %why, "not a call");
+                debug!(peer = %connection.remote, %why, "not a call");
                 return Begun::Done(Verdict::HangUp);
             }
         };
         // Before the clock is read: the entry belongs to this term or to none.
         let term = self.leadership.borrow().term;
-        match self.sort(&call, peer) {
-            Prepared::WantsNames => Begun::Work(Work::Unsorted(term, call, peer)),
+        match self.sort(&call, connection, Transport::Stream) {
+            Prepared::WantsNames => Begun::Work(Work::Unsorted(term, call, connection)),
             sorted => match self.now(&sorted) {
                 Some(verdict) => Begun::Done(verdict),
                 None => Begun::Work(Work::Sorted(term, sorted)),
@@ -297,14 +323,16 @@ impl Handler for Service {
     async fn finish(&self, work: Work) -> Verdict {
         match work {
             Work::Sorted(term, sorted) => self.execute(term, sorted).await,
-            Work::Unsorted(term, call, peer) => {
-                let sorted = self.sort_with_names(&call, peer).await;
+            Work::Unsorted(term, call, connection) => {
+                let sorted = self
+                    .sort_with_names(&call, connection, Transport::Stream)
+                    .await;
                 self.execute(term, sorted).await
             }
         }
     }
 
-    async fn handle_datagram(&self, peer: SocketAddr, datagram: Bytes) -> Verdict {
+    async fn handle_datagram(&self, ends: Endpoint, datagram: Bytes) -> Verdict {
         let call = match decode_call(datagram) {
             Ok(call) => call,
             Err(Refusal::Reply { reply, .. }) => return Verdict::Reply(reply),
@@ -316,8 +344,9 @@ impl Handler for Service {
             return Verdict::Reply(accept_error(call.xid, AcceptError::ProgUnavail));
         }
         let (xid, term) = (call.xid, self.leadership.borrow().term);
-        let sorted = match self.sort(&call, peer) {
-            Prepared::WantsNames => self.sort_with_names(&call, peer).await,
+        let over = Transport::Datagram;
+        let sorted = match self.sort(&call, ends, over) {
+            Prepared::WantsNames => self.sort_with_names(&call, ends, over).await,
             sorted => sorted,
         };
         match self.execute(term, sorted).await {

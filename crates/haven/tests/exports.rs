@@ -12,7 +12,7 @@ use haven::{exports, found, resolve};
 use haven_config::Config;
 use haven_consensus::{CheckpointPolicy, Consensus, ConsensusOptions, Timing};
 use haven_log::{Log, LogOptions};
-use haven_net::{Begun, Handler, Verdict};
+use haven_net::{Begun, Endpoint, Handler, Verdict};
 use haven_proto::mount::{self, Dirpath, Mountlist, Mountres3, Mountstat3};
 use haven_proto::nfs3::{
     self, Diropargs3, Fh3, GetattrArgs, GetattrRes, MkdirArgs, MkdirRes, Nfsstat3, Proc3, Sattr3,
@@ -133,9 +133,12 @@ impl Node {
         });
         let xid = self.xid.fetch_add(1, Ordering::Relaxed);
         let call = encode_call(xid, prog, 3, proc, &cred, args).into_bytes();
-        let peer: SocketAddr = from.parse().unwrap();
+        let connection = Endpoint {
+            local: SocketAddr::from(([192, 0, 2, 100], 2049)),
+            remote: from.parse().unwrap(),
+        };
         let handled = async {
-            match self.service.begin(peer, call) {
+            match self.service.begin(connection, call) {
                 Begun::Done(verdict) => verdict,
                 Begun::Work(work) => self.service.finish(work).await,
             }

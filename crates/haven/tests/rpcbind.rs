@@ -17,10 +17,16 @@ mount -t tmpfs tmpfs /run
 mkdir -p /run/rpcbind
 ip link set lo up
 ip addr add 10.9.9.1/24 dev lo
+ip addr add fd09::1/64 dev lo nodad
 fail() { echo "FAILED: $*" >&2; cat "$dir"/*.log >&2; exit 1; }
 # Runs a command until it succeeds, for ten seconds.
 soon() { n=0; until "$@" >/dev/null 2>&1; do n=$((n + 1)); [ $n -lt 200 ] || fail "never: $*"; sleep 0.05; done; }
 registered() { rpcinfo -p 127.0.0.1 | grep -Eq "^ *$1 +$2 +$3 +$4( |\$)"; }
+# With network and universal address.
+bound() { rpcinfo 127.0.0.1 | awk -v p="$1" -v v="$2" -v n="$3" -v a="$4" '$1 == p && $2 == v && $3 == n && $4 == a { f = 1 } END { exit !f }'; }
+# Over which networks, sorted.
+networks() { rpcinfo 127.0.0.1 | awk -v p="$1" '$1 == p { print $3 }' | sort -u | tr '\n' ' '; }
+over() { [ "$(networks "$1")" = "$2" ]; }
 not() { ! "$@"; }
 serve() { "$haven" serve --config "$dir/haven.toml" 2>>"$dir/haven.log" & node=$!; }
 says() { grep -q "$1" "$dir/haven.log"; }
@@ -79,6 +85,8 @@ serve
 soon registered 100003 3 tcp 2049
 soon registered 100005 3 udp 20048
 registered 100005 1 tcp 20048 || fail "MOUNT version 1"
+bound 100003 3 tcp 0.0.0.0.8.1 || fail "NFS by rpcbind version 4"
+over 100005 'tcp udp ' || fail "IPv6, where nobody listens"
 showmount -e 127.0.0.1 | grep -q '^/data' || fail "showmount -e"
 rpcinfo -T udp 10.9.9.1 100005 3 >/dev/null || fail "MOUNT over UDP, by a second address"
 # Killed: its entries stay behind, and the next one takes them over, on other ports.
@@ -93,6 +101,45 @@ soon registered 100005 3 udp 3048
 kill -TERM $node; wait $node || fail "not an orderly end"
 not registered 100003 3 tcp 3049 || fail "still registered"
 not registered 100005 3 udp 3048 || fail "still registered"
+"#,
+    );
+}
+
+#[test]
+fn who_listens_on_ipv6_is_registered_for_it() {
+    isolated(
+        r#"
+rpcbind -f -w & rpcbind=$!
+soon test -S /run/rpcbind.sock
+config 'listen = "::"'
+serve
+soon bound 100003 3 tcp6 ::.8.1
+soon over 100005 'tcp tcp6 udp udp6 '
+soon over 100003 'tcp tcp6 '
+bound 100003 3 tcp 0.0.0.0.8.1 || fail "IPv4 on a socket for both"
+registered 100003 3 tcp 2049 || fail "by version 2"
+rpcinfo -T tcp6 fd09::1 100003 3 >/dev/null || fail "NFS over IPv6"
+rpcinfo -T udp6 fd09::1 100005 3 >/dev/null || fail "MOUNT over UDP and IPv6"
+rpcinfo -T tcp 10.9.9.1 100003 3 >/dev/null || fail "NFS over IPv4"
+# Killed: the next one is only there over IPv4, and clears away what is left of the rest.
+kill -9 $node; wait $node || true
+over 100003 'tcp tcp6 ' || fail "rpcbind forgets a dead server by itself"
+config ''
+serve
+soon over 100003 'tcp '
+soon over 100005 'tcp udp '
+bound 100005 3 udp 0.0.0.0.78.80 || fail "MOUNT over UDP"
+kill -TERM $node; wait $node || fail "not an orderly end"
+over 100003 '' || fail "still registered"
+over 100005 '' || fail "still registered"
+# One address of one family.
+config 'listen = "fd09::1"'
+serve
+soon bound 100003 3 tcp6 fd09::1.8.1
+soon over 100005 'tcp6 udp6 '
+over 100003 'tcp6 ' || fail "IPv4, where nobody listens"
+kill -TERM $node; wait $node || fail "not an orderly end"
+over 100005 '' || fail "still registered"
 "#,
     );
 }
@@ -132,6 +179,30 @@ registered 100000 2 udp 111 || fail "the port mapper itself"
 registered 100003 3 tcp 2049 || fail NFS
 showmount -e 127.0.0.1 | grep -q '^/data' || fail "showmount -e"
 rpcinfo -T udp 10.9.9.1 100005 3 >/dev/null || fail "MOUNT over UDP"
+"#,
+    );
+}
+
+#[test]
+fn the_built_in_portmapper_knows_ipv6_and_all_versions_of_its_protocol() {
+    isolated(
+        r#"
+config 'listen = "::"
+portmapper = "builtin"'
+serve
+soon says 'serving'
+rpcinfo -s 127.0.0.1 >"$dir/short.log" || fail "rpcinfo -s"
+grep -Eq '^ *100000 +[234],[234],[234] ' "$dir/short.log" || fail "versions 2 to 4"
+over 100003 'tcp tcp6 ' || fail "networks of NFS"
+over 100005 'tcp tcp6 udp udp6 ' || fail "networks of MOUNT"
+registered 100003 3 tcp 2049 || fail "by version 2"
+rpcinfo -T tcp6 fd09::1 100003 3 >/dev/null || fail "NFS over IPv6"
+rpcinfo -T udp6 fd09::1 100005 3 >/dev/null || fail "MOUNT over UDP and IPv6"
+rpcinfo -T udp 10.9.9.1 100005 3 >/dev/null || fail "MOUNT over UDP and IPv4"
+rpcinfo -T tcp 10.9.9.1 100003 | grep -q 'version 3 ready' || fail "NFS, whatever version"
+# Addresses are those asked at.
+rpcinfo -l 10.9.9.1 100003 3 | grep -q ' 10\.9\.9\.1\.8\.1 ' || fail "an IPv4 address"
+rpcinfo -l fd09::1 100003 3 | grep -q ' fd09::1\.8\.1 ' || fail "an IPv6 address"
 "#,
     );
 }

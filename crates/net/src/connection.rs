@@ -6,7 +6,7 @@
 use crate::gate::Entry;
 use crate::input::{Accounted, Input, Next};
 use crate::output::Output;
-use crate::{Begun, Handler, Pass, Server, Verdict};
+use crate::{Begun, Endpoint, Handler, Pass, Server, Verdict};
 use bytes::Bytes;
 use std::io;
 use std::net::SocketAddr;
@@ -29,13 +29,14 @@ const OUTPUT_BYTES_MAX: usize = 4 << 20;
 pub(crate) async fn serve<H: Handler>(
     server: &Arc<Server<H>>,
     stream: TcpStream,
-    peer: SocketAddr,
+    ends: Endpoint,
     mut hang_ups: watch::Receiver<u64>,
 ) {
     let mut stream = Disconnecting(stream);
     let (read, write) = stream.0.split();
     let activity = Activity::default();
-    let mut connection = Connection::new(server, peer, write, &activity);
+    let peer = ends.remote;
+    let mut connection = Connection::new(server, ends, write, &activity);
     tokio::select! {
         biased;
         _ = hang_ups.changed() => debug!(%peer, "hung up"),
@@ -92,7 +93,7 @@ impl Drop for Disconnecting {
 
 struct Connection<'a, H: Handler> {
     server: &'a Arc<Server<H>>,
-    peer: SocketAddr,
+    ends: Endpoint,
     write: WriteHalf<'a>,
     input: Input,
     output: Output,
@@ -120,14 +121,14 @@ enum Blocked {
 impl<'a, H: Handler> Connection<'a, H> {
     fn new(
         server: &'a Arc<Server<H>>,
-        peer: SocketAddr,
+        ends: Endpoint,
         write: WriteHalf<'a>,
         activity: &'a Activity,
     ) -> Self {
         let (done_to, done) = mpsc::channel(server.limits.inflight_per_connection_max);
         Self {
             server,
-            peer,
+            ends,
             write,
             input: Input::new(Arc::clone(&server.memory)),
             output: Output::default(),
@@ -209,7 +210,7 @@ impl<'a, H: Handler> Connection<'a, H> {
 
     fn begin(&mut self, (record, memory): Accounted) -> io::Result<()> {
         match self.server.gate.try_enter() {
-            Entry::Pass(pass) => match self.server.handler.begin(self.peer, record) {
+            Entry::Pass(pass) => match self.server.handler.begin(self.ends, record) {
                 Begun::Done(verdict) if pass.is_valid() => return self.take(verdict),
                 Begun::Done(_) => {}
                 Begun::Work(work) => {
@@ -218,8 +219,8 @@ impl<'a, H: Handler> Connection<'a, H> {
                 }
             },
             Entry::Later => {
-                let (server, peer) = (Arc::clone(self.server), self.peer);
-                self.spawn(memory, async move { admit(&server, peer, record).await });
+                let (server, ends) = (Arc::clone(self.server), self.ends);
+                self.spawn(memory, async move { admit(&server, ends, record).await });
             }
             Entry::Never => {}
         }
@@ -330,11 +331,11 @@ impl Blocked {
 }
 
 /// Lets a request in that has to wait at the gate.
-async fn admit<H: Handler>(server: &Server<H>, peer: SocketAddr, record: Bytes) -> Verdict {
+async fn admit<H: Handler>(server: &Server<H>, ends: Endpoint, record: Bytes) -> Verdict {
     let Some(pass) = server.gate.enter().await else {
         return Verdict::Silent;
     };
-    match server.handler.begin(peer, record) {
+    match server.handler.begin(ends, record) {
         Begun::Done(verdict) if pass.is_valid() => verdict,
         Begun::Done(_) => Verdict::Silent,
         Begun::Work(work) => finish(server, &pass, work).await,

@@ -9,7 +9,7 @@
 //! - Forged senders gain little: answers are bounded one by one, and what they add to their requests is bounded per
 //!   second.
 
-use crate::listener::Server;
+use crate::listener::{Endpoint, Server};
 use crate::{Handler, Quiet, Verdict};
 use bytes::Bytes;
 use nix::cmsg_space;
@@ -19,7 +19,7 @@ use nix::sys::socket::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,7 +49,11 @@ pub fn bind_datagram(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     )?;
     match address {
         SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
-        SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+        SocketAddr::V6(_) => {
+            // `::` means both kinds, whatever the system is set to.
+            socket.set_only_v6(false)?;
+            setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+        }
     }
     socket.bind(&address.into())?;
     socket.set_nonblocking(true)?;
@@ -71,6 +75,15 @@ enum Asked {
     V6(Ipv6Addr, u32),
 }
 
+impl Asked {
+    fn ip(self) -> IpAddr {
+        match self {
+            Self::V4(ip) => ip.into(),
+            Self::V6(ip, _) => ip.into(),
+        }
+    }
+}
+
 impl<H: Handler> Server<H> {
     /// Answers datagrams for ever. Runs until it is dropped. The socket comes from [`bind_datagram`].
     ///
@@ -78,6 +91,7 @@ impl<H: Handler> Server<H> {
     /// When the socket cannot be registered with the runtime.
     pub async fn listen_datagrams(self: Arc<Self>, socket: std::net::UdpSocket) -> io::Result<()> {
         let socket = UdpSocket::from_std(socket)?;
+        let port = socket.local_addr()?.port();
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX + 1];
         let mut surplus = Surplus::new(Instant::now());
         let (unheard, strange) = (Quiet::default(), Quiet::default());
@@ -101,7 +115,8 @@ impl<H: Handler> Server<H> {
                     continue;
                 }
             };
-            let Ok(Some(reply)) = timeout(PATIENCE, self.answer_datagram(&received)).await else {
+            let Ok(Some(reply)) = timeout(PATIENCE, self.answer_datagram(&received, port)).await
+            else {
                 continue;
             };
             if !surplus.admit(received.bytes.len(), reply.len(), Instant::now()) {
@@ -117,12 +132,16 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    async fn answer_datagram(&self, received: &Received) -> Option<Bytes> {
+    async fn answer_datagram(&self, received: &Received, port: u16) -> Option<Bytes> {
+        let ends = Endpoint {
+            local: SocketAddr::new(received.asked.ip(), port),
+            remote: received.peer,
+        };
         let pass = self.gate.enter().await?;
         let verdict = tokio::select! {
             biased;
             () = pass.spoiled() => Verdict::Silent,
-            verdict = self.handler.handle_datagram(received.peer, received.bytes.clone()) => verdict,
+            verdict = self.handler.handle_datagram(ends, received.bytes.clone()) => verdict,
         };
         let Verdict::Reply(reply) = verdict else {
             return None;

@@ -26,7 +26,6 @@ mod quiet;
 use bytes::Bytes;
 use haven_xdr::Gather;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use datagram::{DATAGRAM_BYTES_MAX, bind_datagram};
@@ -60,18 +59,18 @@ pub trait Handler: Send + Sync + 'static {
     /// A request that takes longer.
     type Work: Send + 'static;
 
-    /// Looks at one whole record (without its record mark) from `peer`. The connection's other requests
+    /// Looks at one whole record (without its record mark) that came over `connection`, whose other requests
     /// stand still meanwhile: this must neither block nor take long.
-    fn begin(&self, peer: SocketAddr, record: Bytes) -> Begun<Self::Work>;
+    fn begin(&self, connection: Endpoint, record: Bytes) -> Begun<Self::Work>;
 
     /// Does what takes longer. Dropped when the gate closes: may wait as long as it takes.
     fn finish(&self, work: Self::Work) -> impl Future<Output = Verdict> + Send;
 
-    /// Handles one datagram from `peer`. What is not a call must be left [`Verdict::Silent`]: its sender may be
+    /// Handles one datagram; `ends` are its sender and where it was sent to. What is not a call must be left [`Verdict::Silent`]: its sender may be
     /// another server, and two that answer each other's garbage would never stop.
     fn handle_datagram(
         &self,
-        peer: SocketAddr,
+        ends: Endpoint,
         datagram: Bytes,
     ) -> impl Future<Output = Verdict> + Send;
 

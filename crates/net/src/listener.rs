@@ -35,6 +35,10 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
+    if address.is_ipv6() {
+        // `::` means both kinds, whatever the system is set to.
+        socket.set_only_v6(false)?;
+    }
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -42,7 +46,7 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// The two ends of a client connection.
+/// The two ends of a client connection, or of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     /// Our end.
@@ -197,7 +201,7 @@ impl<H: Handler> Server<H> {
         }
         let server = Arc::clone(self);
         tokio::spawn(async move {
-            connection::serve(&server, stream, remote, hang_ups).await;
+            connection::serve(&server, stream, endpoint, hang_ups).await;
             drop(entry);
         });
     }

@@ -5,7 +5,8 @@
 
 use bytes::Bytes;
 use haven_net::{
-    Begun, DATAGRAM_BYTES_MAX, Gate, Handler, Limits, Server, Verdict, bind, bind_datagram,
+    Begun, DATAGRAM_BYTES_MAX, Endpoint, Gate, Handler, Limits, Server, Verdict, bind,
+    bind_datagram,
 };
 use haven_rpc::record::{FragmentHeader, frame};
 use haven_xdr::Gather;
@@ -33,11 +34,17 @@ impl Drop for OnDrop<'_> {
     }
 }
 
+/// Where the client asked.
+fn local(ends: Endpoint) -> Gather {
+    Gather::from(Bytes::from(ends.local.to_string()))
+}
+
 impl Handler for Echo {
     type Work = Bytes;
 
-    fn begin(&self, _: SocketAddr, record: Bytes) -> Begun<Bytes> {
+    fn begin(&self, connection: Endpoint, record: Bytes) -> Begun<Bytes> {
         match &record[..] {
+            b"where" => Begun::Done(Verdict::Reply(local(connection))),
             b"bad" => Begun::Done(Verdict::HangUp),
             b"hold" | b"late" => Begun::Work(record),
             b"much" => Begun::Done(Verdict::Reply(Gather::from(Bytes::from(vec![5; 1 << 20])))),
@@ -54,8 +61,9 @@ impl Handler for Echo {
         Verdict::Reply(Gather::from(record))
     }
 
-    async fn handle_datagram(&self, _: SocketAddr, datagram: Bytes) -> Verdict {
+    async fn handle_datagram(&self, ends: Endpoint, datagram: Bytes) -> Verdict {
         match &datagram[..] {
+            b"where" => Verdict::Reply(local(ends)),
             b"bad" => Verdict::HangUp,
             b"huge" => Verdict::Reply(Gather::from(Bytes::from(vec![0; DATAGRAM_BYTES_MAX + 1]))),
             _ => Verdict::Reply(Gather::from(datagram)),
@@ -114,6 +122,9 @@ async fn whole_split_and_fragmented_records_are_answered() {
     let mut stream = lab.connect().await;
     send(&mut stream, b"one").await;
     assert_eq!(receive(&mut stream).await.unwrap(), b"one");
+    send(&mut stream, b"where").await;
+    let to = lab.address.to_string();
+    assert_eq!(receive(&mut stream).await.unwrap(), to.as_bytes());
     for byte in frame(Gather::from(Bytes::from_static(b"drip"))).into_bytes() {
         stream.write_all(&[byte]).await.unwrap();
         stream.flush().await.unwrap();
@@ -450,6 +461,8 @@ async fn a_datagram_is_answered_from_the_address_it_was_sent_to() {
             ask("127.0.0.1:0", to, &[b"hello"]).await,
             (b"hello".to_vec(), to)
         );
+        let told = ask("127.0.0.1:0", to, &[b"where"]).await.0;
+        assert_eq!(told, to.to_string().as_bytes(), "the handler knows it");
     }
     let server = datagrams("[::]:0");
     let to = SocketAddr::new("::1".parse().unwrap(), server.port);

@@ -10,12 +10,13 @@
 use crate::entry::{Entry, MountOp, Nfs3Entry, request_checksum};
 use crate::exports::{Denied, Exports, Options, Origin};
 use crate::handle::claimed_export;
+use crate::portmap::Binding;
 use crate::{mountd, portmap, v3};
 use bytes::Bytes;
 use haven_fs::{Cred, Time};
 use haven_proto::mount;
 use haven_proto::nfs3::{self, Args3, Nfsstat3, Proc3};
-use haven_proto::portmap as pmap;
+use haven_proto::{portmap as pmap, rpcbind};
 use haven_rpc::{AcceptError, Call, accept_error, accepted};
 use haven_xdr::Gather;
 use std::net::IpAddr;
@@ -27,7 +28,7 @@ pub struct Service {
     /// What is exported to whom.
     pub exports: Arc<Exports>,
     /// What the port mapper tells.
-    pub ports: Vec<pmap::Mapping>,
+    pub ports: Vec<Binding>,
 }
 
 /// What is to be done about a call.
@@ -105,12 +106,12 @@ pub fn prepare(call: &Call, origin: Origin<'_>, service: &Service, now: Time) ->
             low: mount::VERSION1,
             high: mount::VERSION3,
         }),
-        pmap::PROGRAM if call.vers == pmap::VERSION => {
-            portmap::answer(call, &service.ports).map(|body| reply(call, body))
+        pmap::PROGRAM if (pmap::VERSION..=rpcbind::VERSION4).contains(&call.vers) => {
+            portmap::answer(call, origin, &service.ports, now).map(|body| reply(call, body))
         }
         pmap::PROGRAM => Err(AcceptError::ProgMismatch {
             low: pmap::VERSION,
-            high: pmap::VERSION,
+            high: rpcbind::VERSION4,
         }),
         _ => Err(AcceptError::ProgUnavail),
     };

@@ -93,11 +93,24 @@ pub enum ClientNames<'a> {
     Known(&'a [String]),
 }
 
+/// What a request came over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Stream,
+    /// UDP.
+    Datagram,
+}
+
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Origin<'a> {
     /// The client's address and port.
     pub peer: SocketAddr,
+    /// Where the client asked; unspecified if nobody knows.
+    pub local: IpAddr,
+    /// What it asked over.
+    pub transport: Transport,
     /// Its names.
     pub names: ClientNames<'a>,
 }

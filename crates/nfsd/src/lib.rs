@@ -37,13 +37,14 @@ pub use entry::{
     ARGS_BYTES_MAX, Entry, EntryError, GROUPS_MAX, MountEntry, MountOp, Nfs3Entry, PATH_BYTES_MAX,
     request_checksum,
 };
-pub use exports::{Client, ClientNames, Export, Exports, Hosts, Options, Origin, Who};
+pub use exports::{Client, ClientNames, Export, Exports, Hosts, Options, Origin, Transport, Who};
 pub use handle::{
     ExportId, HANDLE_BYTES, HandleCodec, HandleError, HandleKey, Target, VolumeId, claimed_export,
 };
 pub use identity::Identity;
 pub use machine::{Machine, Outcome};
 pub use mounts::{MOUNTS_MAX, MOUNTS_PER_CLIENT_MAX};
+pub use portmap::Binding;
 pub use reply_cache::{REPLIES_MAX, REPLIES_PER_CLIENT_MAX, REPLY_BYTES_MAX};
 pub use squash::Squash;
 pub use v3::IO_BYTES_MAX;

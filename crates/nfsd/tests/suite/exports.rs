@@ -122,6 +122,8 @@ fn names_are_asked_for_only_where_they_decide() {
     assert!(matches!(s.prepared(&null, now), Prepared::Reply(_)));
     let late = Origin {
         peer: SocketAddr::new(s.client, 700),
+        local: s.local,
+        transport: s.transport,
         names: ClientNames::Late,
     };
     let Prepared::Reply(reply) = prepare(&getattr, late, &s.service, now) else {

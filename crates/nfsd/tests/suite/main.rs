@@ -9,6 +9,7 @@ mod machine;
 mod mount;
 mod mounts;
 mod no_space;
+mod portmap;
 mod read_only;
 mod robust;
 mod server;

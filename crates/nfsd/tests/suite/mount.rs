@@ -1,4 +1,4 @@
-//! MOUNT, the port mapper, and what is answered to programs and procedures that do not exist.
+//! MOUNT, and what is answered to programs and procedures that do not exist.
 
 use crate::server::{Server, encoded, everybody, plain, results};
 use bytes::Bytes;
@@ -69,34 +69,6 @@ fn version_1() {
 }
 
 #[test]
-fn ports() {
-    let mut s = Server::new();
-    let mapping = portmap::Mapping {
-        prog: 100_003,
-        vers: 3,
-        prot: 6,
-        port: 2049,
-    };
-    s.service.ports = vec![mapping];
-    let mut ask = |procedure: portmap::Procedure, args| {
-        let call = s.call(portmap::PROGRAM, 2, procedure.to_wire(), args);
-        s.send(&call)
-    };
-    let wanted = portmap::Mapping { port: 0, ..mapping };
-    let getport = portmap::Procedure::Getport;
-    assert_eq!(results::<u32>(ask(getport, encoded(&wanted))), 2049);
-    let udp = portmap::Mapping { prot: 17, ..wanted };
-    assert_eq!(results::<u32>(ask(getport, encoded(&udp))), 0);
-    let all = results::<portmap::Pmaplist>(ask(portmap::Procedure::Dump, Gather::new()));
-    assert_eq!(all.0, [mapping]);
-    assert!(!results::<bool>(ask(
-        portmap::Procedure::Set,
-        encoded(&udp)
-    )));
-    let () = results(ask(portmap::Procedure::Null, Gather::new()));
-}
-
-#[test]
 fn what_does_not_exist() {
     let mut s = Server::new();
     let mismatch = |low, high| AcceptError::ProgMismatch { low, high };
@@ -108,7 +80,8 @@ fn what_does_not_exist() {
         ((mount::PROGRAM, 2, 0), mismatch(1, 3)),
         ((mount::PROGRAM, 3, 6), AcceptError::ProcUnavail),
         ((mount::PROGRAM, 3, 1), AcceptError::GarbageArgs),
-        ((portmap::PROGRAM, 4, 0), mismatch(2, 2)),
+        ((portmap::PROGRAM, 5, 0), mismatch(2, 4)),
+        ((portmap::PROGRAM, 1, 0), mismatch(2, 4)),
         ((portmap::PROGRAM, 2, 9), AcceptError::ProcUnavail),
     ];
     for ((prog, vers, proc), error) in cases {

@@ -5,7 +5,7 @@ use haven_fs::model::Model;
 use haven_fs::{Filesystem, SystemTable, Time};
 use haven_nfsd::{
     Client, ClientNames, Entry, Export, Exports, Machine, Options, Origin, Outcome, Prepared,
-    Service, Squash, Who, prepare,
+    Service, Squash, Transport, Who, prepare,
 };
 use haven_proto::mount;
 use haven_proto::nfs3::*;
@@ -23,6 +23,9 @@ pub struct Server<F = Model> {
     pub service: Service,
     pub client: IpAddr,
     pub port: u16,
+    /// Where it asks, and over what.
+    pub local: IpAddr,
+    pub transport: Transport,
     /// Names of the client, once somebody has looked.
     pub names: Option<Vec<String>>,
     pub cred: Credential,
@@ -107,6 +110,8 @@ impl<F: Filesystem + SystemTable> Server<F> {
             service: Service::default(),
             client: IpAddr::from([192, 0, 2, 1]),
             port: 700,
+            local: IpAddr::from([192, 0, 2, 100]),
+            transport: Transport::Stream,
             names: None,
             cred: auth_sys(0, 0, &[]),
             xid: 0,
@@ -184,8 +189,13 @@ impl<F: Filesystem + SystemTable> Server<F> {
             None => ClientNames::Unasked,
             Some(names) => ClientNames::Known(names),
         };
-        let peer = SocketAddr::new(self.client, self.port);
-        prepare(call, Origin { peer, names }, &self.service, now)
+        let origin = Origin {
+            peer: SocketAddr::new(self.client, self.port),
+            local: self.local,
+            transport: self.transport,
+            names,
+        };
+        prepare(call, origin, &self.service, now)
     }
 
     fn reply_to(&mut self, entry: Bytes) -> Gather {
