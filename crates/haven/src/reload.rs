@@ -4,6 +4,7 @@
 
 use crate::exports::Exports;
 use crate::logging;
+use crate::show;
 use haven_config::Config;
 use std::fmt::Debug;
 use std::path::Path;
@@ -74,7 +75,13 @@ fn changes(old: &Config, new: &Config) -> Vec<Change> {
     compare("node (health)", &old.health, &new.health, false);
     compare("cluster", &old.cluster, &new.cluster, false);
     compare("service", &old.service, &new.service, false);
-    compare("export", &old.exports, &new.exports, true);
+    if old.exports != new.exports {
+        all.push(Change {
+            what: "export",
+            now: show::exports(&new.exports),
+            at_once: true,
+        });
+    }
     all
 }
 

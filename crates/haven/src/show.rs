@@ -1,7 +1,7 @@
 //! `haven config check`: what a configuration means, for people.
 
 use haven_config::exports::Client;
-use haven_config::{Config, Portmapper, SquashMode};
+use haven_config::{Config, Export, Portmapper, SquashMode};
 use std::fmt::Write;
 
 /// What a node with this configuration would serve.
@@ -111,6 +111,15 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
         log.level.as_str(),
         log.format
     )
+}
+
+/// The exports on one line.
+pub fn exports(exports: &[Export]) -> String {
+    let all = exports.iter().map(|export| {
+        let clients: Vec<String> = export.clients.iter().map(options).collect();
+        format!("{} for {}", export.path, clients.join(", "))
+    });
+    all.collect::<Vec<_>>().join(" | ")
 }
 
 /// What a client may do with an export.

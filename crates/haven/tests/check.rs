@@ -8,9 +8,9 @@ mod support;
 use bytes::Bytes;
 use haven::check::{self, Report};
 use haven_disk::{Disk, RealDisk};
-use haven_fs::{SystemTable, Time};
+use haven_fs::{Change, Create, Cred, Filesystem, SetAttr, SystemTable, Time};
 use haven_log::{Log, LogOptions, Record, Slot};
-use haven_nfsd::Entry;
+use haven_nfsd::{Entry, ExportId, Machine, MountEntry, MountOp};
 use haven_proto::nfs3::{Createhow3, Sattr3, StableHow};
 use haven_store::{Store, StoreOptions};
 use serde_json::Value;
@@ -265,6 +265,65 @@ fn what_does_not_hold_between_the_parts_is_found() {
     }
 }
 
+/// What the machine itself writes, in a checkpoint at the third record (log index 2).
+#[test]
+fn a_machine_with_files_in_rows_and_in_data_files_is_summed_up() {
+    let root = tempfile::tempdir().unwrap();
+    let parts = Parts::default();
+    parts.make(root.path());
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(root.path()).unwrap());
+    let store = Store::open(disk, Path::new("store"), StoreOptions::default()).unwrap();
+    let mut machine = Machine::new(store).unwrap();
+    let time = Time::default();
+    let entries = [
+        Entry::Genesis {
+            time,
+            volume_id: [1; 16],
+            handle_key: [2; 16],
+        },
+        Entry::Export {
+            time,
+            path: Bytes::from_static(b"/data"),
+            uid: 0,
+            gid: 0,
+            mode: 0o755,
+        },
+        Entry::Mount(MountEntry {
+            time,
+            client: [10, 0, 0, 1].into(),
+            xid: 1,
+            op: MountOp::Mnt {
+                version: 3,
+                export: ExportId(1),
+                path: Bytes::from_static(b"/data"),
+            },
+        }),
+    ];
+    for (index, entry) in (0..).zip(entries) {
+        machine.apply(index, &entry.encode().unwrap()).unwrap();
+    }
+    let mut store = machine.into_fs();
+    let (at, cred) = (Change { index: 2, time }, Cred::root());
+    for (name, len) in [("small", 4_096), ("large", 4_097)] {
+        let how = Create::Guarded(SetAttr::default());
+        let dir = store.root();
+        let file = store.create(&at, &cred, dir, name.as_bytes(), &how);
+        let bytes = vec![7; len];
+        store
+            .write(&at, &cred, file.unwrap().ino, 0, &bytes)
+            .unwrap();
+    }
+    store.set_position(parts.position.into()).unwrap();
+    store.checkpoint().unwrap();
+    drop(store);
+    let report = check::run(root.path()).unwrap();
+    assert_eq!((report.findings.count(), report.notes.count()), (0, 0));
+    let sums = &report.summary;
+    assert_eq!((sums.exports, sums.mounts), (1, 1));
+    let files = (sums.inline_files, sums.data_files, sums.data_bytes);
+    assert_eq!(files, (1, 1, 4_097), "{report}");
+}
+
 #[test]
 fn findings_are_bounded_and_counted() {
     let count = 150;
@@ -297,18 +356,15 @@ async fn a_node_is_checked_once_it_does_not_run() {
     let node = Node::start(&data, free_port(), free_port());
     let client = node.client();
     let root = client.mount("/data").await.unwrap();
-    let how = Createhow3::Guarded(Sattr3::default());
-    let file = client
-        .create(&root, "file", how)
-        .await
-        .unwrap()
-        .obj
-        .unwrap();
-    let text = Bytes::from_static(&[7; 9000]);
-    client
-        .write(&file, 0, StableHow::FileSync, text)
-        .await
-        .unwrap();
+    for (name, len) in [("file", 9_000), ("small", 300)] {
+        let how = Createhow3::Guarded(Sattr3::default());
+        let made = client.create(&root, name, how).await.unwrap();
+        let (file, text) = (made.obj.unwrap(), Bytes::from(vec![7; len]));
+        client
+            .write(&file, 0, StableHow::FileSync, text)
+            .await
+            .unwrap();
+    }
 
     let (status, said, words) = run(&["--data", shown]);
     assert_eq!((status, said.as_str()), (Some(2), ""));

@@ -133,10 +133,16 @@ fn the_first_line_says_what_was_started_and_hangup_reads_the_configuration_again
         config(dir.path(), &format!("{}{more}", ports(nfs, mount)));
         node.signal(Signal::HUP);
     };
-    again("squash = \"all\"\n");
+    again("name = \"other\"\n");
     let line = node.until("needs a restart").pop().unwrap();
     assert!(
         line.contains("what=\"service\"") && line.contains("WARN single"),
+        "{line}"
+    );
+    again("squash = \"all\"\n");
+    let line = node.until("what=\"export\"").pop().unwrap();
+    assert!(
+        line.contains("/data") && line.contains("everybody becomes 65534:65534"),
         "{line}"
     );
     again("squash = \"some\"\n");
