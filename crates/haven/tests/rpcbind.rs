@@ -54,7 +54,7 @@ fn isolated(script: &str) -> bool {
             .iter()
             .any(|d| Path::new(d).join(tool).exists())
         {
-            eprintln!("SKIPPED: {tool} is missing; ./setup installs rpcbind and nfs-common");
+            eprintln!("SKIPPED: {tool} is missing (Debian: rpcbind, nfs-common)");
             return false;
         }
     }
