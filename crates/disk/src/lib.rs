@@ -18,6 +18,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+mod direct;
 mod error;
 mod path;
 mod read_only;
@@ -25,6 +26,7 @@ mod real;
 mod root;
 pub mod testing;
 mod volatile;
+mod writeback;
 
 pub use error::DiskError;
 pub use read_only::ReadOnlyDisk;
@@ -101,6 +103,16 @@ pub trait DiskFile: Send + Sync {
 
     /// Writes the parts one after another at `offset` (one system call where possible).
     fn write_vectored_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()>;
+
+    /// As [`DiskFile::write_vectored_at`], for much data that nobody reads soon: around the page cache where the
+    /// system can. Durable after `sync`.
+    fn write_past_cache_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.write_vectored_at(offset, parts)
+    }
+
+    /// Begins bringing what was written in the range to the device, without waiting, so that a later `sync` has
+    /// less to do. Promises nothing.
+    fn start_writeback(&self, _offset: u64, _len: u64) {}
 
     /// Cuts or extends (with a hole) the file. Durable after `sync`.
     fn set_len(&self, len: u64) -> io::Result<()>;

@@ -17,8 +17,10 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::{AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, retry_on_intr};
 
+use crate::direct::{self, Bounce, Direct, Division};
 use crate::path::{STAGING, below_root, joined, names, reserved};
 use crate::root::{self, RootLock};
+use crate::writeback;
 use crate::{Disk, DiskError, DiskFile, Space};
 
 /// Parts handed to one `pwritev` (the kernel's IOV_MAX).
@@ -36,6 +38,7 @@ pub struct RealDisk {
     dir: OwnedFd,
     lock: Arc<RootLock>,
     flush_failed: FlushFailed,
+    bounce: Bounce,
     /// Whether flushing the file system tells of bytes that could not be written.
     tells_failures: bool,
 }
@@ -67,6 +70,7 @@ impl RealDisk {
             dir,
             lock: Arc::new(lock),
             flush_failed: FlushFailed::default(),
+            bounce: Bounce::default(),
             tells_failures: release_is_at_least(SYNCFS_TELLS),
         }
     }
@@ -103,6 +107,8 @@ impl RealDisk {
             fd,
             path: path.to_owned(),
             flush_failed: FlushFailed::default(),
+            direct: Direct::default(),
+            bounce: self.bounce.clone(),
             _lock: Arc::clone(&self.lock),
         })
     }
@@ -303,6 +309,8 @@ pub(crate) struct RealFile {
     fd: OwnedFd,
     path: PathBuf,
     flush_failed: FlushFailed,
+    direct: Direct,
+    bounce: Bounce,
     _lock: Arc<RootLock>,
 }
 
@@ -391,6 +399,29 @@ impl DiskFile for RealFile {
             }
         }
         Ok(())
+    }
+
+    fn write_past_cache_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        let len = parts.iter().map(|p| p.len()).sum();
+        let Some(Division { head, middle }) = Division::of(offset, len) else {
+            return self.write_vectored_at(offset, parts);
+        };
+        let blocks = direct::cut(parts, head, middle);
+        let blocks_at = offset + head as u64;
+        let written = self
+            .direct
+            .write(&self.fd, &self.bounce, blocks_at, &blocks);
+        if !written.map_err(|e| said("write", &self.path, e))? {
+            return self.write_vectored_at(offset, parts);
+        }
+        self.write_vectored_at(offset, &direct::cut(parts, 0, head))?;
+        let rest = head + middle;
+        self.write_vectored_at(offset + rest as u64, &direct::cut(parts, rest, len - rest))
+    }
+
+    fn start_writeback(&self, offset: u64, len: u64) {
+        // A file system that cannot leaves all to the flush, which also reports what cannot be written.
+        let _ = writeback::start(self.fd(), offset, len);
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -170,6 +170,15 @@ impl DiskFile for FaultyFile {
         self.inner.write_vectored_at(offset, parts)
     }
 
+    fn write_past_cache_at(&self, offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+        self.ask(DiskOp::Write)?;
+        self.inner.write_past_cache_at(offset, parts)
+    }
+
+    fn start_writeback(&self, offset: u64, len: u64) {
+        self.inner.start_writeback(offset, len);
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.ask(DiskOp::SetLen)?;
         self.inner.set_len(len)

@@ -84,6 +84,40 @@ fn a_vectored_write_of_more_parts_than_one_call_takes_is_whole() {
 }
 
 #[test]
+fn writes_past_the_cache_and_through_it_see_each_other() {
+    let dir = scratch();
+    let disk = RealDisk::open(dir.path()).expect("open");
+    let file = disk.open(Path::new("f"), true).expect("file");
+    let mut expected = vec![0; 12 << 20];
+    file.allocate(0, expected.len() as u64).expect("allocate");
+    // Ragged at both ends, in parts of odd lengths, below and above what goes to the device at once, each over
+    // bytes that the other way wrote before.
+    let writes = [
+        (13, 5 << 20),
+        (4096, 1 << 20),
+        (5 << 20, 9),
+        (777_777, 6_543_210),
+        (1, 300 << 10),
+    ];
+    for (round, (at, len)) in writes.into_iter().cycle().take(10).enumerate() {
+        let data: Vec<u8> = (0..len)
+            .map(|i| (i * 31 + i / 4096 + round) as u8)
+            .collect();
+        let parts: Vec<&[u8]> = data.chunks(100_001).collect();
+        if round % 3 == 2 {
+            file.write_vectored_at(at as u64, &parts).expect("write");
+        } else {
+            file.write_past_cache_at(at as u64, &parts).expect("write");
+        }
+        expected[at..at + len].copy_from_slice(&data);
+        assert!(
+            contents(&disk, "f").as_deref() == Some(&expected[..]),
+            "round {round}"
+        );
+    }
+}
+
+#[test]
 fn reserved_space_reads_as_zeros_and_keeps_what_was_there() {
     let dir = scratch();
     let disk = RealDisk::open(dir.path()).expect("open");

@@ -29,6 +29,7 @@ const OPTIONS: LogOptions = LogOptions {
     queue_bytes_max: 1 << 20,
     queue_records_max: 64,
     zero_ahead_bytes: 0,
+    spare_segments: 0,
 };
 
 /// The files of a log with three records.

@@ -12,7 +12,7 @@ use std::path::Path;
 use bytes::Bytes;
 use haven_disk::Disk;
 
-use crate::segment::{Ending, Segment, file_name, seq_of};
+use crate::segment::{Ending, Segment, file_name, is_spare, seq_of};
 use crate::slots::{Meta, SLOTS_NAME, Slots};
 use crate::{LogError, Record, Slot};
 
@@ -203,7 +203,7 @@ impl Check<'_> {
                 seqs.push(seq);
             } else if name.ends_with(".new") {
                 self.say(LogProblem::Leftover, &name, "a half-made file");
-            } else if name != SLOTS_NAME {
+            } else if name != SLOTS_NAME && !is_spare(&name) {
                 self.say(LogProblem::StrangeFile, &name, "a file of somebody else");
             }
         }

@@ -18,21 +18,22 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::format::{Batch, SegmentHeader, stored_len};
+use crate::format::{Batch, PAGE_BYTES, SegmentHeader, stored_len};
 use crate::log::{Append, Change, Shared, State, Work};
 use crate::open;
-use crate::segment::{Segment, SegmentFile};
+use crate::segment::{Segment, SegmentFile, file_name, path_of, spare_name};
 use crate::slots::Meta;
 use crate::{LogError, Record};
 
-pub(crate) fn start(shared: Arc<Shared>) -> Result<JoinHandle<()>, LogError> {
+pub(crate) fn start(shared: Arc<Shared>, spares: Vec<String>) -> Result<JoinHandle<()>, LogError> {
     let tip = match shared.state.lock().segments.last() {
-        Some(segment) => Tip::of(segment),
+        Some(segment) => Tip::of(segment)?,
         None => return Err(LogError::FlusherDied), // `open` makes at least one
     };
     let flusher = Flusher {
         shared,
         tip,
+        spares,
         last_group: 0,
     };
     std::thread::Builder::new()
@@ -48,6 +49,8 @@ const GATHER_MAX: Duration = Duration::from_micros(250);
 struct Flusher {
     shared: Arc<Shared>,
     tip: Tip,
+    /// Names of files that become segments.
+    spares: Vec<String>,
     /// Appends in the last group.
     last_group: usize,
 }
@@ -57,18 +60,29 @@ struct Tip {
     file: Arc<SegmentFile>,
     next: u64,
     end: u64,
+    /// What the page holds in which the next record begins.
+    page: Vec<u8>,
     /// Bytes up to here were written before, at least with zeros.
     written_to: u64,
 }
 
 impl Tip {
-    fn of(segment: &Segment) -> Tip {
-        Tip {
+    fn of(segment: &Segment) -> Result<Tip, LogError> {
+        let SegmentFile { file, name, .. } = &*segment.file;
+        let mut page = vec![0; (segment.end % PAGE_BYTES) as usize];
+        let read = file
+            .read_at(segment.end - page.len() as u64, &mut page)
+            .map_err(LogError::io(format!("read segment {name}")))?;
+        if read < page.len() {
+            return Err(LogError::damaged(name, segment.end, "it became shorter"));
+        }
+        Ok(Tip {
             file: Arc::clone(&segment.file),
             next: segment.next(),
             end: segment.end,
+            page,
             written_to: 0,
-        }
+        })
     }
 }
 
@@ -252,16 +266,19 @@ impl Flusher {
         let durable = self.tip.next - 1;
         let mut end = begin;
         let mut batch = Batch::new();
+        batch.again(&self.tip.page);
         for record in records {
             batch.push(record, durable, file.header.nonce, end);
             end += stored_len(record.payload_len());
         }
+        let page = batch.last((end % PAGE_BYTES) as usize);
         batch.zeros(self.zeros_after(begin, end));
         file.file
-            .write_vectored_at(begin, &batch.parts())
+            .write_past_cache_at(begin - begin % PAGE_BYTES, &batch.parts())
             .and_then(|()| file.file.sync())
             .map_err(LogError::io(format!("append to segment {}", file.name)))?;
         self.tip.end = end;
+        self.tip.page = page;
         self.tip.next += records.len() as u64;
         if let Some(segment) = self.shared.state.lock().segments.last_mut() {
             for record in records {
@@ -271,34 +288,37 @@ impl Flusher {
         Ok(end - begin)
     }
 
-    /// How many zeros to write behind a group: enough for many small groups to come, none behind a
-    /// large one, for which they would only be more to write.
+    /// How many zeros to write behind a group: to the end of the page; and enough for many small groups to
+    /// come, but not behind a large one, for which they would only be more to write, nor where an older
+    /// segment was.
     fn zeros_after(&mut self, begin: u64, end: u64) -> usize {
         let ahead = self.shared.options.zero_ahead_bytes as u64;
-        if end <= self.tip.written_to || end - begin > ahead / 4 {
-            self.tip.written_to = self.tip.written_to.max(end);
-            return 0;
+        let mut upto = end.next_multiple_of(PAGE_BYTES);
+        let large = end - begin > ahead / 4;
+        if end > self.tip.written_to && !large && !self.tip.file.header.recycled {
+            let most = self.shared.options.segment_bytes;
+            upto = upto.max((upto + ahead).min(most - most % PAGE_BYTES));
         }
-        let upto = (end + ahead)
-            .min(self.shared.options.segment_bytes)
-            .max(end);
-        self.tip.written_to = upto;
+        self.tip.written_to = self.tip.written_to.max(upto);
         (upto - end) as usize
     }
 
     /// Closes the last segment and begins the next.
     fn roll(&mut self) -> Result<(), LogError> {
+        let spare = self.spares.pop();
         let header = SegmentHeader {
             seq: self.tip.file.header.seq + 1,
             first: self.tip.next,
             nonce: open::random()?,
+            recycled: spare.is_some(),
             ..self.tip.file.header
         };
         self.tip.file.cut(self.tip.end)?;
         let shared = &self.shared;
         let reserve = shared.options.segment_bytes;
-        let next = Segment::create(&*shared.disk, &shared.dir, header, reserve)?;
-        self.tip = Tip::of(&next);
+        let spare = spare.as_deref();
+        let next = Segment::create(&*shared.disk, &shared.dir, header, spare, reserve)?;
+        self.tip = Tip::of(&next)?;
         shared.state.lock().segments.push(next);
         Ok(())
     }
@@ -323,7 +343,7 @@ impl Flusher {
             state.removals += 1;
             if let Some(segment) = state.segments.last_mut() {
                 segment.cut_after(index);
-                self.tip = Tip::of(segment);
+                self.tip = Tip::of(segment)?;
             }
         }
         let tip = &self.tip;
@@ -362,7 +382,30 @@ impl Flusher {
             state.segments.drain(..gone.len());
             state.removals += 1;
         }
-        open::remove(&*self.shared.disk, &self.shared.dir, &gone)
+        let kept = gone.len().min(self.spare_room());
+        let (kept, gone) = gone.split_at(kept);
+        self.set_aside(kept)?;
+        open::remove(&*self.shared.disk, &self.shared.dir, gone)
+    }
+
+    fn spare_room(&self) -> usize {
+        let most = self.shared.options.spare_segments;
+        most.saturating_sub(self.spares.len())
+    }
+
+    /// Keeps purged segments' files to be used again. The names need not be durable: under its old name
+    /// such a file does not count any more, either. Readers that still hold it find no record there once it
+    /// is written anew, and look again.
+    fn set_aside(&mut self, seqs: &[u64]) -> Result<(), LogError> {
+        for &seq in seqs {
+            let (from, spare) = (path_of(&self.shared.dir, seq), spare_name(seq));
+            self.shared
+                .disk
+                .rename(&from, &self.shared.dir.join(&spare))
+                .map_err(LogError::io(format!("set {} aside", file_name(seq))))?;
+            self.spares.push(spare);
+        }
+        Ok(())
     }
 
     /// The meta value first: from then on no old segment counts.
@@ -380,7 +423,7 @@ impl Flusher {
         let log_id = self.tip.file.header.log_id;
         let base = open::base(&*shared.disk, &shared.dir, log_id, meta, &shared.options)?;
         self.update_meta(|meta| meta.awaits_base = false)?;
-        self.tip = Tip::of(&base);
+        self.tip = Tip::of(&base)?;
         let old = {
             let mut state = self.shared.state.lock();
             state.removals += 1;

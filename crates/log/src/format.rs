@@ -13,6 +13,9 @@ pub(crate) const VERSION: u32 = 1;
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 4096;
 /// A record begins with this many bytes.
 pub(crate) const RECORD_HEADER_BYTES: usize = 40;
+/// What is written begins and ends at multiples of this: whole pages need not be read before they are written, and
+/// can go past the page cache.
+pub(crate) const PAGE_BYTES: u64 = 4096;
 /// Records begin at multiples of this.
 pub(crate) const ALIGN: u64 = 8;
 /// Indices and segment numbers beyond this are damage, because no log gets there; arithmetic on those
@@ -32,6 +35,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) seq: u64,
     pub(crate) first: u64,
     pub(crate) nonce: u64,
+    /// Whether the file held an older segment before: what follows the records may then be anything.
+    pub(crate) recycled: bool,
 }
 
 impl SegmentHeader {
@@ -39,7 +44,7 @@ impl SegmentHeader {
         let mut out = Vec::with_capacity(SEGMENT_HEADER_BYTES as usize);
         out.extend_from_slice(&SEGMENT_MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&u32::from(self.recycled).to_le_bytes());
         for field in [self.log_id, self.seq, self.first, self.nonce] {
             out.extend_from_slice(&field.to_le_bytes());
         }
@@ -66,6 +71,7 @@ impl SegmentHeader {
             seq: u64_at(bytes, 24),
             first: u64_at(bytes, 32),
             nonce: u64_at(bytes, 40),
+            recycled: u32_at(bytes, 12) != 0,
         };
         if header.first == 0 || header.first > NUMBER_MAX || header.seq > NUMBER_MAX {
             let why = format!(
@@ -213,6 +219,24 @@ impl<'a> Batch<'a> {
         self.zeros(header.stored_len() as usize - unpadded);
     }
 
+    /// Adds bytes that are in their place already, to be written once more.
+    pub(crate) fn again(&mut self, bytes: &[u8]) {
+        self.copied.extend_from_slice(bytes);
+    }
+
+    /// The last `n` bytes of what was added so far.
+    pub(crate) fn last(&self, n: usize) -> Vec<u8> {
+        let mut taken: Vec<&[u8]> = Vec::new();
+        let mut missing = n;
+        for part in self.parts().iter().rev() {
+            let from = part.len() - part.len().min(missing);
+            taken.push(&part[from..]);
+            missing -= part.len() - from;
+        }
+        taken.reverse();
+        taken.concat()
+    }
+
     pub(crate) fn zeros(&mut self, n: usize) {
         self.copied.resize(self.copied.len() + n, 0);
     }
@@ -268,6 +292,7 @@ mod tests {
             seq,
             first,
             nonce: 2,
+            recycled: true,
         };
         for good in [header(1, 1), header(NUMBER_MAX, NUMBER_MAX)] {
             assert_eq!(SegmentHeader::decode("x", &good.encode()).unwrap(), good);

@@ -67,6 +67,9 @@ pub struct LogOptions {
     /// Zeros written ahead of small groups, so that the flushes after find their blocks already
     /// written and have no file system metadata to flush. 0 turns it off.
     pub zero_ahead_bytes: usize,
+    /// Files of purged segments kept to become segments again: removing a file and making a new one of that size
+    /// holds up the flushes beside it. Bounds what the log holds beyond its records.
+    pub spare_segments: usize,
 }
 
 impl Default for LogOptions {
@@ -77,6 +80,7 @@ impl Default for LogOptions {
             queue_bytes_max: 32 << 20,
             queue_records_max: 16 << 10,
             zero_ahead_bytes: 256 << 10,
+            spare_segments: 4,
         }
     }
 }
@@ -233,7 +237,7 @@ impl Log {
             work: Condvar::new(),
             room: Condvar::new(),
         });
-        let flusher = flusher::start(Arc::clone(&shared))?;
+        let flusher = flusher::start(Arc::clone(&shared), opened.spares)?;
         Ok(Log {
             handle: Arc::new(Handle {
                 shared,

@@ -5,7 +5,7 @@ use std::path::Path;
 use haven_disk::Disk;
 
 use crate::format::SegmentHeader;
-use crate::segment::{Ending, Segment, file_name, path_of, seq_of};
+use crate::segment::{Ending, Segment, file_name, is_spare, path_of, seq_of};
 use crate::slots::{Meta, SLOTS_NAME, Slots};
 use crate::{LogError, LogOptions};
 
@@ -20,12 +20,14 @@ pub(crate) struct Opened {
     pub(crate) meta: Meta,
     /// At least one.
     pub(crate) segments: Vec<Segment>,
+    /// Names of files to make segments of.
+    pub(crate) spares: Vec<String>,
 }
 
 pub(crate) fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<Opened, LogError> {
     disk.create_dir_all(dir)
         .map_err(LogError::io("make the log's directory"))?;
-    let seqs = segment_files(disk, dir)?;
+    let (seqs, spares) = segment_files(disk, dir, options.spare_segments)?;
     let mut slots = match Slots::open(disk, dir)? {
         Some(slots) => slots,
         None if seqs.is_empty() => {
@@ -62,6 +64,7 @@ pub(crate) fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<
         slots,
         meta,
         segments,
+        spares,
     })
 }
 
@@ -78,8 +81,9 @@ pub(crate) fn base(
         seq: meta.base_seq,
         first: meta.purged + 1,
         nonce: random()?,
+        recycled: false,
     };
-    Segment::create(disk, dir, header, options.segment_bytes)
+    Segment::create(disk, dir, header, None, options.segment_bytes)
 }
 
 /// Removes segment files, ascending, durably.
@@ -101,19 +105,26 @@ pub(crate) fn random() -> Result<u64, LogError> {
         .map_err(|e| LogError::io("get a random number")(std::io::Error::other(e.to_string())))
 }
 
-/// The segment numbers in the directory, ascending; leftovers of unfinished creations are removed.
-fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, LogError> {
+/// The segment numbers in the directory, ascending, and the spare files; leftovers of unfinished creations and spares
+/// beyond `spares_max` are removed.
+fn segment_files(
+    disk: &dyn Disk,
+    dir: &Path,
+    spares_max: usize,
+) -> Result<(Vec<u64>, Vec<String>), LogError> {
     // Also the names must be durable before anything is built on them.
     disk.sync_dir(dir)
         .map_err(LogError::io("flush the log's directory"))?;
     let names = disk
         .list(dir)
         .map_err(LogError::io("list the log's directory"))?;
-    let mut seqs = Vec::new();
+    let (mut seqs, mut spares) = (Vec::new(), Vec::new());
     for name in names {
         if let Some(seq) = seq_of(&name) {
             seqs.push(seq);
-        } else if name.ends_with(".new") {
+        } else if is_spare(&name) && spares.len() < spares_max {
+            spares.push(name);
+        } else if is_spare(&name) || name.ends_with(".new") {
             disk.remove_file(&dir.join(&name))
                 .map_err(LogError::io(format!("remove the leftover {name}")))?;
         } else if name != SLOTS_NAME {
@@ -121,7 +132,7 @@ fn segment_files(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, LogError> {
         }
     }
     seqs.sort_unstable();
-    Ok(seqs)
+    Ok((seqs, spares))
 }
 
 fn open_segments(

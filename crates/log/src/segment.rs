@@ -18,6 +18,8 @@ use crate::format::{
 use crate::{LogError, RECORD_BYTES_MAX, Record};
 
 const SUFFIX: &str = ".seg";
+/// Ends the name of a file that holds nothing and waits to become a segment.
+const SPARE_SUFFIX: &str = ".spare";
 /// Bytes taken from the disk at once while a segment is checked.
 const SCAN_BYTES: usize = 1 << 20;
 
@@ -109,18 +111,25 @@ impl Segment {
         }
     }
 
-    /// Makes a segment file, durably under its name, with `reserve` bytes reserved.
+    /// Makes a segment file, durably under its name, with `reserve` bytes reserved; out of the file `spare` if
+    /// the header says that it is recycled.
     pub(crate) fn create(
         disk: &dyn Disk,
         dir: &Path,
         header: SegmentHeader,
+        spare: Option<&str>,
         reserve: u64,
     ) -> Result<Segment, LogError> {
         let name = file_name(header.seq);
         let new = dir.join(format!("{name}.new"));
         let make = || -> io::Result<Arc<dyn DiskFile>> {
+            if let Some(spare) = spare {
+                disk.rename(&dir.join(spare), &new)?;
+            }
             let file = disk.open(&new, true)?;
-            file.set_len(0)?;
+            if spare.is_none() {
+                file.set_len(0)?;
+            }
             file.write_at(0, &header.encode())?;
             file.allocate(0, reserve)?;
             file.sync()?;
@@ -244,9 +253,15 @@ impl Segment {
                 .get(at, n)
                 .map_err(LogError::io(format!("read segment {}", self.file.name)))?
                 .unwrap_or_default();
-            if bytes.iter().any(|&b| b != 0) {
+            // Of a recycled file's older contents nothing bears this segment's nonce.
+            let headers = || candidates(bytes, self.file.header.nonce);
+            let torn = match self.file.header.recycled {
+                true => headers().next().is_some(),
+                false => bytes.iter().any(|&b| b != 0),
+            };
+            if torn {
                 ending = Ending::Torn(why);
-                for candidate in candidates(bytes, self.file.header.nonce) {
+                for candidate in headers() {
                     let offset = at + candidate as u64;
                     let found =
                         RecordHeader::decode(&bytes[candidate..], self.file.header.nonce, offset);
@@ -327,7 +342,7 @@ impl Extent {
 /// What stands after the last good record of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// Nothing but zeros.
+    /// Nothing but zeros, or what an older segment left in the file.
     Clean,
     /// Bytes that are no record; why they are none.
     Torn(&'static str),
@@ -342,6 +357,16 @@ pub(crate) fn seq_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(SUFFIX)?;
     let seq = u64::from_str_radix(digits, 16).ok()?;
     (file_name(seq) == name).then_some(seq)
+}
+
+/// The name under which a purged segment's file waits to be used again.
+pub(crate) fn spare_name(seq: u64) -> String {
+    format!("{seq:016x}{SPARE_SUFFIX}")
+}
+
+pub(crate) fn is_spare(name: &str) -> bool {
+    let digits = name.strip_suffix(SPARE_SUFFIX);
+    digits.is_some_and(|d| u64::from_str_radix(d, 16).is_ok_and(|seq| spare_name(seq) == name))
 }
 
 pub(crate) fn path_of(dir: &Path, seq: u64) -> PathBuf {

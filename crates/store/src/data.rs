@@ -19,6 +19,7 @@ use haven_fs::{FsError, FsResult, Ino};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,6 +39,10 @@ pub const OPEN_FILES_MAX: usize = 1024;
 /// Not from the second on, because others may use the same file system, and what they wrote is flushed,
 /// too.
 const FLUSH_ALL_FROM: usize = 8;
+
+/// A file that is written from front to back goes to the device in pieces of this many bytes while it is written.
+/// Otherwise a checkpoint has it all to write at once, and the log's flushes wait behind that.
+const STREAM_BYTES: u64 = 4 << 20;
 
 /// Data directories: one for each value of an inode number's lowest byte.
 const DIRS: usize = 256;
@@ -62,6 +67,21 @@ struct Open {
     used: u64,
     /// Whether the file is known to be no longer than the metadata says.
     trimmed: bool,
+    /// What was written one after another and not yet sent to the device.
+    stream: Range<u64>,
+}
+
+impl Open {
+    /// Takes note of a write; gives what is to be sent to the device now.
+    fn streamed(&mut self, start: u64, end: u64) -> Option<Range<u64>> {
+        if self.stream.end == start {
+            self.stream.end = end;
+        } else {
+            self.stream = start..end;
+        }
+        let full = self.stream.end - self.stream.start >= STREAM_BYTES;
+        full.then(|| std::mem::replace(&mut self.stream, end..end))
+    }
 }
 
 /// What must be flushed before a checkpoint of the metadata.
@@ -152,7 +172,18 @@ impl DataFiles {
         };
         file.write_at(offset, data)
             .map_err(|e| self.failed("write", ino, e))?;
-        self.state.lock().dirty.files.insert(ino.0);
+        let stream = {
+            let mut state = self.state.lock();
+            state.dirty.files.insert(ino.0);
+            let end = offset + data.len() as u64;
+            state
+                .open
+                .get_mut(&ino.0)
+                .and_then(|open| open.streamed(offset, end))
+        };
+        if let Some(range) = stream {
+            file.start_writeback(range.start, range.end - range.start);
+        }
         Ok(())
     }
 
@@ -337,6 +368,7 @@ impl State {
             file: Arc::clone(file),
             used: self.uses,
             trimmed,
+            stream: 0..0,
         };
         if let Some(old) = self.open.insert(ino.0, open) {
             self.by_use.remove(&old.used);

@@ -229,7 +229,9 @@ fn a_purge_removes_whole_segments_and_is_remembered() {
         let error = log.purge_to(41).expect_err("beyond the end");
         assert!(matches!(error, LogError::OutOfRange { .. }), "{error}");
         let files = disk.list(Path::new(DIR)).expect("list");
-        assert_eq!(files.len(), log.stats().segments + 1, "{files:?}");
+        let count = |suffix| files.iter().filter(|name| name.ends_with(suffix)).count();
+        assert_eq!(count(".seg"), log.stats().segments, "{files:?}");
+        assert_eq!((count(".spare"), count(".new")), (2, 0), "{files:?}");
     }
     let log = open(&disk, small()).expect("reopen");
     log.purge_to(40).expect("purge all");
@@ -238,6 +240,48 @@ fn a_purge_removes_whole_segments_and_is_remembered() {
     let log = open(&disk, small()).expect("reopen");
     append(&log, vec![record(41, 1, 0)]).expect("append");
     assert_eq!(read_all(&log), [record(41, 1, 0)]);
+}
+
+#[test]
+fn purged_files_are_used_again_and_show_nothing_of_what_they_held() {
+    let dir = scratch();
+    let disk = real(&dir);
+    let files = || {
+        let names = disk.list(Path::new(DIR)).expect("list");
+        names.into_iter().filter(|name| name != "SLOTS").count()
+    };
+    // Records of one size: what an older segment left stands exactly where the next record would.
+    let (mut index, mut most) = (0, 0);
+    for round in 0..12 {
+        let log = open(&disk, small()).expect("open");
+        for _ in 0..7 {
+            append(&log, vec![record(index + 1, 2000, round)]).expect("append");
+            index += 1;
+        }
+        let first = log.first_index().unwrap_or(1);
+        let records = read_all(&log);
+        assert_eq!(records.len() as u64, index + 1 - first);
+        assert!(records.iter().zip(first..).all(|(r, i)| r.index == i));
+        drop(log);
+        let log = open(&disk, small()).expect("reopen");
+        assert_eq!(log.last_index(), Some(index), "round {round}");
+        assert_eq!(read_all(&log), records);
+        if round % 2 == 1 {
+            log.purge_to(index - 2).expect("purge");
+        }
+        most = most.max(files());
+        drop(log);
+        let mut findings = Vec::new();
+        haven_log::check(
+            &*disk,
+            Path::new(DIR),
+            &mut |f| findings.push(f),
+            &mut |_| {},
+        )
+        .expect("check");
+        assert_eq!(findings, [], "round {round}");
+    }
+    assert!(most <= 5, "{most} files: the spare ones were not used");
 }
 
 #[test]

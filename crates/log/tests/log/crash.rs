@@ -206,9 +206,10 @@ proptest! {
     fn what_was_acknowledged_survives_and_nothing_is_invented(
         ops in prop::collection::vec(op(), 1..40),
         zero_ahead_bytes in prop_oneof![Just(0usize), Just(2048)],
+        spare_segments in 0..3usize,
     ) {
         let dir = scratch();
-        let options = LogOptions { zero_ahead_bytes, ..small() };
+        let options = LogOptions { zero_ahead_bytes, spare_segments, ..small() };
         let mut machine = Machine::start(dir.path(), options.clone());
         let mut model = Model {
             purged: 0,

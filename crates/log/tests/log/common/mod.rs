@@ -32,6 +32,7 @@ pub fn small() -> LogOptions {
         segment_bytes: 16 << 10,
         tail_cache_bytes: 4 << 10,
         zero_ahead_bytes: 1 << 10,
+        spare_segments: 2,
         ..LogOptions::default()
     }
 }
