@@ -110,8 +110,8 @@ pub trait DiskFile: Send + Sync {
         self.write_vectored_at(offset, parts)
     }
 
-    /// Begins bringing what was written in the range to the device, without waiting, so that a later `sync` has
-    /// less to do. Promises nothing.
+    /// Begins bringing what was written in the range (with a `len` of 0: up to the end) to the device, without
+    /// waiting, so that a later `sync` has less to do. Promises nothing.
     fn start_writeback(&self, _offset: u64, _len: u64) {}
 
     /// Cuts or extends (with a hole) the file. Durable after `sync`.

@@ -10,10 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Requests are allocated by one thread and freed by another, and a WRITE takes a megabyte at a time: glibc's
-/// allocator gives such memory back to the kernel and faults it in again for every request.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+mod memory;
 
 /// How long a node may take to answer.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
@@ -155,6 +152,7 @@ impl NodeArgs {
 }
 
 fn main() -> ExitCode {
+    memory::keep_freed_memory();
     let cli = Cli::parse();
     let result = match cli.command {
         // Before anything starts a thread: see haven_platform::netns.

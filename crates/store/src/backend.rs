@@ -8,14 +8,26 @@ use redb::StorageBackend;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// While a commit is written, what was written goes to the device whenever it is this many bytes. Otherwise the
+/// commit's flush has it all to write at once, and the log's flushes wait behind that.
+const PACE_BYTES: usize = 4 << 20;
 
 /// A file of the seam as redb wants it.
-pub struct SeamBackend(Arc<dyn DiskFile>);
+pub struct SeamBackend {
+    file: Arc<dyn DiskFile>,
+    /// Bytes written since the last of them were sent to the device.
+    unsent: AtomicUsize,
+}
 
 impl SeamBackend {
     /// Wraps an open file.
     pub fn new(file: Arc<dyn DiskFile>) -> Self {
-        Self(file)
+        Self {
+            file,
+            unsent: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -27,11 +39,11 @@ impl fmt::Debug for SeamBackend {
 
 impl StorageBackend for SeamBackend {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let read = self.0.read_at(offset, out)?;
+        let read = self.file.read_at(offset, out)?;
         if read == out.len() {
             return Ok(());
         }
@@ -40,14 +52,20 @@ impl StorageBackend for SeamBackend {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync()
+        self.file.sync()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, data)
+        self.file.write_at(offset, data)?;
+        let unsent = self.unsent.fetch_add(data.len(), Ordering::Relaxed) + data.len();
+        if unsent >= PACE_BYTES {
+            self.unsent.store(0, Ordering::Relaxed);
+            self.file.start_writeback(0, 0);
+        }
+        Ok(())
     }
 }
