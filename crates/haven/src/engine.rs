@@ -139,7 +139,7 @@ impl Replicated for Engine {
     }
 
     fn receive(&self) -> Result<Box<dyn SnapshotSink>, MachineError> {
-        let writer = self.machine.read().fs().receive().map_err(stop)?;
+        let writer = self.machine.read().fs().receive();
         Ok(Box::new(Sink {
             writer,
             machine: Arc::clone(&self.machine),
