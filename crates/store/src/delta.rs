@@ -258,6 +258,9 @@ impl Store {
         if !Arc::ptr_eq(&staged.live, &self.generation) {
             return Err(fatal(WHAT, "they were received for another state"));
         }
+        if applied_in(&self.generation.base.view()?)? > staged.applied {
+            return Err(fatal(WHAT, "they are older than the state here"));
+        }
         if self.layers.is_frozen() && self.in_flight.strong_count() > 0 {
             return Err(fatal(WHAT, "a checkpoint is under way"));
         }
