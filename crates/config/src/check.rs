@@ -3,7 +3,7 @@
 use crate::exports::{self, Client, ClientOptions, Exports, Who};
 use crate::{
     Checkpoints, Cluster, Config, ConfigError, Export, FloatingAddress, MOUNT_PORT_DEFAULT,
-    NFS_PORT_DEFAULT, NOBODY, Node, Peer, Service, Squash, SquashMode, operate, raw,
+    NFS_PORT_DEFAULT, NOBODY, Node, Peer, Role, Service, Squash, SquashMode, operate, raw,
 };
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -18,6 +18,14 @@ pub const EXPORTS_MAX: usize = 1024;
 const CHECKPOINT_ENTRIES_MAX: u64 = 1_000_000;
 /// Most MiB of entries between checkpoints.
 const CHECKPOINT_MIB_MAX: u64 = 4096;
+/// Least MiB of log kept: less than a file of the log is not possible.
+const KEEP_MIB_MIN: u64 = 64;
+/// Most MiB of log kept.
+const KEEP_MIB_MAX: u64 = 1 << 20;
+/// MiB of log that a witness keeps unless told otherwise.
+const KEEP_MIB_OF_WITNESS: u64 = 8192;
+/// With fewer nodes a witness is no gain: the loss of either node ends the service.
+const NODES_WITH_WITNESS_MIN: usize = 3;
 /// Most bytes in an export's path (MNTPATHLEN of RFC 1813 appendix I).
 const EXPORT_PATH_BYTES_MAX: usize = 1024;
 
@@ -181,8 +189,14 @@ fn node(raw: raw::Node, cluster: &Cluster) -> Result<Node, ConfigError> {
         ));
     }
     let control = raw.control.unwrap_or_else(|| raw.data.join("control.sock"));
-    let checkpoints = checkpoints(raw.checkpoint_entries, raw.checkpoint_mib, raw.keep_entries)?;
+    let role = role(raw.role.as_deref(), cluster)?;
+    let checkpoints = checkpoints(
+        (raw.checkpoint_entries, raw.checkpoint_mib),
+        (raw.keep_entries, raw.keep_mib),
+        role,
+    )?;
     Ok(Node {
+        role,
         id: own.id,
         name: own.name.clone(),
         data: raw.data,
@@ -191,10 +205,25 @@ fn node(raw: raw::Node, cluster: &Cluster) -> Result<Node, ConfigError> {
     })
 }
 
+fn role(raw: Option<&str>, cluster: &Cluster) -> Result<Role, ConfigError> {
+    match raw {
+        None | Some("data") => Ok(Role::Data),
+        Some("witness") if cluster.nodes.len() < NODES_WITH_WITNESS_MIN => Err(bad(
+            "node.role",
+            "a witness helps a cluster of at least two other nodes",
+        )),
+        Some("witness") => Ok(Role::Witness),
+        Some(other) => Err(bad(
+            "node.role",
+            format!("\"{other}\" is not one of \"data\", \"witness\""),
+        )),
+    }
+}
+
 fn checkpoints(
-    entries: Option<u64>,
-    mib: Option<u64>,
-    keep_entries: Option<u64>,
+    (entries, mib): (Option<u64>, Option<u64>),
+    (keep_entries, keep_mib): (Option<u64>, Option<u64>),
+    role: Role,
 ) -> Result<Checkpoints, ConfigError> {
     let usual = Checkpoints::default();
     let within = |key: &str, value: u64, least: u64, most: u64| match value {
@@ -207,10 +236,15 @@ fn checkpoints(
     let entries = entries.unwrap_or(usual.entries);
     let mib = mib.unwrap_or(usual.bytes >> 20);
     let keep = keep_entries.unwrap_or(usual.keep_entries);
+    let keep_mib = keep_mib.unwrap_or(match role {
+        Role::Data => usual.keep_bytes >> 20,
+        Role::Witness => KEEP_MIB_OF_WITNESS,
+    });
     Ok(Checkpoints {
         entries: within("checkpoint_entries", entries, 100, CHECKPOINT_ENTRIES_MAX)?,
         bytes: within("checkpoint_mib", mib, 1, CHECKPOINT_MIB_MAX)? << 20,
         keep_entries: within("keep_entries", keep, 0, CHECKPOINT_ENTRIES_MAX)?,
+        keep_bytes: within("keep_mib", keep_mib, KEEP_MIB_MIN, KEEP_MIB_MAX)? << 20,
     })
 }
 

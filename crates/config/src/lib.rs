@@ -63,8 +63,20 @@ pub struct Node {
     pub data: PathBuf,
     /// The Unix socket of its control API.
     pub control: PathBuf,
+    /// What it does in its cluster.
+    pub role: Role,
     /// When it makes checkpoints.
     pub checkpoints: Checkpoints,
+}
+
+/// What a node does in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Role {
+    /// It holds the files, and serves them when it leads.
+    #[default]
+    Data,
+    /// It votes and keeps the log, and holds no files.
+    Witness,
 }
 
 /// When a node makes a checkpoint, which bounds its log, its memory and its restart.
@@ -76,6 +88,8 @@ pub struct Checkpoints {
     pub bytes: u64,
     /// Entries kept behind a checkpoint for nodes that lag; a node further behind gets a snapshot.
     pub keep_entries: u64,
+    /// Bytes of log kept, as far as checkpoints allow.
+    pub keep_bytes: u64,
 }
 
 impl Default for Checkpoints {
@@ -84,6 +98,7 @@ impl Default for Checkpoints {
             entries: 50_000,
             bytes: 64 << 20,
             keep_entries: 5_000,
+            keep_bytes: 256 << 20,
         }
     }
 }

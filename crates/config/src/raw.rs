@@ -42,6 +42,10 @@ pub struct Node {
     pub checkpoint_mib: Option<u64>,
     /// Entries kept behind a checkpoint for nodes that lag.
     pub keep_entries: Option<u64>,
+    /// MiB of log kept for nodes that lag.
+    pub keep_mib: Option<u64>,
+    /// `"data"` (default) or `"witness"`.
+    pub role: Option<String>,
     /// MiB that must stay free where the data are.
     pub reserve_mib: Option<u64>,
     /// Milliseconds that a flush of the log may take.

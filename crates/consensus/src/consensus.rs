@@ -46,6 +46,7 @@ use crate::options::Leadership;
 use crate::options::PeerStatus;
 use crate::options::ProposeError;
 use crate::options::Role;
+use crate::options::SnapshotsSent;
 use crate::options::StartError;
 use crate::options::Status;
 use crate::options::TransferError;
@@ -98,6 +99,7 @@ pub(crate) struct Inner<R: Send + 'static> {
     /// Rung when a quorum's answer is wanted now.
     pub(crate) quorum: Arc<Notify>,
     pub(crate) board: Arc<Board>,
+    pub(crate) sent: Arc<Mutex<SnapshotsSent>>,
     pub(crate) slots: Semaphore,
     /// Bytes of proposals, in units of [`ROOM_UNIT`].
     pub(crate) room: Semaphore,
@@ -363,10 +365,14 @@ impl<R: Send + 'static> Consensus<R> {
         if let Some(to) = to.filter(|to| !self.inner.place.others().any(|other| other == *to)) {
             return Err(TransferError::NoSuchNode(to));
         }
+        if let Some(to) = to.filter(|to| self.inner.board.is_witness(*to)) {
+            return Err(TransferError::Witness(to));
+        }
         let last = status.last_log.unwrap_or(0);
         let fresh_ms = u64::try_from(self.inner.timing_lease.as_millis()).unwrap_or(u64::MAX);
         let ready = status.peers.iter().filter(|(id, peer)| {
             to.is_none_or(|to| to == **id)
+                && !peer.witness
                 && peer.acked_ms_ago.is_some_and(|age| age < fresh_ms)
                 && peer
                     .matched
@@ -429,6 +435,7 @@ impl<R: Send + 'static> Consensus<R> {
             .map(|id| (id, PeerStatus::default()))
             .collect();
         for (id, peer) in &mut peers {
+            peer.witness = self.inner.board.is_witness(*id);
             peer.matched = replication.get(id).copied().flatten().map(|id| id.index);
             let acked = metrics
                 .heartbeat
@@ -438,6 +445,12 @@ impl<R: Send + 'static> Consensus<R> {
                 acked.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
         }
         peers
+    }
+
+    /// Snapshots that this node has sent since it started.
+    #[must_use]
+    pub fn snapshots_sent(&self) -> SnapshotsSent {
+        *self.inner.sent.lock()
     }
 
     /// Tells all peers; the newest hint replaces earlier ones. Best effort.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use openraft::raft::StreamAppendError;
 use openraft::vote::RaftLeaderId;
 
+use crate::Wanted;
 use crate::codec;
 use crate::net::frame::Frame;
 use crate::net::frame::Inbox;
@@ -18,6 +19,7 @@ use crate::net::frame::WireError;
 use crate::net::message;
 use crate::net::message::Ballot;
 use crate::net::message::SnapshotPart;
+use crate::net::message::Told;
 use crate::types::AppendRequest;
 use crate::types::Command;
 use crate::types::Entry;
@@ -127,9 +129,19 @@ pub fn message(from: u64, found: &Bytes) {
         |b| message::read_installed(b),
     );
     comes_back(
-        message::read_hint(found),
-        |hint| body(message::hint(hint.clone())),
-        message::read_hint,
+        message::read_told(found),
+        |told| {
+            body(match told {
+                Told::Hint(hint) => message::hint(hint.clone()),
+                Told::Kept(kept) => message::kept(*kept),
+            })
+        },
+        message::read_told,
+    );
+    comes_back(
+        message::read_wanted(found),
+        |wanted| body(message::wanted(wanted)),
+        |b| message::read_wanted(b),
     );
     let _ = message::read_welcome(found);
     let _ = message::read_taken(found);
@@ -190,6 +202,11 @@ pub fn messages() -> Vec<(&'static str, Vec<u8>)> {
     let transfer = TransferRequest::new(vote(true), 1, Some(log_id(5, 11)));
     let response = VoteResponse::new(vote(false), None, true);
     let conflict = Err(StreamAppendError::Conflict(log_id(2, 3)));
+    let kept = message::Kept {
+        upto: Some(11),
+        witness: true,
+    };
+    let since = Wanted::Since(Bytes::from_static(b"a checkpoint"));
     let frames = [
         ("hello", message::hello(&hello)),
         ("welcome", message::welcome()),
@@ -206,6 +223,10 @@ pub fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ("last", message::last()),
         ("installed", message::installed(vote(true))),
         ("hint", message::hint(Bytes::from_static(b"hint"))),
+        ("kept", message::kept(kept)),
+        ("wanted-all", message::wanted(&Wanted::Everything)),
+        ("wanted-since", message::wanted(&since)),
+        ("wanted-position", message::wanted(&Wanted::Position)),
     ];
     let named = frames.map(|(name, frame)| (name, body(frame).to_vec()));
     named.into()

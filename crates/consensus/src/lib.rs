@@ -17,6 +17,7 @@ mod machine;
 mod monitor;
 mod net;
 mod options;
+mod purge;
 mod stand;
 mod start;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod storage_tests;
 mod store;
 mod tail;
 mod types;
+mod witness;
 mod worker;
 
 pub use consensus::Consensus;
@@ -58,12 +60,35 @@ pub trait Replicated: Send + Sync + 'static {
     /// applying the log from the position on, as after a crash.
     fn snapshot(&self) -> Result<Option<Box<dyn SnapshotSource>>, MachineError>;
 
-    /// Starts receiving a snapshot from another node, beside the current state.
-    fn receive(&self) -> Result<Box<dyn SnapshotSink>, MachineError>;
+    /// What of another node's checkpoint this machine needs.
+    fn wanted(&self) -> Result<Wanted, MachineError> {
+        Ok(Wanted::Everything)
+    }
+
+    /// Starts receiving a snapshot of `position` from another node, beside the current state.
+    fn receive(&self, position: Bytes) -> Result<Box<dyn SnapshotSink>, MachineError>;
+}
+
+/// What a machine needs of another node's checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// All of it.
+    Everything,
+    /// What changed since the checkpoint that this blob describes (at most [`BASE_BYTES_MAX`]), if the
+    /// sender knows it, otherwise all of it. The blob is opaque to everybody but the machines.
+    Since(Bytes),
+    /// Nothing but its position: the machine keeps no state.
+    Position,
 }
 
 /// A checkpoint being sent, chunk by chunk.
 pub trait SnapshotSource: Send {
+    /// Sends only what a machine lacks that has the checkpoint `base` describes. False: everything will
+    /// be sent. Asked before the first chunk.
+    fn since(&mut self, _base: Bytes) -> Result<bool, MachineError> {
+        Ok(false)
+    }
+
     /// The checkpoint's position.
     fn position(&self) -> Bytes;
     /// The next chunk (at most 1 MiB), `None` at the end.

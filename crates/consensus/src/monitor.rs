@@ -46,6 +46,8 @@ pub(crate) struct Monitor {
     pub(crate) lease: Arc<Lease>,
     pub(crate) timing: Timing,
     pub(crate) single: bool,
+    /// This node cannot serve: it never counts as leader, and never has a lease.
+    pub(crate) witness: bool,
     pub(crate) metrics: WatchReceiverOf<Types, RaftMetrics<Types>>,
     pub(crate) standing: watch::Sender<Standing>,
     pub(crate) public: watch::Sender<Leadership>,
@@ -111,7 +113,9 @@ impl Monitor {
             );
         }
         let age = metrics.last_quorum_acked.map(|sent| sent.elapsed());
-        self.lease.renew(term, now_ns, age);
+        if !self.witness {
+            self.lease.renew(term, now_ns, age);
+        }
         let since = match *leads_since {
             Some((led, since)) if led == term => since,
             _ => Instant::now(),
@@ -121,7 +125,7 @@ impl Monitor {
         let silent = age.unwrap_or(since.elapsed()).min(since.elapsed());
         let limit = self.timing.quorum_loss();
         let leading = self.single || silent < limit;
-        public.is_leader = leading && !self.lease.is_revoked(term);
+        public.is_leader = leading && !self.witness && !self.lease.is_revoked(term);
         let fresh = age.is_none() && !self.single && since.elapsed() < self.timing.lease;
         let wait = if fresh {
             self.quorum.notify_one();
@@ -165,6 +169,7 @@ mod tests {
             lease: Arc::new(Lease::new(KernelClocks, timing.lease_window(), false)),
             timing,
             single: false,
+            witness: false,
             metrics,
             standing: watch::Sender::default(),
             public: watch::Sender::default(),

@@ -15,6 +15,9 @@ pub const ENTRY_BYTES_MAX: usize = 16 << 20;
 /// Largest hint, in bytes.
 pub const HINT_BYTES_MAX: usize = 64 << 10;
 
+/// Longest description of a checkpoint that a stream of changes may begin at, in bytes.
+pub const BASE_BYTES_MAX: usize = 1024;
+
 /// Proposals (and barriers) in flight per node; further ones wait.
 pub const PROPOSALS_MAX: usize = 4096;
 
@@ -36,6 +39,11 @@ pub struct ConsensusOptions {
     pub timing: Timing,
     /// When the machine makes a checkpoint and the log is cut.
     pub checkpoints: CheckpointPolicy,
+    /// This node votes and keeps the log, but its machine holds nothing. It never counts as leader
+    /// ([`Leadership::is_leader`]); when it is elected it hands over to a node that does hold something, as
+    /// soon as one has all entries. It keeps what not all of those have, within
+    /// [`CheckpointPolicy::keep_bytes`].
+    pub witness: bool,
 }
 
 /// Heartbeats, leases and elections. Must be the same on all nodes of a cluster.
@@ -109,6 +117,8 @@ pub struct CheckpointPolicy {
     pub bytes: u64,
     /// Entries kept behind a checkpoint for followers that lag; further behind, they get a snapshot.
     pub keep_entries: u64,
+    /// Bytes of log kept, as far as checkpoints allow: older entries go, whole files of the log at a time.
+    pub keep_bytes: u64,
 }
 
 impl Default for CheckpointPolicy {
@@ -117,6 +127,7 @@ impl Default for CheckpointPolicy {
             entries: 50_000,
             bytes: 64 << 20,
             keep_entries: 5_000,
+            keep_bytes: 256 << 20,
         }
     }
 }
@@ -181,6 +192,9 @@ pub enum TransferError {
     /// The named node is not another voter.
     #[error("node {0} is not another voter of this cluster")]
     NoSuchNode(u64),
+    /// The named node is a witness.
+    #[error("node {0} is a witness: it votes, but holds no files and cannot serve")]
+    Witness(u64),
     /// No follower (or not the named one) answered lately and holds nearly all entries.
     #[error("no follower is both reachable and nearly up to date")]
     NoneReady,
@@ -196,6 +210,21 @@ pub enum TransferError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the hint has {0} bytes, more than {HINT_BYTES_MAX}")]
 pub struct HintTooLarge(pub usize);
+
+/// Snapshots that this node has sent to others since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SnapshotsSent {
+    /// Whole ones.
+    pub whole: u64,
+    /// Only what had changed.
+    pub partial: u64,
+    /// Begun but not finished.
+    pub failed: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// Bytes of the last one that was finished.
+    pub last_bytes: u64,
+}
 
 /// Who leads, as this node knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -258,4 +287,6 @@ pub struct PeerStatus {
     pub matched: Option<u64>,
     /// Milliseconds since the sending of the last message it answered.
     pub acked_ms_ago: Option<u64>,
+    /// It is a witness, as it has said itself.
+    pub witness: bool,
 }

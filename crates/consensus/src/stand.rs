@@ -40,10 +40,22 @@ impl Heard {
     }
 }
 
-/// How long a leader must be silent before this node stands.
-fn patience(timing: &Timing, voters: &[u64], this: u64, leader: u64) -> Duration {
-    let before = voters.iter().filter(|id| **id < this && **id != leader);
-    let turn = u32::try_from(before.count()).unwrap_or(u32::MAX);
+/// How long a leader must be silent before this node stands. A witness, which could only hand over again,
+/// leaves the others their turns.
+fn patience(
+    timing: &Timing,
+    voters: &[u64],
+    (this, witness): (u64, bool),
+    leader: u64,
+) -> Duration {
+    let before = match witness {
+        true => voters.len().saturating_sub(1),
+        false => voters
+            .iter()
+            .filter(|id| **id < this && **id != leader)
+            .count(),
+    };
+    let turn = u32::try_from(before).unwrap_or(u32::MAX);
     timing.lease + timing.heartbeat.saturating_mul(turn.saturating_add(1))
 }
 
@@ -52,13 +64,13 @@ fn follows(metrics: &RaftMetrics<Types>, leader: u64) -> bool {
     metrics.state == ServerState::Follower && metrics.current_leader == Some(leader)
 }
 
-/// Lets this node stand when it is its turn, from `from` on. Runs until openraft stops.
+/// Lets this node (its id, whether it is a witness) stand when it is its turn, from `from` on. Runs until openraft stops.
 pub(crate) async fn stand<R: Send + 'static>(
     raft: Raft<Types, Machine<R>>,
     heard: Arc<Heard>,
     timing: Timing,
     voters: Vec<u64>,
-    this: u64,
+    this: (u64, bool),
     from: Instant,
 ) {
     tokio::time::sleep_until(from).await;
@@ -110,11 +122,13 @@ mod tests {
     #[test]
     fn followers_take_turns_before_openraft_does() {
         let timing = Timing::default();
-        let turn = |this, leader| patience(&timing, &[1, 2, 3], this, leader);
+        let turn = |this, leader| patience(&timing, &[1, 2, 3], (this, false), leader);
         for (first, second, leader) in [(1, 2, 3), (1, 3, 2), (2, 3, 1)] {
             assert_eq!(turn(first, leader), timing.lease + timing.heartbeat);
             assert_eq!(turn(second, leader) - turn(first, leader), timing.heartbeat);
             assert!(turn(second, leader) < timing.lease + timing.election_min);
+            let witness = patience(&timing, &[1, 2, 3], (first, true), leader);
+            assert_eq!(witness - turn(second, leader), timing.heartbeat);
         }
     }
 }

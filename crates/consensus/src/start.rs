@@ -40,11 +40,14 @@ use crate::options::CLUSTER_NAME_MAX;
 use crate::options::ConsensusOptions;
 use crate::options::PROPOSAL_BYTES_MAX;
 use crate::options::PROPOSALS_MAX;
+use crate::options::SnapshotsSent;
 use crate::options::StartError;
+use crate::purge::Purger;
 use crate::stand;
 use crate::stand::Heard;
 use crate::store::Store;
 use crate::types::Types;
+use crate::witness;
 use crate::worker::Worker;
 use haven_log::Log;
 
@@ -107,6 +110,9 @@ fn check(options: &ConsensusOptions) -> Result<(), StartError> {
     if !options.peers.contains_key(&options.node_id) {
         return bad(format!("node {} is not among the peers", options.node_id));
     }
+    if options.witness && options.peers.len() == 1 {
+        return bad("a witness alone serves nobody: it needs other nodes".into());
+    }
     if options.checkpoints.entries == 0 || options.checkpoints.bytes == 0 {
         return bad("checkpoints after 0 entries or bytes".into());
     }
@@ -134,7 +140,10 @@ fn config(options: &ConsensusOptions, may_elect: bool) -> Result<Config, StartEr
         election_timeout_max: ms(options.timing.lease),
         max_payload_entries: MESSAGE_ENTRIES_MAX,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(options.checkpoints.entries),
-        max_in_snapshot_log_to_keep: options.checkpoints.keep_entries,
+        max_in_snapshot_log_to_keep: match options.witness {
+            true => u64::MAX,
+            false => options.checkpoints.keep_entries,
+        },
         state_machine_channel_size: Some(MACHINE_QUEUE_MAX),
         enable_elect: may_elect,
         enable_pre_vote: Some(true),
@@ -192,11 +201,15 @@ async fn assemble<R: Send + 'static>(
         severed: watch::Sender::new(BTreeSet::new()),
         pacer: Pacer::new(options.peers.keys().copied()),
     });
+    let sent = Arc::new(Mutex::new(SnapshotsSent::default()));
     let network = Network {
         place: place.clone(),
         lease: lease.clone(),
         transfers: transfers.clone(),
+        sent: sent.clone(),
+        witness: options.witness,
     };
+    let log = store.clone();
     let raft = recover(&options, free, network, store, adapter).await?;
 
     let mut tasks = JoinSet::new();
@@ -227,9 +240,27 @@ async fn assemble<R: Send + 'static>(
         heard,
         options.timing,
         options.peers.keys().copied().collect(),
-        options.node_id,
+        (options.node_id, options.witness),
         votes_from + ELECTION_PAUSE,
     ));
+    let purger = Purger {
+        raft: raft.clone(),
+        store: log,
+        board: board.clone(),
+        keep_bytes: options.checkpoints.keep_bytes,
+        witness: options.witness,
+        others: place.others().collect(),
+    };
+    tasks.spawn(purger.run());
+    if options.witness {
+        let (place, board) = (place.clone(), board.clone());
+        tasks.spawn(witness::hand_over(
+            raft.clone(),
+            place,
+            board,
+            options.timing,
+        ));
+    }
     for peer in place.others() {
         tasks.spawn(hints::tell(place.clone(), board.clone(), peer));
     }
@@ -242,6 +273,7 @@ async fn assemble<R: Send + 'static>(
         lease: lease.clone(),
         timing: options.timing,
         single,
+        witness: options.witness,
         metrics: raft.metrics(),
         standing,
         public,
@@ -259,6 +291,7 @@ async fn assemble<R: Send + 'static>(
         revoked,
         quorum,
         board,
+        sent,
         slots: Semaphore::new(PROPOSALS_MAX),
         room: Semaphore::new(PROPOSAL_BYTES_MAX / ROOM_UNIT),
         handle: tokio::runtime::Handle::current(),

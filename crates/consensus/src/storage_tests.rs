@@ -75,7 +75,7 @@ impl Replicated for Positioned {
         let position = self.checkpoint.lock().clone();
         Ok(position.map(|position| Box::new(Empty(position)) as Box<dyn SnapshotSource>))
     }
-    fn receive(&self) -> Result<Box<dyn SnapshotSink>, MachineError> {
+    fn receive(&self, _position: Bytes) -> Result<Box<dyn SnapshotSink>, MachineError> {
         Err(MachineError("not in this test".into()))
     }
 }

@@ -24,6 +24,7 @@ use std::ops::Bound;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
@@ -100,6 +101,8 @@ struct Shared {
     state: Mutex<State>,
     /// Appends handed to the log that are not durable yet.
     unflushed: watch::Sender<u64>,
+    /// The entries below this are durable.
+    durable_end: AtomicU64,
     /// Whether a job that writes the committed position is waiting to run.
     commit_queued: AtomicBool,
     lease: Arc<Lease>,
@@ -143,6 +146,7 @@ impl Store {
         let shared = Shared {
             state: Mutex::new(state),
             unflushed: watch::Sender::new(0),
+            durable_end: AtomicU64::new(log.last_index().unwrap_or(0)),
             commit_queued: AtomicBool::new(false),
             lease,
             _in_use: in_use,
@@ -152,6 +156,22 @@ impl Store {
             io: Worker::start("haven-raft-log")?,
             shared: Arc::new(shared),
         })
+    }
+
+    /// The last durable entry.
+    pub(crate) fn durable(&self) -> Option<u64> {
+        self.shared
+            .durable_end
+            .load(Ordering::Acquire)
+            .checked_sub(1)
+    }
+
+    /// The files of the log, oldest first: their first entry and their bytes.
+    pub(crate) fn files(&self) -> Vec<(u64, u64)> {
+        let files = self.log.files().into_iter();
+        files
+            .map(|(first, bytes)| (entry_index(first.max(1)), bytes))
+            .collect()
     }
 
     /// Whether this node never voted and holds no entry: then it never answered any leader.
@@ -413,11 +433,13 @@ impl RaftLogStorage<Types> for Store {
         I::IntoIter: OptionalSend,
     {
         let mut records = Vec::new();
+        let mut end = 0;
         {
             let mut state = self.shared.state.lock();
             for entry in entries {
                 let (head, body) = codec::split_entry(&entry);
                 let index = record_index(entry.log_id.index);
+                end = index;
                 records.push(Record {
                     index,
                     head: Bytes::copy_from_slice(&head),
@@ -429,6 +451,9 @@ impl RaftLogStorage<Types> for Store {
         self.shared.unflushed.send_modify(|count| *count += 1);
         let shared = self.shared.clone();
         let done = Box::new(move |result: Result<(), LogError>| {
+            if result.is_ok() {
+                shared.durable_end.fetch_max(end, Ordering::AcqRel);
+            }
             callback.io_completed(result.map_err(log_failed));
             shared.unflushed.send_modify(|count| *count -= 1);
         });
@@ -440,6 +465,7 @@ impl RaftLogStorage<Types> for Store {
         self.wait_flushed().await?;
         let from = next_index(last);
         self.shared.state.lock().tail.cut_from(from);
+        self.shared.durable_end.fetch_min(from, Ordering::AcqRel);
         // Record `from` is the entry before `from`.
         self.on_worker(move |log| log.truncate_after(from).map_err(log_failed))
             .await

@@ -3,7 +3,7 @@
 use crate::Seed;
 use crate::disk::MemoryDisk;
 use haven_fs::{Change, Cookie, Create, Cred, Filesystem, FsResult, SetAttr, SystemTable, Time};
-use haven_store::{SnapshotError, Store, StoreOptions, fuzzing};
+use haven_store::{SnapshotError, SnapshotReader, Store, StoreOptions, fuzzing};
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -13,6 +13,10 @@ use std::sync::Arc;
 const WITH_END: u8 = 1;
 /// Install what was received.
 const INSTALL: u8 = 2;
+/// The receiver has the base of the sample's changes.
+const BASED: u8 = 4;
+/// The log index of that base.
+const BASE: u64 = 10;
 
 const ROOT_USER: Cred = Cred {
     uid: 0,
@@ -49,6 +53,8 @@ pub(crate) fn store_rows_seeds() -> Vec<Seed> {
 thread_local! {
     /// The store that receives: making one takes much longer than receiving.
     static RECEIVER: RefCell<Option<Store>> = const { RefCell::new(None) };
+    /// The same with a base. It is not used again once it was changed.
+    static BASED_RECEIVER: RefCell<Option<Store>> = const { RefCell::new(None) };
 }
 
 /// A snapshot stream: flags, then chunks, each with its length (`u16`).
@@ -59,6 +65,19 @@ pub(crate) fn snapshot(input: &[u8]) {
     let mut chunks = chunks(rest);
     if flags & WITH_END != 0 {
         chunks.push(fuzzing::end(&chunks));
+    }
+    if flags & BASED != 0 {
+        BASED_RECEIVER.with_borrow_mut(|receiver| {
+            let Some(mut store) = receiver.take().or_else(base_store) else {
+                panic!("a disk in memory does not fail");
+            };
+            let refused = receive(&mut store, &chunks, flags & INSTALL != 0);
+            let untouched = store.base_index() == Ok(Some(BASE));
+            if untouched && matches!(refused, Err(SnapshotError::Bad(_))) {
+                *receiver = Some(store);
+            }
+        });
+        return;
     }
     RECEIVER.with_borrow_mut(|receiver| {
         let Some(mut store) = receiver.take().or_else(new_store) else {
@@ -83,7 +102,7 @@ fn chunks(mut bytes: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn receive(store: &mut Store, chunks: &[Vec<u8>], install: bool) -> Result<(), SnapshotError> {
-    let mut writer = store.receive()?;
+    let mut writer = store.receive();
     for chunk in chunks {
         writer.push(chunk)?;
     }
@@ -116,13 +135,52 @@ fn look_around(store: &Store) -> FsResult<()> {
     store.state_hash().map(drop)
 }
 
-/// The chunks of a snapshot of a store with one of everything.
-fn sample() -> Option<Vec<Vec<u8>>> {
+/// A store with one of everything, and a checkpoint that can be a base.
+fn base_store() -> Option<Store> {
     let mut store = new_store()?;
     fill(&mut store).ok()?;
+    store.set_applied(BASE);
     store.set_position(b"position".as_slice().into()).ok()?;
     store.checkpoint().ok()?;
+    Some(store)
+}
+
+/// The chunks of a snapshot of a store with one of everything.
+fn sample() -> Option<Vec<Vec<u8>>> {
+    chunks_of(base_store()?.snapshot_source().ok()??)
+}
+
+/// The chunks of what changes when some of it is changed and removed.
+fn sample_changes() -> Option<Vec<Vec<u8>>> {
+    let mut store = base_store()?;
+    change(&mut store).ok()?;
+    store.set_applied(BASE + 3);
+    store.set_position(b"later".as_slice().into()).ok()?;
+    store.checkpoint().ok()?;
     let mut reader = store.snapshot_source().ok()??;
+    reader.since(BASE).ok()?.then(|| chunks_of(reader))?
+}
+
+fn change(store: &mut Store) -> FsResult<()> {
+    let at = |index| Change {
+        index,
+        time: Time {
+            secs: index as i64,
+            nanos: 0,
+        },
+    };
+    let root = store.root();
+    let file = store.lookup(&ROOT_USER, root, b"hard")?;
+    store.write(&at(BASE + 1), &ROOT_USER, file.ino, 0, &[7; 5_000])?;
+    let size = SetAttr {
+        size: Some(4_500),
+        ..SetAttr::default()
+    };
+    store.setattr(&at(BASE + 2), &ROOT_USER, file.ino, &size, None)?;
+    store.remove(&at(BASE + 3), &ROOT_USER, root, b"link")
+}
+
+fn chunks_of(mut reader: SnapshotReader) -> Option<Vec<Vec<u8>>> {
     let mut chunks = Vec::new();
     while let Some(chunk) = reader.next_chunk().ok()? {
         chunks.push(chunk.to_vec());
@@ -152,7 +210,7 @@ fn fill(store: &mut Store) -> FsResult<()> {
 }
 
 pub(crate) fn snapshot_seeds() -> Vec<Seed> {
-    let Some(whole) = sample() else {
+    let (Some(whole), Some(changes)) = (sample(), sample_changes()) else {
         return Vec::new();
     };
     let input = |flags, chunks: &[Vec<u8>]| {
@@ -169,6 +227,11 @@ pub(crate) fn snapshot_seeds() -> Vec<Seed> {
         Seed::new("installed", input(INSTALL, &whole)),
         Seed::new("any-installed", input(WITH_END | INSTALL, endless)),
         Seed::new("without-end", input(0, endless)),
+        Seed::new("changes", input(BASED | INSTALL, &changes)),
+        Seed::new(
+            "any-changes",
+            input(BASED | WITH_END | INSTALL, &changes[..changes.len() - 1]),
+        ),
     ]
 }
 
@@ -185,7 +248,11 @@ mod tests {
             if flags & WITH_END != 0 {
                 chunks.push(fuzzing::end(&chunks));
             }
-            let received = receive(&mut store, &chunks, flags & INSTALL != 0);
+            let install = flags & INSTALL != 0;
+            let received = match flags & BASED {
+                0 => receive(&mut store, &chunks, install),
+                _ => receive(&mut base_store().unwrap(), &chunks, install),
+            };
             assert_eq!(
                 received.is_ok(),
                 seed.name != "without-end",

@@ -7,10 +7,11 @@
 //! What is not durable yet is kept in memory. When changes come faster than checkpoints write them down,
 //! they wait for the checkpoint that is under way: memory stays bounded, and clients feel the disk's pace.
 
+use crate::witness;
 use bytes::Bytes;
-use haven_consensus::{MachineError, Replicated, SnapshotSink, SnapshotSource};
+use haven_consensus::{MachineError, Replicated, SnapshotSink, SnapshotSource, Wanted};
 use haven_disk::Disk;
-use haven_nfsd::{Fatal, Machine};
+use haven_nfsd::{Fatal, Identity, Machine, VolumeId};
 use haven_store::{SnapshotReader, SnapshotWriter, Store, StoreOptions};
 use parking_lot::{Mutex, RwLock};
 use std::path::Path;
@@ -21,6 +22,9 @@ pub use haven_nfsd::Outcome;
 /// Directory of the store within the data directory.
 pub(crate) const STORE_DIR: &str = "store";
 
+/// The shape of what [`base`] makes.
+const BASE_FORMAT: u8 = 1;
+
 /// Changes wait while more than this is not durable and a checkpoint is under way. A checkpoint begins long
 /// before (`haven_config::Checkpoints`).
 const PENDING_BYTES_MAX: usize = 320 << 20;
@@ -29,8 +33,8 @@ const PENDING_BYTES_MAX: usize = 320 << 20;
 pub struct Engine {
     machine: Arc<RwLock<Machine<Store>>>,
     pending_bytes_max: usize,
-    /// One checkpoint at a time.
-    checkpointing: Mutex<()>,
+    /// One checkpoint at a time, and none while changes are installed.
+    checkpointing: Arc<Mutex<()>>,
 }
 
 impl Engine {
@@ -43,13 +47,14 @@ impl Engine {
     }
 
     fn open_within(disk: Arc<dyn Disk>, pending_bytes_max: usize) -> Result<Arc<Self>, String> {
+        witness::refuse_its_place(disk.as_ref())?;
         let store = Store::open(disk, Path::new(STORE_DIR), StoreOptions::default())
             .map_err(|e| e.to_string())?;
         let machine = Machine::new(store).map_err(|e| e.to_string())?;
         Ok(Arc::new(Self {
             machine: Arc::new(RwLock::new(machine)),
             pending_bytes_max,
-            checkpointing: Mutex::default(),
+            checkpointing: Arc::default(),
         }))
     }
 
@@ -116,6 +121,9 @@ impl Replicated for Engine {
             .map(|(index, entry)| machine.apply(*index, entry))
             .collect::<Result<Vec<_>, Fatal>>()
             .map_err(stop)?;
+        if let Some((index, _)) = entries.last() {
+            machine.fs_mut().set_applied(*index);
+        }
         machine.fs_mut().set_position(position).map_err(stop)?;
         Ok(outcomes)
     }
@@ -134,34 +142,71 @@ impl Replicated for Engine {
     }
 
     fn snapshot(&self) -> Result<Option<Box<dyn SnapshotSource>>, MachineError> {
-        let source = self.machine.read().fs().snapshot_source().map_err(stop)?;
-        Ok(source.map(|reader| Box::new(Source(reader)) as Box<dyn SnapshotSource>))
+        let machine = self.machine.read();
+        let volume = machine.identity().map(Identity::volume_id);
+        let reader = machine.fs().snapshot_source().map_err(stop)?;
+        Ok(reader.map(|reader| Box::new(Source { reader, volume }) as Box<dyn SnapshotSource>))
     }
 
-    fn receive(&self) -> Result<Box<dyn SnapshotSink>, MachineError> {
-        let writer = self.machine.read().fs().receive().map_err(stop)?;
+    fn wanted(&self) -> Result<Wanted, MachineError> {
+        let machine = self.machine.read();
+        let volume = machine.identity().map(Identity::volume_id);
+        let index = machine.fs().base_index().map_err(stop)?;
+        Ok(match (volume, index) {
+            (Some(volume), Some(index)) => Wanted::Since(base(volume, index)),
+            _ => Wanted::Everything,
+        })
+    }
+
+    fn receive(&self, _position: Bytes) -> Result<Box<dyn SnapshotSink>, MachineError> {
         Ok(Box::new(Sink {
-            writer,
+            writer: self.machine.read().fs().receive(),
             machine: Arc::clone(&self.machine),
+            checkpointing: Arc::clone(&self.checkpointing),
         }))
     }
 }
 
-struct Source(SnapshotReader);
+/// Describes the checkpoint at `index` of a volume to other nodes.
+fn base(volume: VolumeId, index: u64) -> Bytes {
+    let mut base = vec![BASE_FORMAT];
+    base.extend_from_slice(&volume.0);
+    base.extend_from_slice(&index.to_be_bytes());
+    base.into()
+}
+
+/// The index in what [`base`] made for this volume.
+fn base_index(volume: VolumeId, base: &[u8]) -> Option<u64> {
+    let index = base.strip_prefix(&[BASE_FORMAT])?.strip_prefix(&volume.0)?;
+    index.try_into().ok().map(u64::from_be_bytes)
+}
+
+struct Source {
+    reader: SnapshotReader,
+    volume: Option<VolumeId>,
+}
 
 impl SnapshotSource for Source {
     fn position(&self) -> Bytes {
-        self.0.position()
+        self.reader.position()
+    }
+
+    fn since(&mut self, base: Bytes) -> Result<bool, MachineError> {
+        match self.volume.and_then(|volume| base_index(volume, &base)) {
+            Some(index) => self.reader.since(index).map_err(stop),
+            None => Ok(false),
+        }
     }
 
     fn next_chunk(&mut self) -> Result<Option<Bytes>, MachineError> {
-        self.0.next_chunk().map_err(stop)
+        self.reader.next_chunk().map_err(stop)
     }
 }
 
 struct Sink {
     writer: SnapshotWriter,
     machine: Arc<RwLock<Machine<Store>>>,
+    checkpointing: Arc<Mutex<()>>,
 }
 
 impl SnapshotSink for Sink {
@@ -171,6 +216,8 @@ impl SnapshotSink for Sink {
 
     fn install(self: Box<Self>) -> Result<(), MachineError> {
         let staged = self.writer.finish().map_err(stop)?;
+        // Changes go into the present state: a checkpoint under way would undo them.
+        let _none = staged.is_partial().then(|| self.checkpointing.lock());
         let mut machine = self.machine.write();
         machine.fs_mut().install(staged).map_err(stop)?;
         machine.reload().map_err(stop)

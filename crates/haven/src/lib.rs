@@ -27,3 +27,4 @@ pub mod service;
 pub mod show;
 pub mod space;
 mod watchdog;
+mod witness;

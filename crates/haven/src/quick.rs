@@ -7,7 +7,7 @@ use crate::serve::Ports;
 use haven_config::exports::{Client, ClientOptions, Who};
 use haven_config::{
     Checkpoints, Cluster, Config, Export, Health, Limits, Log, NOBODY, Node, Peer, Portmapper,
-    Service, Squash, SquashMode, usual_portmapper,
+    Role, Service, Squash, SquashMode, usual_portmapper,
 };
 use std::io::ErrorKind::AlreadyExists;
 use std::io::Write;
@@ -43,6 +43,7 @@ pub fn config(wishes: &Wishes<'_>) -> Result<Config, String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     Ok(Config {
         node: Node {
+            role: Role::Data,
             id: 1,
             name: name.clone(),
             data: wishes.data.to_owned(),

@@ -13,9 +13,10 @@ use crate::rpcbind::Rpcbind;
 use crate::service::{Service, bindings};
 use crate::space::SpaceGuard;
 use crate::watchdog;
+use crate::witness;
 use crate::{exports, resolve};
 use haven_cluster::Phase;
-use haven_config::Config;
+use haven_config::{Config, Role};
 use haven_consensus::{CheckpointPolicy, Consensus, ConsensusOptions, Timing};
 use haven_disk::Disk;
 use haven_log::{Log, LogOptions};
@@ -67,6 +68,10 @@ pub async fn serve(
     serving: impl FnOnce(Ports) + Send + 'static,
 ) -> Result<(), String> {
     let mut signals = Signals::new(config.clone(), file)?;
+    if config.node.role == Role::Witness {
+        let end = async { signals.end().await };
+        return witness::serve(config, disk, end).await;
+    }
     let node = tokio::select! {
         node = Node::start(config, disk, exe) => node?,
         end = signals.end() => {
@@ -215,7 +220,7 @@ async fn first_served(handle: Handle, ports: Ports, serving: impl FnOnce(Ports))
 }
 
 /// Returns when consensus has stopped by itself: a disk or the state machine failed.
-async fn failed(consensus: Consensus<crate::engine::Outcome>) {
+pub(crate) async fn failed(consensus: Consensus<crate::engine::Outcome>) {
     while consensus.status().role != haven_consensus::Role::Stopped {
         tokio::time::sleep(FAILURE_POLL).await;
     }
@@ -374,7 +379,7 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn consensus_options(config: &Config) -> ConsensusOptions {
+pub(crate) fn consensus_options(config: &Config) -> ConsensusOptions {
     let own = config.own();
     ConsensusOptions {
         node_id: own.id,
@@ -395,7 +400,9 @@ fn consensus_options(config: &Config) -> ConsensusOptions {
                 1 => 0,
                 _ => config.node.checkpoints.keep_entries,
             },
+            keep_bytes: config.node.checkpoints.keep_bytes,
         },
+        witness: config.node.role == Role::Witness,
     }
 }
 

@@ -75,7 +75,9 @@ impl Node {
                 entries: 100,
                 bytes: 1 << 20,
                 keep_entries: 0,
+                ..CheckpointPolicy::default()
             },
+            witness: false,
         };
         let machine = Arc::clone(&engine);
         let consensus = Consensus::start(options, log, machine).await.unwrap();

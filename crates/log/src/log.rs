@@ -445,6 +445,14 @@ impl Log {
         Ok(self.shared().slots.lock().read(slot).map(Bytes::from))
     }
 
+    /// The segment files, oldest first: the index of the first record and the bytes in use.
+    #[must_use]
+    pub fn files(&self) -> Vec<(u64, u64)> {
+        let state = self.shared().state.lock();
+        let files = state.segments.iter();
+        files.map(|file| (file.first(), file.end)).collect()
+    }
+
     /// Counters and levels.
     #[must_use]
     pub fn stats(&self) -> LogStats {

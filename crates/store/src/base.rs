@@ -8,6 +8,7 @@
 //! It must not know what rows mean, except that values may be absent (removed rows).
 
 use crate::backend::SeamBackend;
+use crate::changes::Edit;
 use crate::layers::Rows;
 use crate::{fatal, keys};
 use bytes::Bytes;
@@ -31,6 +32,9 @@ pub type ViewRange = redb::Range<'static, &'static [u8], &'static [u8]>;
 
 /// A row of a [`View`], borrowed from its page.
 pub type Guard = redb::AccessGuard<'static, &'static [u8]>;
+
+/// Sets a row, or (`None`) removes it.
+pub type Put<'a> = &'a mut dyn FnMut(&[u8], Option<&[u8]>) -> FsResult<()>;
 
 const READING: &str = "cannot read metadata";
 
@@ -60,33 +64,40 @@ impl Base {
     /// Applies `rows` (an absent value removes) in one durable step.
     pub fn commit<'a>(
         &self,
-        rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+        mut rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
     ) -> FsResult<()> {
-        contained("cannot write a checkpoint", || self.write(rows))
+        self.commit_all(&mut |put| rows.try_for_each(|(key, value)| put(key, value)))
     }
 
-    fn write<'a>(&self, rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>) -> FsResult<()> {
+    /// [`Base::commit`] of all rows that `fill` puts; of none if it fails.
+    pub fn commit_all(&self, fill: &mut dyn FnMut(Put<'_>) -> FsResult<()>) -> FsResult<()> {
+        contained("cannot write a checkpoint", || self.write(fill))
+    }
+
+    fn write(&self, fill: &mut dyn FnMut(Put<'_>) -> FsResult<()>) -> FsResult<()> {
         let failed = |error: &dyn Display| fatal("cannot write a checkpoint", error);
         let mut txn = self.db.begin_write().map_err(|error| failed(&error))?;
         txn.set_quick_repair(true);
         {
             let mut table = txn.open_table(TABLE).map_err(|error| failed(&error))?;
-            for (key, value) in rows {
+            fill(&mut |key, value| {
                 match value {
                     Some(value) => table.insert(key, value).map_err(|error| failed(&error))?,
                     None => table.remove(key).map_err(|error| failed(&error))?,
                 };
-            }
+                Ok(())
+            })?;
         }
         txn.commit().map_err(|error| failed(&error))
     }
 
-    /// [`Base::commit`] of a whole layer, and removal of the graves of inodes that are buried.
-    pub fn commit_layer(&self, rows: &Rows, buried: &[Ino]) -> FsResult<()> {
+    /// [`Base::commit`] of a whole layer, removal of the graves of inodes that are buried, and `more`.
+    pub fn commit_layer(&self, rows: &Rows, buried: &[Ino], more: &[Edit]) -> FsResult<()> {
         let graves: Vec<_> = buried.iter().map(|&ino| keys::grave(ino)).collect();
         let graves = graves.iter().map(|key| (key.as_slice(), None));
         let rows = rows.iter().map(|(key, value)| (&key[..], value.as_deref()));
-        self.commit(rows.chain(graves))
+        let more = more.iter().map(|(key, value)| (&key[..], value.as_deref()));
+        self.commit(rows.chain(graves).chain(more))
     }
 
     /// A view of the last committed state.

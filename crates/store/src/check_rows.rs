@@ -6,6 +6,7 @@
 //!
 //! It must not know data files.
 
+use crate::changes::{self, History};
 use crate::check_finding::{Finding, Problem};
 use crate::check_metadata::CheckedRows;
 use crate::check_tree::{NodeKind, Tree};
@@ -41,6 +42,15 @@ const TABLES: &[u8] = &[
     keys::SYSTEM,
     keys::LOCAL,
 ];
+
+/// Whether a row about what was applied and changed is good; `None`: it is another row.
+fn bookkeeping(key: &[u8], value: &[u8]) -> Option<bool> {
+    match key {
+        keys::APPLIED => Some(value.len() == size_of::<u64>()),
+        keys::HISTORY => Some(History::decode(value).is_some()),
+        _ => keys::index_of_changes(key).map(|_| changes::is_readable(value)),
+    }
+}
 
 struct Pass<'a> {
     view: &'a CheckedRows,
@@ -247,6 +257,12 @@ impl Pass<'_> {
                 self.say(Problem::PositionTooLong, place);
             }
             self.rows.position = Some(Bytes::copy_from_slice(value));
+            return;
+        }
+        if let Some(good) = bookkeeping(key, value) {
+            if !good {
+                self.damaged(key);
+            }
             return;
         }
         let Some(ino) = keys::ino_of_grave(key).filter(|ino| keys::grave(*ino) == key) else {

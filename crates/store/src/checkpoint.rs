@@ -12,6 +12,7 @@
 //!
 //! It must not know what rows mean.
 
+use crate::changes::Recorder;
 use crate::data::Dirty;
 use crate::layers::Rows;
 use crate::open::{Generation, Store};
@@ -28,6 +29,7 @@ pub struct CheckpointJob {
     rows: Arc<Rows>,
     dirty: Dirty,
     buried: Vec<Ino>,
+    applied: u64,
     token: Arc<()>,
 }
 
@@ -68,6 +70,7 @@ impl Store {
         if self.layers.is_clean() && self.buried.is_empty() {
             return Ok(None);
         }
+        self.note_applied();
         let token = Arc::new(());
         self.in_flight = Arc::downgrade(&token);
         Ok(Some(CheckpointJob {
@@ -75,6 +78,7 @@ impl Store {
             rows: self.layers.freeze(),
             dirty: self.generation.data.take_dirty(),
             buried: std::mem::take(&mut self.buried),
+            applied: self.applied,
             token,
         }))
     }
@@ -129,7 +133,19 @@ impl CheckpointJob {
             data.unlink(ino, &mut dirty)?;
         }
         data.flush(&dirty)?;
-        self.generation.base.commit_layer(&self.rows, &self.buried)
+        let base = &self.generation.base;
+        let view = base.view()?;
+        let mut recorder = Recorder::new(&view, self.applied)?;
+        let mut record = Vec::new();
+        // The keys of this replica alone come last of all.
+        for key in self.rows.keys().take_while(|key| key[0] < keys::LOCAL) {
+            record.extend(recorder.push(key));
+        }
+        for (ino, start, end) in dirty.ranges() {
+            record.extend(recorder.push(&keys::range(ino, start, end)));
+        }
+        record.extend(recorder.finish(&view)?);
+        base.commit_layer(&self.rows, &self.buried, &record)
     }
 }
 

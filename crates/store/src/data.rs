@@ -44,6 +44,13 @@ const FLUSH_ALL_FROM: usize = 8;
 /// Otherwise a checkpoint has it all to write at once, and the log's flushes wait behind that.
 const STREAM_BYTES: u64 = 4 << 20;
 
+/// Changed ranges remembered of one file between two checkpoints. With more, everything from the first to
+/// the last counts as changed.
+const RANGES_PER_FILE_MAX: usize = 16 << 10;
+
+/// Zeros written at once.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
 /// Data directories: one for each value of an inode number's lowest byte.
 const DIRS: usize = 256;
 
@@ -91,6 +98,38 @@ pub struct Dirty {
     files: BTreeSet<u64>,
     /// Directories (by inode numbers' lowest byte) with new names, or less.
     dirs: BTreeSet<u8>,
+    /// What operations changed of which files: first byte and end of each range, which neither overlap
+    /// nor touch. What a file merely grows by is not among it: there are zeros, unless a later operation
+    /// left something there before a crash, and that one counts itself.
+    ranges: BTreeMap<u64, BTreeMap<u64, u64>>,
+}
+
+impl Dirty {
+    /// The changed ranges in order: inode, first byte, end ([`u64::MAX`]: all that follows).
+    pub fn ranges(&self) -> impl Iterator<Item = (Ino, u64, u64)> + '_ {
+        let of_file = |(&ino, ranges): (&u64, &'_ BTreeMap<u64, u64>)| {
+            let ranges: Vec<_> = ranges.iter().map(|(&start, &end)| (start, end)).collect();
+            ranges
+                .into_iter()
+                .map(move |(start, end)| (Ino(ino), start, end))
+        };
+        self.ranges.iter().flat_map(of_file)
+    }
+
+    fn mark(&mut self, ino: Ino, mut start: u64, mut end: u64) {
+        let ranges = self.ranges.entry(ino.0).or_default();
+        // Those that overlap or touch begin at or before `end`, the last of them first.
+        while let Some((&from, &to)) = ranges.range(..=end).next_back().filter(|r| *r.1 >= start) {
+            ranges.remove(&from);
+            (start, end) = (start.min(from), end.max(to));
+        }
+        ranges.insert(start, end);
+        if ranges.len() > RANGES_PER_FILE_MAX {
+            let first = ranges.first_key_value().map_or(start, |(&from, _)| from);
+            let last = ranges.last_key_value().map_or(end, |(_, &to)| to);
+            *ranges = BTreeMap::from([(first, last)]);
+        }
+    }
 }
 
 impl DataFiles {
@@ -160,7 +199,9 @@ impl DataFiles {
         self.cut(ino, file.as_ref(), 0)?;
         file.write_at(0, contents)
             .map_err(|e| self.failed("write", ino, e))?;
-        self.state.lock().dirty.files.insert(ino.0);
+        let mut state = self.state.lock();
+        state.dirty.files.insert(ino.0);
+        state.dirty.mark(ino, 0, u64::MAX);
         Ok(())
     }
 
@@ -175,11 +216,10 @@ impl DataFiles {
         let stream = {
             let mut state = self.state.lock();
             state.dirty.files.insert(ino.0);
-            let end = offset + data.len() as u64;
-            state
-                .open
-                .get_mut(&ino.0)
-                .and_then(|open| open.streamed(offset, end))
+            let end = offset.saturating_add(data.len() as u64);
+            state.dirty.mark(ino, offset, end);
+            let open = state.open.get_mut(&ino.0);
+            open.and_then(|open| open.streamed(offset, end))
         };
         if let Some(range) = stream {
             file.start_writeback(range.start, range.end - range.start);
@@ -192,6 +232,7 @@ impl DataFiles {
         if new >= old {
             return self.trimmed(ino, old).map(drop);
         }
+        self.state.lock().dirty.mark(ino, new, u64::MAX);
         let Some(file) = self.existing(ino)? else {
             return Ok(());
         };
@@ -205,6 +246,54 @@ impl DataFiles {
             state.by_use.remove(&open.used);
         }
         state.dirty.files.remove(&ino.0);
+        state.dirty.ranges.remove(&ino.0);
+    }
+
+    /// Nothing is known of the open files any more: they may be longer than the metadata says, as after
+    /// a start.
+    pub fn forget_all(&self) {
+        let mut state = self.state.lock();
+        state.open.clear();
+        state.by_use.clear();
+    }
+
+    /// Puts what another replica has at `offset` into the file. Whoever patches calls
+    /// [`DataFiles::forget_all`] before and after.
+    pub fn patch(&self, ino: Ino, offset: u64, bytes: &[u8]) -> FsResult<()> {
+        let file = match self.existing(ino)? {
+            Some(file) => file,
+            None => self.create(ino)?,
+        };
+        file.write_at(offset, bytes)
+            .map_err(|e| self.failed("write", ino, e))?;
+        self.state.lock().dirty.files.insert(ino.0);
+        Ok(())
+    }
+
+    /// As [`DataFiles::patch`], with zeros from `start` to `end`.
+    pub fn patch_zeros(&self, ino: Ino, start: u64, end: u64) -> FsResult<()> {
+        let Some(file) = self.existing(ino)? else {
+            return Ok(());
+        };
+        let failed = |e| self.failed("clear", ino, e);
+        let len = file.len().map_err(failed)?;
+        if start >= len {
+            return Ok(());
+        }
+        if end >= len {
+            file.set_len(start).map_err(failed)?;
+        } else {
+            let mut at = start;
+            while at < end {
+                let piece = usize::try_from(end - at)
+                    .unwrap_or(usize::MAX)
+                    .min(ZEROS.len());
+                file.write_at(at, &ZEROS[..piece]).map_err(failed)?;
+                at += piece as u64;
+            }
+        }
+        self.state.lock().dirty.files.insert(ino.0);
+        Ok(())
     }
 
     /// Takes the list of what must be flushed.

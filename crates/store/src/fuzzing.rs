@@ -4,7 +4,7 @@
 use crate::keys;
 use crate::record::{self, Counters, Entry, Inode, decode_named, encode_named};
 use crate::snapshot::absorb;
-use crate::stream::{self, Chunk, RowIter, Totals};
+use crate::stream::{self, Chunk, EditIter, RowIter, Totals};
 
 /// A row as it could be on disk or in a snapshot. Panics if a decoder does, or if a row that was taken
 /// has another form (which the state hash relies on).
@@ -47,6 +47,10 @@ pub fn end(chunks: &[Vec<u8>]) -> Vec<u8> {
             Ok(Chunk::Rows(rows)) => {
                 totals.rows += RowIter(rows).filter(Result::is_ok).count() as u64
             }
+            Ok(Chunk::Edits(edits)) => {
+                totals.rows += EditIter(edits).filter(Result::is_ok).count() as u64
+            }
+            Ok(Chunk::Zeros { .. }) => totals.data_chunks += 1,
             Ok(Chunk::Data { bytes, .. }) => {
                 totals.data_chunks += 1;
                 totals.data_bytes += bytes.len() as u64;

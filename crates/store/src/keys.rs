@@ -34,6 +34,15 @@ pub const POSITION: &[u8] = b"zposition";
 /// Data files to unlink: removed inodes.
 pub const GRAVEYARD: &[u8] = b"zgraveyard/";
 
+/// The log index of the last entry in this checkpoint.
+pub const APPLIED: &[u8] = b"zapplied";
+/// What the records of changes cover.
+pub const HISTORY: &[u8] = b"zhistory";
+/// Records of changes by (index, part).
+pub const CHANGES: &[u8] = b"zchanges/";
+/// Not a table: changed ranges of data files in records of changes, after the keys of all rows.
+pub const RANGE: u8 = b'y';
+
 /// Longest position blob in bytes.
 pub const POSITION_BYTES_MAX: usize = 64 << 10;
 
@@ -42,6 +51,9 @@ const NUMBER_BYTES: usize = 8;
 pub const INO_KEY_BYTES: usize = 1 + NUMBER_BYTES;
 /// Length of a key that is a table byte, a directory and a cookie.
 pub const COOKIE_KEY_BYTES: usize = INO_KEY_BYTES + NUMBER_BYTES;
+
+const CHANGES_KEY_BYTES: usize = CHANGES.len() + NUMBER_BYTES + 4;
+const RANGE_KEY_BYTES: usize = 1 + 3 * NUMBER_BYTES;
 
 /// A key of a table that is ordered by inode number.
 pub fn by_ino(table: u8, ino: Ino) -> [u8; INO_KEY_BYTES] {
@@ -91,6 +103,40 @@ pub fn grave(ino: Ino) -> Vec<u8> {
     let mut row = GRAVEYARD.to_vec();
     row.extend_from_slice(&ino.0.to_be_bytes());
     row
+}
+
+/// The row of part `part` of the record of changes of the checkpoint at `index`.
+pub fn changes(index: u64, part: u32) -> [u8; CHANGES_KEY_BYTES] {
+    let mut key = [0; CHANGES_KEY_BYTES];
+    key[..CHANGES.len()].copy_from_slice(CHANGES);
+    key[CHANGES.len()..][..NUMBER_BYTES].copy_from_slice(&index.to_be_bytes());
+    key[CHANGES.len() + NUMBER_BYTES..].copy_from_slice(&part.to_be_bytes());
+    key
+}
+
+/// Index and part in a key made by [`changes`].
+pub fn index_of_changes(key: &[u8]) -> Option<(u64, u32)> {
+    let (index, part) = key
+        .strip_prefix(CHANGES)?
+        .split_first_chunk::<NUMBER_BYTES>()?;
+    let part = u32::from_be_bytes(part.try_into().ok()?);
+    Some((u64::from_be_bytes(*index), part))
+}
+
+/// A changed range of a data file, in a record of changes.
+pub fn range(ino: Ino, start: u64, end: u64) -> [u8; RANGE_KEY_BYTES] {
+    let mut key = [RANGE; RANGE_KEY_BYTES];
+    for (at, number) in [ino.0, start, end].into_iter().enumerate() {
+        key[1 + at * NUMBER_BYTES..][..NUMBER_BYTES].copy_from_slice(&number.to_be_bytes());
+    }
+    key
+}
+
+/// Inode, first byte and end in a key made by [`range`].
+pub fn range_of(key: &[u8]) -> Option<(Ino, u64, u64)> {
+    let of_range = key.len() == RANGE_KEY_BYTES && key.first() == Some(&RANGE);
+    let number = |at: usize| number_at(key, 1 + at * NUMBER_BYTES).filter(|_| of_range);
+    Some((Ino(number(0)?), number(1)?, number(2)?))
 }
 
 /// The inode number at the start of what follows the table byte.

@@ -22,6 +22,7 @@
 mod backend;
 mod base;
 mod cache;
+mod changes;
 mod check;
 mod check_files;
 mod check_finding;
@@ -31,6 +32,8 @@ mod check_tree;
 mod checkpoint;
 mod current;
 mod data;
+mod delta;
+mod delta_source;
 mod engine;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -70,6 +70,10 @@ pub struct Store {
     pub(crate) in_flight: Weak<()>,
     /// Whether something was applied that the position does not cover yet.
     pub(crate) unpositioned: bool,
+    /// The log index of the last applied entry; 0: not known.
+    pub(crate) applied: u64,
+    /// Set when a stream of changes did not fit: only a whole snapshot helps.
+    pub(crate) base_doubted: Arc<AtomicBool>,
     /// Why nothing more may be applied.
     pub(crate) failed: Option<String>,
     pub(crate) generation_next: Arc<AtomicU64>,
@@ -155,6 +159,8 @@ impl Store {
             buried: loaded.buried,
             in_flight: Weak::new(),
             unpositioned: false,
+            applied: loaded.applied,
+            base_doubted: Arc::default(),
             failed: None,
             generation_next: Arc::new(AtomicU64::new(number + 1)),
         })
@@ -172,6 +178,32 @@ impl Store {
         })?;
         self.unpositioned = false;
         Ok(())
+    }
+
+    /// Says that all entries up to log index `index` are applied, and no later one. It becomes durable with
+    /// the next checkpoint. Without it, other replicas get whole snapshots only.
+    pub fn set_applied(&mut self, index: u64) {
+        self.applied = self.applied.max(index);
+    }
+
+    /// The log index that the last durable checkpoint belongs to, if it can be the base of a stream of
+    /// changes ([`crate::SnapshotReader::since`]).
+    pub fn base_index(&self) -> FsResult<Option<u64>> {
+        if self.base_doubted.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+        let stored = self.layers.get_durable(keys::APPLIED)?;
+        Ok(stored
+            .and_then(|stored| number(&stored))
+            .filter(|&index| index > 0))
+    }
+
+    /// Puts the index of what was applied among the changed rows.
+    pub(crate) fn note_applied(&mut self) {
+        if self.applied > 0 {
+            let index = self.applied.to_be_bytes().to_vec();
+            self.layers.put(keys::APPLIED, index);
+        }
     }
 
     /// The position of the last applied entry, as far as it was set.
@@ -224,8 +256,13 @@ impl Store {
         self.buried = loaded.buried;
         self.in_flight = Weak::new();
         self.unpositioned = false;
+        self.applied = loaded.applied;
         Ok(())
     }
+}
+
+fn number(stored: &[u8]) -> Option<u64> {
+    stored.try_into().ok().map(u64::from_be_bytes)
 }
 
 /// What is kept in memory of a generation.
@@ -233,6 +270,7 @@ struct Loaded {
     layers: Layers,
     counters: Counters,
     buried: Vec<Ino>,
+    applied: u64,
 }
 
 impl Loaded {
@@ -247,7 +285,9 @@ impl Loaded {
             buried.extend(keys::ino_of_grave(key));
             Ok(ControlFlow::Continue(()))
         })?;
+        let applied = layers.get(keys::APPLIED)?;
         Ok(Self {
+            applied: applied.and_then(|stored| number(&stored)).unwrap_or(0),
             layers,
             counters,
             buried,

@@ -10,9 +10,11 @@
 //! It must not know who sends.
 
 use crate::base::{self, View};
+use crate::changes::History;
 use crate::current;
+use crate::delta::{DeltaWriter, Site, StagedDelta};
 use crate::layers::Rows;
-use crate::open::{Generation, Store};
+use crate::open::{Generation, Store, StoreOptions};
 use crate::record::{self, Counters, Inode, Place};
 use crate::snapshot::absorb;
 use crate::stream::{self, Chunk, RowIter, SnapshotError, Totals};
@@ -20,17 +22,36 @@ use crate::{fatal, keys};
 use bytes::Bytes;
 use haven_disk::Disk;
 use haven_fs::{FsResult, Ino, Kind, rules};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Rows are committed whenever this many bytes have gathered.
 const GATHERED_BYTES_MAX: usize = 8 << 20;
 
-/// A snapshot being received. Dropping it discards what came.
+/// A snapshot being received, whole or as changes. Dropping it discards what came.
 pub struct SnapshotWriter {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    number: u64,
+    options: StoreOptions,
+    live: Arc<Generation>,
+    doubted: Arc<AtomicBool>,
+    shape: Shape,
+}
+
+/// What the stream's header said.
+enum Shape {
+    Unknown,
+    Whole(Box<WholeWriter>),
+    Changes(Box<DeltaWriter>),
+}
+
+/// A whole snapshot being received.
+struct WholeWriter {
     staging: Staging,
     stage: Stage,
+    applied: u64,
     position: Bytes,
     gathered: Rows,
     gathered_bytes: usize,
@@ -42,10 +63,16 @@ pub struct SnapshotWriter {
     totals: Totals,
 }
 
-/// A whole snapshot, durable beside the present state. Dropping it discards it.
-pub struct StagedSnapshot {
-    staging: Staging,
-    position: Bytes,
+/// A snapshot that has arrived, beside the present state. Dropping it discards it.
+pub struct StagedSnapshot(Staged);
+
+enum Staged {
+    /// Durable.
+    Whole {
+        staging: Staging,
+        position: Bytes,
+    },
+    Changes(StagedDelta),
 }
 
 /// What the stream may go on with.
@@ -86,32 +113,32 @@ impl Drop for Staging {
 
 impl Store {
     /// Starts receiving a snapshot beside the present state.
-    pub fn receive(&self) -> FsResult<SnapshotWriter> {
-        let number = self.generation_next.fetch_add(1, Ordering::Relaxed);
-        let generation = Generation::open(&self.disk, &self.dir, number, self.options)?;
-        let staging = Staging {
+    pub fn receive(&self) -> SnapshotWriter {
+        SnapshotWriter {
             disk: Arc::clone(&self.disk),
-            generation: Some(Arc::new(generation)),
-        };
-        Ok(SnapshotWriter {
-            staging,
-            stage: Stage::Start,
-            position: Bytes::new(),
-            gathered: Rows::new(),
-            gathered_bytes: 0,
-            last_key: Vec::new(),
-            last_ino: Ino(0),
-            view: None,
-            last_data: (Ino(0), 0),
-            hasher: blake3::Hasher::new(),
-            totals: Totals::default(),
-        })
+            dir: self.dir.clone(),
+            number: self.generation_next.fetch_add(1, Ordering::Relaxed),
+            options: self.options,
+            live: Arc::clone(&self.generation),
+            doubted: Arc::clone(&self.base_doubted),
+            shape: Shape::Unknown,
+        }
     }
 
     /// Replaces the present state by a received one, durably and atomically. A checkpoint under way
-    /// loses its meaning; finishing it changes nothing.
-    pub fn install(&mut self, mut staged: StagedSnapshot) -> FsResult<()> {
-        let generation = Arc::clone(staged.staging.generation()?);
+    /// loses its meaning; finishing it changes nothing. Changes, however, are put into the present state:
+    /// there must be no checkpoint under way.
+    pub fn install(&mut self, staged: StagedSnapshot) -> FsResult<()> {
+        match staged.0 {
+            Staged::Whole { staging, .. } => self.install_whole(staging)?,
+            Staged::Changes(delta) => self.install_delta(&delta)?,
+        }
+        self.unpositioned = false;
+        Ok(())
+    }
+
+    fn install_whole(&mut self, mut staging: Staging) -> FsResult<()> {
+        let generation = Arc::clone(staging.generation()?);
         if generation.dir.parent() != Some(self.dir.as_path()) {
             return Err(fatal(
                 "cannot install a snapshot",
@@ -120,21 +147,28 @@ impl Store {
         }
         self.mutate(|store| {
             current::write(store.disk.as_ref(), &store.dir, generation.number)?;
-            staged.staging.generation = None;
+            staging.generation = None;
             store.generation.retired.store(true, Ordering::Release);
             let old = store.generation.dir.clone();
             store.adopt(generation)?;
+            store.base_doubted.store(false, Ordering::Release);
             remove_old(store.disk.as_ref(), &store.dir, &old)
-        })?;
-        self.unpositioned = false;
-        Ok(())
+        })
     }
 }
 
 impl StagedSnapshot {
     /// The position that the state belongs to.
     pub fn position(&self) -> Bytes {
-        self.position.clone()
+        match &self.0 {
+            Staged::Whole { position, .. } => position.clone(),
+            Staged::Changes(delta) => delta.position(),
+        }
+    }
+
+    /// Whether it holds only what changed.
+    pub const fn is_partial(&self) -> bool {
+        matches!(self.0, Staged::Changes(_))
     }
 }
 
@@ -144,11 +178,75 @@ impl SnapshotWriter {
     /// # Errors
     /// [`SnapshotError::Bad`] when the stream is not a valid one; the rest of it is of no use then.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), SnapshotError> {
+        if let Shape::Unknown = self.shape {
+            self.shape = self.begin(stream::parse(chunk)?)?;
+        }
+        match &mut self.shape {
+            Shape::Whole(whole) => whole.push(chunk),
+            Shape::Changes(changes) => changes.push(chunk),
+            Shape::Unknown => Err(SnapshotError::Bad("chunks out of order")),
+        }
+    }
+
+    /// Makes ready what was received: it must be whole.
+    pub fn finish(self) -> Result<StagedSnapshot, SnapshotError> {
+        match self.shape {
+            Shape::Whole(whole) => whole.finish(),
+            Shape::Changes(changes) => Ok(StagedSnapshot(Staged::Changes(changes.finish()?))),
+            Shape::Unknown => Err(SnapshotError::Bad("the end is missing")),
+        }
+    }
+
+    fn begin(&self, first: Chunk<'_>) -> Result<Shape, SnapshotError> {
+        let Chunk::Header { base, .. } = first else {
+            return Err(SnapshotError::Bad("chunks out of order"));
+        };
+        if base.is_some() {
+            let site = Site {
+                disk: &self.disk,
+                dir: &self.dir,
+                number: self.number,
+                live: &self.live,
+                doubted: &self.doubted,
+            };
+            return Ok(Shape::Changes(Box::new(DeltaWriter::new(&site)?)));
+        }
+        let generation = Generation::open(&self.disk, &self.dir, self.number, self.options)?;
+        let staging = Staging {
+            disk: Arc::clone(&self.disk),
+            generation: Some(Arc::new(generation)),
+        };
+        Ok(Shape::Whole(Box::new(WholeWriter::new(staging))))
+    }
+}
+
+impl WholeWriter {
+    fn new(staging: Staging) -> Self {
+        Self {
+            staging,
+            stage: Stage::Start,
+            applied: 0,
+            position: Bytes::new(),
+            gathered: Rows::new(),
+            gathered_bytes: 0,
+            last_key: Vec::new(),
+            last_ino: Ino(0),
+            view: None,
+            last_data: (Ino(0), 0),
+            hasher: blake3::Hasher::new(),
+            totals: Totals::default(),
+        }
+    }
+
+    fn push(&mut self, chunk: &[u8]) -> Result<(), SnapshotError> {
         let parsed = stream::parse(chunk)?;
         match parsed {
-            Chunk::Header { position } => {
+            Chunk::Header {
+                applied, position, ..
+            } => {
                 self.advance(Stage::Start, Stage::Start)?;
                 self.stage = Stage::Rows;
+                self.applied = applied;
                 self.position = Bytes::copy_from_slice(position);
             }
             Chunk::Rows(rows) => {
@@ -161,6 +259,9 @@ impl SnapshotWriter {
             Chunk::Data { ino, offset, bytes } => {
                 self.advance(Stage::Rows, Stage::Data)?;
                 self.take_data(ino, offset, bytes)?;
+            }
+            Chunk::Edits(_) | Chunk::Zeros { .. } => {
+                return Err(SnapshotError::Bad("changes in a whole snapshot"));
             }
             Chunk::End { totals, hash } => {
                 self.advance(Stage::Rows, Stage::Ended)?;
@@ -177,20 +278,27 @@ impl SnapshotWriter {
     }
 
     /// Makes what was received durable. It must be whole.
-    pub fn finish(mut self) -> Result<StagedSnapshot, SnapshotError> {
+    fn finish(mut self: Box<Self>) -> Result<StagedSnapshot, SnapshotError> {
         if self.stage != Stage::Ended {
             return Err(SnapshotError::Bad("the end is missing"));
         }
         self.gathered
             .insert(keys::POSITION.into(), Some(self.position.clone()));
+        if self.applied > 0 {
+            let (applied, history) = (self.applied.to_be_bytes(), History::from(self.applied));
+            let applied = Bytes::copy_from_slice(&applied);
+            self.gathered.insert(keys::APPLIED.into(), Some(applied));
+            let history = Some(history.encode().into());
+            self.gathered.insert(keys::HISTORY.into(), history);
+        }
         self.commit()?;
         self.check_whole()?;
         self.view = None;
         flush(self.staging.disk.as_ref(), self.staging.generation()?)?;
-        Ok(StagedSnapshot {
+        Ok(StagedSnapshot(Staged::Whole {
             staging: self.staging,
             position: self.position,
-        })
+        }))
     }
 
     /// Goes on to `next`, which may follow any stage from `earliest` on.
@@ -254,7 +362,10 @@ impl SnapshotWriter {
     fn commit(&mut self) -> FsResult<()> {
         let rows = std::mem::take(&mut self.gathered);
         self.gathered_bytes = 0;
-        self.staging.generation()?.base.commit_layer(&rows, &[])
+        self.staging
+            .generation()?
+            .base
+            .commit_layer(&rows, &[], &[])
     }
 
     /// What every state has: a root directory, and counters that are ahead of all inodes.

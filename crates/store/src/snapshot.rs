@@ -10,7 +10,9 @@
 //! It must not know who receives.
 
 use crate::base::{self, View, ViewRange};
+use crate::changes::Changed;
 use crate::data;
+use crate::delta_source::DeltaSource;
 use crate::hash::is_zero;
 use crate::keys;
 use crate::open::{Generation, Store};
@@ -25,14 +27,17 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 /// File data in a chunk: half a chunk, a multiple of every block size in use.
-const DATA_BYTES: usize = CHUNK_BYTES_MAX / 2;
+pub(crate) const DATA_BYTES: usize = CHUNK_BYTES_MAX / 2;
 
 /// The last durable checkpoint, being sent. Keeps its rows alive: drop it when it is not needed.
 pub struct SnapshotReader {
     disk: Arc<dyn Disk>,
     generation: Arc<Generation>,
     view: View,
+    applied: u64,
     position: Bytes,
+    /// What is sent instead of everything, and its base.
+    changes: Option<(u64, Box<DeltaSource>)>,
     stage: Stage,
     hasher: blake3::Hasher,
     totals: Totals,
@@ -48,6 +53,7 @@ enum Stage {
         inodes: ViewRange,
         file: Option<FileCursor>,
     },
+    Changes(Box<DeltaSource>),
     End,
     Done,
 }
@@ -66,7 +72,11 @@ impl Store {
         let Some(position) = base::get(&view, keys::POSITION)? else {
             return Ok(None);
         };
+        let applied = base::get(&view, keys::APPLIED)?;
+        let applied = applied.and_then(|stored| stored.as_ref().try_into().ok());
         Ok(Some(SnapshotReader {
+            applied: applied.map_or(0, u64::from_be_bytes),
+            changes: None,
             disk: Arc::clone(&self.disk),
             generation: Arc::clone(&self.generation),
             view,
@@ -82,6 +92,18 @@ impl SnapshotReader {
     /// The position that the rows belong to: apply the log from here on.
     pub fn position(&self) -> Bytes {
         self.position.clone()
+    }
+
+    /// Sends only what changed since log index `base`, if that is known: to a receiver whose last durable
+    /// checkpoint in this same history belongs to `base`. False: everything will be sent. Only before the
+    /// first chunk.
+    pub fn since(&mut self, base: u64) -> FsResult<bool> {
+        if !matches!(self.stage, Stage::Header) || base >= self.applied {
+            return Ok(false);
+        }
+        let changed = Changed::since(&self.view, base)?;
+        self.changes = changed.map(|changed| (base, Box::new(DeltaSource::new(changed))));
+        Ok(self.changes.is_some())
     }
 
     /// The next chunk, `None` at the end.
@@ -104,6 +126,21 @@ impl SnapshotReader {
     fn produce(&mut self) -> FsResult<Option<Vec<u8>>> {
         loop {
             let (chunk, next) = match &mut self.stage {
+                Stage::Header if self.changes.is_some() => {
+                    let changes = self.changes.take();
+                    let base = changes.as_ref().map(|(base, _)| *base);
+                    let next = changes.map(|(_, source)| Stage::Changes(source));
+                    let header = stream::header(base, self.applied, &self.position);
+                    (Some(header), next)
+                }
+                Stage::Changes(source) => {
+                    let totals = &mut self.totals;
+                    let from = (self.disk.as_ref(), &*self.generation, &self.view);
+                    match source.next_chunk(from, totals)? {
+                        Some(chunk) => (Some(chunk), None),
+                        None => (None, Some(Stage::End)),
+                    }
+                }
                 Stage::Header => {
                     let end = Bound::Excluded(&[keys::LOCAL][..]);
                     let rows = base::range(&self.view, Bound::Unbounded, end)?;
@@ -111,7 +148,8 @@ impl SnapshotReader {
                         rows,
                         put_off: None,
                     };
-                    (Some(stream::header(&self.position)), Some(next))
+                    let header = stream::header(None, self.applied, &self.position);
+                    (Some(header), Some(next))
                 }
                 Stage::Rows { rows, put_off } => {
                     match next_rows(rows, put_off, &mut self.totals)? {

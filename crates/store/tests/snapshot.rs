@@ -19,7 +19,7 @@ fn receive(
     store: &Store,
     chunks: &[bytes::Bytes],
 ) -> Result<haven_store::StagedSnapshot, SnapshotError> {
-    let mut writer = store.receive()?;
+    let mut writer = store.receive();
     for chunk in chunks {
         writer.push(chunk)?;
     }

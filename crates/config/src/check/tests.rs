@@ -259,3 +259,29 @@ fn defaults_that_nobody_uses_are_noted() {
     };
     assert!(warning.contains("service.squash"), "{warning}");
 }
+
+#[test]
+fn a_witness_belongs_to_at_least_two_other_nodes() {
+    let witness = FULL.replace("[cluster]", "role = \"witness\"\n[cluster]");
+    let why = error(&witness);
+    assert!(why.contains("at least two other nodes"), "{why}");
+    let three = witness.replacen(
+        "[[cluster.node]]",
+        "[[cluster.node]]\nid = 3\nname = \"c\"\naddress = \"192.0.2.3:7400\"\n[[cluster.node]]",
+        1,
+    );
+    let config = Config::parse(&three).unwrap();
+    assert_eq!(config.node.role, Role::Witness);
+    assert_eq!(config.node.checkpoints.keep_bytes, 8 << 30);
+    let data = three.replace("\"witness\"", "\"data\"\nkeep_mib = 100");
+    let config = Config::parse(&data).unwrap();
+    assert_eq!(config.node.role, Role::Data);
+    assert_eq!(config.node.checkpoints.keep_bytes, 100 << 20);
+    let why = error(&three.replace("\"witness\"", "\"judge\""));
+    assert!(why.contains("\"data\", \"witness\""), "{why}");
+    let why = error(&data.replace("keep_mib = 100", "keep_mib = 1"));
+    assert!(
+        why.contains("node.keep_mib") && why.contains("not within 64"),
+        "{why}"
+    );
+}

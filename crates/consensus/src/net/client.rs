@@ -34,9 +34,12 @@ use openraft::network::RPCOption;
 use openraft::raft::AppendEntriesResponse;
 use openraft::raft::SnapshotResponse;
 use openraft::raft::TransferLeaderResponse;
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
+use crate::MachineError;
 use crate::SnapshotSource;
+use crate::Wanted;
 use crate::codec;
 use crate::lease::Lease;
 use crate::machine::Transfer;
@@ -48,6 +51,7 @@ use crate::net::link::Place;
 use crate::net::message;
 use crate::net::message::Purpose;
 use crate::net::message::SMALL_BODY_MAX;
+use crate::options::SnapshotsSent;
 use crate::types::AppendRequest;
 use crate::types::AppendResult;
 use crate::types::TransferRequest;
@@ -75,6 +79,9 @@ pub(crate) struct Network {
     pub(crate) place: Arc<Place>,
     pub(crate) lease: Arc<Lease>,
     pub(crate) transfers: Worker,
+    pub(crate) sent: Arc<Mutex<SnapshotsSent>>,
+    /// This node has nothing to send.
+    pub(crate) witness: bool,
 }
 
 impl Network {
@@ -85,6 +92,8 @@ impl Network {
             place: self.place.clone(),
             lease: self.lease.clone(),
             transfers: self.transfers.clone(),
+            sent: self.sent.clone(),
+            witness: self.witness,
             lazy: LazyLink::new(self.place.clone(), id, purpose, SMALL_BODY_MAX),
             pipe: None,
         }
@@ -114,8 +123,17 @@ pub(crate) struct Peer {
     place: Arc<Place>,
     lease: Arc<Lease>,
     transfers: Worker,
+    sent: Arc<Mutex<SnapshotsSent>>,
+    witness: bool,
     lazy: LazyLink,
     pipe: Option<Pipe>,
+}
+
+/// What was sent of a snapshot.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shipped {
+    partial: bool,
+    bytes: u64,
 }
 
 /// An append connection and the answers still to come on it.
@@ -125,6 +143,13 @@ struct Pipe {
     open: usize,
     /// Answers before those, which nobody waits for any more.
     stale: usize,
+}
+
+/// The thread that reads snapshots is gone.
+const UNREADABLE: WireError = WireError::Peer("reading it failed");
+
+fn unreadable(error: MachineError) -> WireError {
+    WireError::Io(std::io::Error::other(error))
 }
 
 fn unreachable(error: &WireError) -> Unreachable<Types> {
@@ -256,35 +281,80 @@ impl Peer {
         vote: Vote,
         position: bytes::Bytes,
         source: Box<dyn SnapshotSource>,
-    ) -> Result<Vote, WireError> {
+    ) -> Result<(Vote, Shipped), WireError> {
         let mut link = self.lazy.get().await?;
         link.writer.send(message::snapshot(vote, &position)).await?;
-        let mut source = source;
-        loop {
-            let reading = self.transfers.call(move || {
-                let chunk = source.next_chunk();
-                (source, chunk)
-            });
-            let (back, chunk) = reading
-                .await
-                .map_err(|_| WireError::Peer("reading it failed"))?;
-            source = back;
-            let chunk = chunk.map_err(|error| WireError::Io(std::io::Error::other(error)))?;
-            let Some(chunk) = chunk else { break };
-            if let Err(error) = link.writer.send(message::chunk(chunk)?).await {
-                return Err(self.refusal(&mut link).await.unwrap_or(error));
+        let waiting = timeout(ANSWER_TIMEOUT, link.reader.next()).await;
+        let answer = waiting.map_err(|_| WireError::Timeout("what it needs"))??;
+        let shipped = match message::read_wanted(&answer)? {
+            Wanted::Position => Shipped::default(),
+            Wanted::Everything => self.send_chunks(&mut link, source, false).await?,
+            Wanted::Since(base) => {
+                let mut source = source;
+                let asking = self.transfers.call(move || {
+                    let known = source.since(base);
+                    (source, known)
+                });
+                let (source, known) = asking.await.map_err(|_| UNREADABLE)?;
+                let partial = known.map_err(unreadable)?;
+                self.send_chunks(&mut link, source, partial).await?
             }
-            if self.place.is_severed(self.id) {
-                return Err(WireError::Peer("severed for a test"));
-            }
-        }
+        };
         link.writer.send(message::last()).await?;
         let waiting = timeout(INSTALL_TIMEOUT, link.reader.next()).await;
         let vote = message::read_installed(
             &waiting.map_err(|_| WireError::Timeout("the installation"))??,
         )?;
         self.place.pacer.answered(self.id, self.purpose);
-        Ok(vote)
+        Ok((vote, shipped))
+    }
+
+    /// Sends all chunks, one in memory at a time.
+    async fn send_chunks(
+        &self,
+        link: &mut Link,
+        mut source: Box<dyn SnapshotSource>,
+        partial: bool,
+    ) -> Result<Shipped, WireError> {
+        let mut bytes = 0;
+        loop {
+            let reading = self.transfers.call(move || {
+                let chunk = source.next_chunk();
+                (source, chunk)
+            });
+            let (back, chunk) = reading.await.map_err(|_| UNREADABLE)?;
+            source = back;
+            let Some(chunk) = chunk.map_err(unreadable)? else {
+                return Ok(Shipped { partial, bytes });
+            };
+            bytes += chunk.len() as u64;
+            if let Err(error) = link.writer.send(message::chunk(chunk)?).await {
+                return Err(self.refusal(link).await.unwrap_or(error));
+            }
+            if self.place.is_severed(self.id) {
+                return Err(WireError::Peer("severed for a test"));
+            }
+        }
+    }
+
+    /// Keeps count of what was sent, and says it.
+    fn note_sent(&self, shipped: Option<Shipped>) {
+        let mut sent = self.sent.lock();
+        let Some(shipped) = shipped else {
+            sent.failed += 1;
+            return;
+        };
+        sent.whole += u64::from(!shipped.partial);
+        sent.partial += u64::from(shipped.partial);
+        sent.bytes += shipped.bytes;
+        sent.last_bytes = shipped.bytes;
+        let what = if shipped.partial {
+            "what changed"
+        } else {
+            "everything"
+        };
+        let (peer, bytes) = (self.id, shipped.bytes);
+        tracing::info!(peer, bytes, "node {peer} got {what}: {bytes} bytes");
     }
 
     /// Why the receiver closed the connection, if it said so.
@@ -392,13 +462,26 @@ impl RaftNetworkV2<Types> for Peer {
             let text = "there is no snapshot to send";
             return Err(StreamingError::Network(NetworkError::from_string(text)));
         };
+        if self.witness {
+            let text = "this node is a witness and holds no files: start a node that does";
+            tracing::warn!(
+                peer = self.id,
+                "node {} lacks entries that are gone here; {text}",
+                self.id
+            );
+            return Err(StreamingError::Unreachable(Unreachable::from_string(text)));
+        }
         let position = codec::position(snapshot.meta.last_log_id, &snapshot.meta.last_membership);
         tracing::info!(peer = self.id, at = %snapshot.meta, "sending a snapshot to node {}", self.id);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             sent = self.send_snapshot(vote, position, source) => match sent {
-                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Ok((vote, shipped)) => {
+                    self.note_sent(Some(shipped));
+                    Ok(SnapshotResponse::new(vote))
+                }
                 Err(error) => {
+                    self.note_sent(None);
                     tracing::warn!(peer = self.id, "sending a snapshot failed: {error}");
                     Err(StreamingError::Unreachable(unreachable(&error)))
                 }

@@ -1,4 +1,5 @@
 //! Hints: soft state that nodes tell each other. Best effort, the newest wins, nothing is kept on disk.
+//! Beside hints, nodes tell what they keep for good, so that a witness knows what nobody needs from it.
 //!
 //! Each peer has a connection of its own. A peer that was away gets the newest hint when it is back.
 //!
@@ -15,6 +16,7 @@ use crate::net::link;
 use crate::net::link::Link;
 use crate::net::link::Place;
 use crate::net::message;
+use crate::net::message::Kept;
 use crate::net::message::Purpose;
 use crate::net::message::SMALL_BODY_MAX;
 
@@ -22,6 +24,8 @@ use crate::net::message::SMALL_BODY_MAX;
 pub(crate) struct Board {
     ours: watch::Sender<Option<Bytes>>,
     theirs: watch::Sender<BTreeMap<u64, Bytes>>,
+    our_kept: watch::Sender<Option<Kept>>,
+    their_kept: watch::Sender<BTreeMap<u64, Kept>>,
 }
 
 impl Board {
@@ -29,6 +33,8 @@ impl Board {
         Self {
             ours: watch::Sender::new(None),
             theirs: watch::Sender::new(BTreeMap::new()),
+            our_kept: watch::Sender::new(None),
+            their_kept: watch::Sender::new(BTreeMap::new()),
         }
     }
 
@@ -42,6 +48,34 @@ impl Board {
         self.ours.send_replace(Some(hint));
     }
 
+    /// A peer said what it keeps for good.
+    pub(crate) fn put_kept(&self, from: u64, kept: Kept) {
+        self.their_kept
+            .send_modify(|all| _ = all.insert(from, kept));
+    }
+
+    /// Tells all peers what this node keeps for good, if that is news.
+    pub(crate) fn tell_kept(&self, kept: Kept) {
+        self.our_kept.send_if_modified(|told| {
+            let news = *told != Some(kept);
+            *told = Some(kept);
+            news
+        });
+    }
+
+    /// What each peer that was heard said last.
+    pub(crate) fn kept(&self) -> BTreeMap<u64, Kept> {
+        self.their_kept.borrow().clone()
+    }
+
+    /// Whether a peer has said that it is a witness.
+    pub(crate) fn is_witness(&self, peer: u64) -> bool {
+        self.their_kept
+            .borrow()
+            .get(&peer)
+            .is_some_and(|kept| kept.witness)
+    }
+
     pub(crate) fn received(&self) -> watch::Receiver<BTreeMap<u64, Bytes>> {
         self.theirs.subscribe()
     }
@@ -50,12 +84,17 @@ impl Board {
 /// Keeps `peer` told until aborted.
 pub(crate) async fn tell(place: Arc<Place>, board: Arc<Board>, peer: u64) {
     let mut ours = board.ours.subscribe();
+    let mut kept = board.our_kept.subscribe();
     // Nothing to tell yet: no connection either.
-    if ours.wait_for(Option::is_some).await.is_err() {
+    let something = tokio::select! {
+        hint = ours.wait_for(Option::is_some) => hint.is_ok(),
+        kept = kept.wait_for(Option::is_some) => kept.is_ok(),
+    };
+    if !something {
         return;
     }
     loop {
-        if let Err(error) = tell_on_one_link(&place, &mut ours, peer).await {
+        if let Err(error) = tell_on_one_link(&place, (&mut ours, &mut kept), peer).await {
             tracing::debug!(peer, "hints to node {peer}: {error}");
         }
     }
@@ -63,7 +102,10 @@ pub(crate) async fn tell(place: Arc<Place>, board: Arc<Board>, peer: u64) {
 
 async fn tell_on_one_link(
     place: &Place,
-    ours: &mut watch::Receiver<Option<Bytes>>,
+    (ours, kept): (
+        &mut watch::Receiver<Option<Bytes>>,
+        &mut watch::Receiver<Option<Kept>>,
+    ),
     peer: u64,
 ) -> Result<(), WireError> {
     let Link {
@@ -71,6 +113,7 @@ async fn tell_on_one_link(
         mut writer,
     } = link::connect(place, peer, Purpose::Hints, SMALL_BODY_MAX).await?;
     ours.mark_changed();
+    kept.mark_changed();
     loop {
         tokio::select! {
             () = place.until_severed(peer) => return Err(WireError::Closed),
@@ -81,6 +124,13 @@ async fn tell_on_one_link(
                 let hint = ours.borrow_and_update().clone();
                 if let Some(hint) = hint {
                     writer.send(message::hint(hint)).await?;
+                }
+            }
+            changed = kept.changed() => {
+                changed.map_err(|_| WireError::Closed)?;
+                let kept = *kept.borrow_and_update();
+                if let Some(kept) = kept {
+                    writer.send(message::kept(kept)).await?;
                 }
             }
             // The peer never answers: this returns when the connection ends.

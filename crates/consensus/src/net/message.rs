@@ -12,11 +12,13 @@ use bytes::BufMut;
 use bytes::Bytes;
 use openraft::raft::StreamAppendError;
 
+use crate::Wanted;
 use crate::codec;
 use crate::codec::DecodeError;
 use crate::codec::Reader;
 use crate::net::frame::Frame;
 use crate::net::frame::WireError;
+use crate::options::BASE_BYTES_MAX;
 use crate::options::CLUSTER_NAME_MAX;
 use crate::options::ENTRY_BYTES_MAX;
 use crate::options::HINT_BYTES_MAX;
@@ -35,7 +37,7 @@ use crate::types::next_index;
 const MAGIC: &[u8; 4] = b"HVNC";
 
 /// Version of everything in this module. Another version is refused.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Entries in one append.
 pub(crate) const APPEND_ENTRIES_MAX: u32 = 1024;
@@ -88,6 +90,8 @@ const CHUNK: u8 = 12;
 const LAST: u8 = 13;
 const INSTALLED: u8 = 14;
 const HINT: u8 = 15;
+const WANTED: u8 = 16;
+const KEPT: u8 = 17;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -484,13 +488,87 @@ pub(crate) fn read_installed(body: &[u8]) -> Result<Vote, WireError> {
     Ok(vote)
 }
 
+/// The answer to the beginning of a snapshot: what the receiver needs of it.
+pub(crate) fn wanted(wanted: &Wanted) -> Frame {
+    let mut frame = Frame::of_kind(WANTED);
+    match wanted {
+        Wanted::Everything => frame.head.put_u8(0),
+        Wanted::Since(base) => {
+            frame.head.put_u8(1);
+            frame.parts.push(base.clone());
+        }
+        Wanted::Position => frame.head.put_u8(2),
+    }
+    frame
+}
+
+pub(crate) fn read_wanted(body: &[u8]) -> Result<Wanted, WireError> {
+    let mut r = open(body, WANTED)?;
+    let wanted = match r.u8()? {
+        0 => Wanted::Everything,
+        1 if r.remaining() <= BASE_BYTES_MAX => {
+            return Ok(Wanted::Since(Bytes::copy_from_slice(
+                r.take(r.remaining())?,
+            )));
+        }
+        1 => return Err(DecodeError::Invalid("a base that is too long").into()),
+        2 => Wanted::Position,
+        value => {
+            return Err(DecodeError::Unknown {
+                what: "part of a snapshot",
+                value,
+            }
+            .into());
+        }
+    };
+    r.end()?;
+    Ok(wanted)
+}
+
+/// What may come on a connection for hints.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Hint(Bytes),
+    Kept(Kept),
+}
+
+/// What a node keeps for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// The last entry that is durable in its log and known to be committed.
+    pub(crate) upto: Option<u64>,
+    /// It is a witness.
+    pub(crate) witness: bool,
+}
+
+pub(crate) fn kept(kept: Kept) -> Frame {
+    let mut frame = Frame::of_kind(KEPT);
+    frame.head.put_u8(u8::from(kept.witness));
+    frame
+        .head
+        .put_u64_le(kept.upto.map_or(0, |upto| upto.saturating_add(1)));
+    frame
+}
+
+pub(crate) fn read_told(body: &Bytes) -> Result<Told, WireError> {
+    if body.first() != Some(&KEPT) {
+        return Ok(Told::Hint(read_hint(body)?));
+    }
+    let mut r = open(body, KEPT)?;
+    let witness = r.bool()?;
+    let next = r.u64()?;
+    r.end()?;
+    let upto = next.checked_sub(1);
+    Ok(Told::Kept(Kept { upto, witness }))
+}
+
 pub(crate) fn hint(bytes: Bytes) -> Frame {
     let mut frame = Frame::of_kind(HINT);
     frame.parts.push(bytes);
     frame
 }
 
-pub(crate) fn read_hint(body: &Bytes) -> Result<Bytes, WireError> {
+fn read_hint(body: &Bytes) -> Result<Bytes, WireError> {
     open(body, HINT)?;
     // A hint is kept until the next one: do not keep a larger receive buffer alive with it.
     Ok(Bytes::copy_from_slice(&body[1..]))
@@ -597,6 +675,8 @@ mod tests {
             let _ = read_snapshot(0, &bytes);
             let _ = read_appended(&bytes);
             let _ = read_voted(&bytes);
+            let _ = read_wanted(&bytes);
+            let _ = read_told(&bytes);
         }
     }
 
@@ -621,6 +701,26 @@ mod tests {
         bytes[5] = 9;
         let err = read_hello(&bytes).unwrap_err();
         assert!(err.to_string().contains("protocol version 9"), "{err}");
+    }
+
+    #[test]
+    fn what_is_wanted_and_kept_comes_back() {
+        let base = Bytes::from(vec![3; BASE_BYTES_MAX]);
+        for sent in [Wanted::Everything, Wanted::Since(base), Wanted::Position] {
+            assert_eq!(read_wanted(&body(wanted(&sent))).unwrap(), sent);
+        }
+        let long = Wanted::Since(Bytes::from(vec![3; BASE_BYTES_MAX + 1]));
+        assert!(read_wanted(&body(wanted(&long))).is_err());
+        for upto in [None, Some(0), Some(7)] {
+            let sent = Kept {
+                upto,
+                witness: upto.is_some(),
+            };
+            assert_eq!(read_told(&body(kept(sent))).unwrap(), Told::Kept(sent));
+        }
+        let sent = Bytes::from_static(b"who is there");
+        let told = read_told(&body(hint(sent.clone()))).unwrap();
+        assert_eq!(told, Told::Hint(sent));
     }
 
     #[test]

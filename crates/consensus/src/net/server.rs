@@ -30,12 +30,15 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::MachineError;
 use crate::Replicated;
 use crate::SnapshotSink;
+use crate::codec;
 use crate::machine::Machine;
 use crate::machine::Transfer;
 use crate::net::frame::Frame;
 use crate::net::frame::FrameReader;
+use crate::net::frame::FrameWriter;
 use crate::net::frame::WireError;
 use crate::net::hints::Board;
 use crate::net::link;
@@ -46,6 +49,7 @@ use crate::net::message::Ballot;
 use crate::net::message::Hello;
 use crate::net::message::Purpose;
 use crate::net::message::SnapshotPart;
+use crate::net::message::Told;
 use crate::net::pace::Quiet;
 use crate::stand::Heard;
 use crate::types::AppendRequest;
@@ -201,8 +205,10 @@ impl<R: Send + 'static> Server<R> {
         } = link;
         reader.set_body_max(message::HINT_BODY_MAX);
         loop {
-            let hint = message::read_hint(&reader.next().await?)?;
-            self.board.put(hello.from, hint);
+            match message::read_told(&reader.next().await?)? {
+                Told::Hint(hint) => self.board.put(hello.from, hint),
+                Told::Kept(kept) => self.board.put_kept(hello.from, kept),
+            }
         }
     }
 
@@ -225,7 +231,10 @@ impl<R: Send + 'static> Server<R> {
                 return Ok(());
             };
             tracing::info!(peer = hello.from, at = %meta, "receiving a snapshot");
-            let answer = match self.receive(hello, &mut reader, vote, *meta).await {
+            let answer = match self
+                .receive(hello, (&mut reader, &mut writer), vote, *meta)
+                .await
+            {
                 Ok(vote) => message::installed(vote),
                 Err(Failure::Wire(error)) => return Err(error),
                 Err(Failure::Here(error)) => {
@@ -241,13 +250,18 @@ impl<R: Send + 'static> Server<R> {
     async fn receive(
         &self,
         hello: &Hello,
-        reader: &mut FrameReader,
+        (reader, writer): (&mut FrameReader, &mut FrameWriter),
         vote: Vote,
         meta: SnapshotMeta,
     ) -> Result<Vote, Failure> {
         let machine = self.machine.clone();
-        let sink = self.transfers.call(move || machine.receive()).await;
-        let mut sink = sink.map_err(here)?.map_err(here)?;
+        let position = codec::position(meta.last_log_id, &meta.last_membership);
+        let begun = self.transfers.call(move || {
+            let wanted = machine.wanted()?;
+            Ok::<_, MachineError>((wanted, machine.receive(position)?))
+        });
+        let (wanted, mut sink) = begun.await.map_err(here)?.map_err(here)?;
+        writer.send(message::wanted(&wanted)).await?;
         loop {
             match message::read_snapshot(hello.from, &reader.next().await?)? {
                 SnapshotPart::Begin { .. } => {

@@ -5,8 +5,10 @@
     reason = "helpers of tests fail by panicking, too"
 )]
 
+mod catchup;
 mod machine;
 mod nodes;
+mod witness;
 
 use std::time::Duration;
 use std::time::Instant;
@@ -119,6 +121,7 @@ async fn node_far_behind_gets_a_snapshot_and_the_log_from_there() {
         entries: 20,
         bytes: 1 << 20,
         keep_entries: 5,
+        ..CheckpointPolicy::default()
     };
     for id in 1..=3 {
         cluster.start(id).await;
@@ -156,6 +159,7 @@ async fn byte_pressure_makes_checkpoints() {
         entries: 1 << 40,
         bytes: 1000,
         keep_entries: 0,
+        ..CheckpointPolicy::default()
     };
     cluster.start(1).await;
     cluster.leader(&[1]).await;
@@ -437,7 +441,7 @@ fn framed(body: &[u8]) -> Vec<u8> {
 
 /// A hello to node 1. Purpose 0 carries entries, 2 votes.
 fn hello(cluster: &str, from: u64, purpose: u8) -> Vec<u8> {
-    let mut body = b"\x01HVNC\x01".to_vec();
+    let mut body = b"\x01HVNC\x02".to_vec();
     body.push(purpose);
     body.extend(from.to_le_bytes());
     body.extend(1u64.to_le_bytes());

@@ -305,6 +305,7 @@ impl Twins {
             "seed {} index {} {op:?}",
             self.seed, self.index
         );
+        self.store.set_applied(self.index);
         self.store.set_position(position(self.index)).unwrap();
     }
 

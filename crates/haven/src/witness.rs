@@ -1,0 +1,349 @@
+//! A witness: a node that votes and keeps the log, and holds no files.
+//!
+//! Its machine remembers one thing, the position up to which entries are applied, which for a witness
+//! means no more than that they are committed. What it does with leadership is up to
+//! `haven_consensus`: it brings a node with files up to date and hands over.
+//!
+//! Invariants
+//! - No client reaches it: it opens no port but that for its peers, and takes no address.
+//! - A data directory belongs to a witness or to a node with files, for ever.
+//!
+//! It must not know what entries mean.
+
+use crate::control::{self, Control, Request, Status};
+use crate::engine::{Outcome, STORE_DIR};
+use crate::notify;
+use crate::serve::{LOG_DIR, consensus_options, failed};
+use bytes::Bytes;
+use haven_config::Config;
+use haven_consensus::{
+    Consensus, MachineError, Replicated, Role, SnapshotSink, SnapshotSource, Wanted,
+};
+use haven_disk::Disk;
+use haven_log::{Log, LogOptions};
+use haven_store::POSITION_BYTES_MAX;
+use parking_lot::Mutex;
+use serde_json::Value;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use tracing::info;
+
+/// The witness's directory within the data directory.
+const DIR: &str = "witness";
+/// Its position, as of the last checkpoint.
+const POSITION: &str = "witness/POSITION";
+/// The next one, until it is durable.
+const POSITION_NEW: &str = "witness/POSITION.new";
+/// First bytes of the file; the checksum of the rest follows.
+const MAGIC: &[u8; 8] = b"HAVNWIT1";
+const CHECKSUM_BYTES: usize = 32;
+
+/// Refuses a data directory that belongs to a witness.
+pub(crate) fn refuse_its_place(disk: &dyn Disk) -> Result<(), String> {
+    match disk.exists(Path::new(DIR)) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(
+            "this data directory belongs to a witness, which has no files; give this node an empty \
+             one, or set node.role = \"witness\""
+                .into(),
+        ),
+        Err(why) => Err(format!("cannot look for {DIR}: {why}")),
+    }
+}
+
+/// Runs a witness until `end`, or until it cannot go on.
+pub(crate) async fn serve(
+    config: Config,
+    disk: Arc<dyn Disk>,
+    end: impl Future<Output = &'static str>,
+) -> Result<(), String> {
+    let data = config.node.data.display();
+    let log = Log::open(Arc::clone(&disk), Path::new(LOG_DIR), LogOptions::default())
+        .map_err(|e| format!("the log in {data}: {e}"))?;
+    let memory =
+        Memory::open(Arc::clone(&disk)).map_err(|e| format!("the witness in {data}: {e}"))?;
+    let socket = control::bind(&config.node.control)
+        .map_err(|e| format!("control socket {}: {e}", config.node.control.display()))?;
+    let consensus = Consensus::start(consensus_options(&config), log.clone(), memory)
+        .await
+        .map_err(|e| e.to_string())?;
+    let desk = Desk {
+        nodes: config
+            .cluster
+            .nodes
+            .iter()
+            .map(|n| (n.name.clone(), n.id))
+            .collect(),
+        name: config.node.name.clone(),
+        consensus: consensus.clone(),
+        log: log.clone(),
+        disk,
+    };
+    tokio::spawn(control::serve(socket, Arc::new(desk)));
+    let peers = config.cluster.nodes.len() - 1;
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        %data,
+        peers,
+        peer_address = %config.own().address,
+        "started as a witness"
+    );
+    notify::ready("a witness: it votes, and serves no clients");
+    tokio::select! {
+        signal = end => info!(signal, "stopping"),
+        () = failed(consensus.clone()) => return Err(match log.failure() {
+            Some(why) => format!(
+                "this witness cannot go on: {why}. Look at the disk (is it full?), then start again"
+            ),
+            None => "this witness cannot go on; the log above says why".into(),
+        }),
+    }
+    notify::stopping();
+    consensus.shutdown().await;
+    info!("stopped");
+    Ok(())
+}
+
+/// The machine of a witness.
+struct Memory {
+    disk: Arc<dyn Disk>,
+    position: Arc<Mutex<Option<Bytes>>>,
+    /// What is on the disk.
+    durable: Arc<Mutex<Option<Bytes>>>,
+}
+
+fn stop(what: &str) -> impl Fn(io::Error) -> MachineError + '_ {
+    move |why| MachineError(format!("{what} {POSITION}: {why}"))
+}
+
+impl Memory {
+    fn open(disk: Arc<dyn Disk>) -> Result<Arc<Self>, String> {
+        match disk.exists(Path::new(STORE_DIR)) {
+            Ok(false) => {}
+            Ok(true) => {
+                return Err(
+                    "this data directory belongs to a node with files, which a witness \
+                            would let go stale; give the witness an empty one"
+                        .into(),
+                );
+            }
+            Err(why) => return Err(format!("cannot look for {STORE_DIR}: {why}")),
+        }
+        let failed = |why| format!("cannot read {POSITION}: {why}");
+        disk.create_dir_all(Path::new(DIR)).map_err(failed)?;
+        let position = read(disk.as_ref())?;
+        Ok(Arc::new(Self {
+            disk,
+            position: Arc::new(Mutex::new(position.clone())),
+            durable: Arc::new(Mutex::new(position)),
+        }))
+    }
+}
+
+fn read(disk: &dyn Disk) -> Result<Option<Bytes>, String> {
+    let failed = |why: io::Error| format!("cannot read {POSITION}: {why}");
+    let file = match disk.open(Path::new(POSITION), false) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(failed)?,
+    };
+    let mut bytes = vec![0; MAGIC.len() + CHECKSUM_BYTES + POSITION_BYTES_MAX];
+    let len = file.read_at(0, &mut bytes).map_err(failed)?;
+    let parsed = bytes[..len]
+        .strip_prefix(MAGIC)
+        .and_then(|rest| rest.split_at_checked(CHECKSUM_BYTES))
+        .filter(|(checksum, position)| blake3::hash(position).as_bytes() == checksum);
+    match parsed {
+        Some((_, position)) => Ok(Some(Bytes::copy_from_slice(position))),
+        None => Err(format!(
+            "{POSITION} is damaged; remove this node from the cluster and add it anew"
+        )),
+    }
+}
+
+fn write(disk: &dyn Disk, position: &Bytes) -> io::Result<()> {
+    let file = disk.open(Path::new(POSITION_NEW), true)?;
+    file.set_len(0)?;
+    let checksum = blake3::hash(position);
+    file.write_vectored_at(0, &[MAGIC, checksum.as_bytes(), position])?;
+    file.sync()?;
+    disk.rename(Path::new(POSITION_NEW), Path::new(POSITION))?;
+    disk.sync_dir(Path::new(DIR))
+}
+
+impl Replicated for Memory {
+    type Reply = Outcome;
+
+    fn position(&self) -> Result<Option<Bytes>, MachineError> {
+        Ok(self.position.lock().clone())
+    }
+
+    fn apply(
+        &self,
+        entries: &[(u64, Bytes)],
+        position: Bytes,
+    ) -> Result<Vec<Outcome>, MachineError> {
+        *self.position.lock() = Some(position);
+        Ok(vec![Outcome::Done; entries.len()])
+    }
+
+    fn checkpoint(&self) -> Result<Option<Bytes>, MachineError> {
+        let position = self.position.lock().clone();
+        let mut durable = self.durable.lock();
+        if let Some(position) = position.as_ref().filter(|_| *durable != position) {
+            write(self.disk.as_ref(), position).map_err(stop("cannot write"))?;
+        }
+        durable.clone_from(&position);
+        Ok(position)
+    }
+
+    fn snapshot(&self) -> Result<Option<Box<dyn SnapshotSource>>, MachineError> {
+        let position = self.durable.lock().clone();
+        Ok(position.map(|position| Box::new(Nothing(position)) as Box<dyn SnapshotSource>))
+    }
+
+    fn wanted(&self) -> Result<Wanted, MachineError> {
+        Ok(Wanted::Position)
+    }
+
+    fn receive(&self, position: Bytes) -> Result<Box<dyn SnapshotSink>, MachineError> {
+        Ok(Box::new(Leap {
+            disk: Arc::clone(&self.disk),
+            to: position,
+            position: Arc::clone(&self.position),
+            durable: Arc::clone(&self.durable),
+        }))
+    }
+}
+
+/// A checkpoint without a state: it has a position, and can be sent to nobody.
+struct Nothing(Bytes);
+
+impl SnapshotSource for Nothing {
+    fn position(&self) -> Bytes {
+        self.0.clone()
+    }
+
+    fn next_chunk(&mut self) -> Result<Option<Bytes>, MachineError> {
+        Err(MachineError("a witness has no files to send".into()))
+    }
+}
+
+/// Another node's position, to be taken over.
+struct Leap {
+    disk: Arc<dyn Disk>,
+    to: Bytes,
+    position: Arc<Mutex<Option<Bytes>>>,
+    durable: Arc<Mutex<Option<Bytes>>>,
+}
+
+impl SnapshotSink for Leap {
+    fn push(&mut self, _chunk: Bytes) -> Result<(), MachineError> {
+        Err(MachineError("files sent to a witness".into()))
+    }
+
+    fn install(self: Box<Self>) -> Result<(), MachineError> {
+        let mut durable = self.durable.lock();
+        write(self.disk.as_ref(), &self.to).map_err(stop("cannot write"))?;
+        *self.position.lock() = Some(self.to.clone());
+        *durable = Some(self.to);
+        Ok(())
+    }
+}
+
+/// Answers the control socket of a witness.
+struct Desk {
+    name: String,
+    nodes: Vec<(String, u64)>,
+    consensus: Consensus<Outcome>,
+    log: Log,
+    disk: Arc<dyn Disk>,
+}
+
+impl Desk {
+    fn status(&self) -> Status {
+        let (consensus, log) = (self.consensus.status(), self.log.stats());
+        let leader = consensus.leader;
+        let leader = self.nodes.iter().find(|(_, id)| Some(*id) == leader);
+        let phase = match consensus.role {
+            Role::Leader => "HandingOver",
+            _ => "Witness",
+        };
+        Status {
+            node: self.name.clone(),
+            role: "witness".into(),
+            leader: leader.map(|(name, _)| name.clone()),
+            term: consensus.term,
+            phase: phase.into(),
+            serving: false,
+            trouble: None,
+            free_mib: self.disk.space().map_or(0, |space| space.free_bytes >> 20),
+            reserve_mib: 0,
+            last_log: consensus.last_log.unwrap_or(0),
+            committed: consensus.committed.unwrap_or(0),
+            applied: consensus.applied.unwrap_or(0),
+            log_records: log.appended_records,
+            log_flushes: log.flushes,
+            connections: 0,
+            nfs_port: 0,
+            mount_port: 0,
+        }
+    }
+}
+
+impl Control for Desk {
+    async fn handle(&self, request: Request) -> Result<Value, String> {
+        match request {
+            Request::Status => serde_json::to_value(self.status()).map_err(|e| e.to_string()),
+            Request::StateHash => Err("a witness holds no files".into()),
+            Request::Move { .. } => Err("a witness does not lead; ask the node that does".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use haven_disk::{RealDisk, VolatileDisk};
+
+    #[test]
+    fn positions_survive_and_damage_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(VolatileDisk::open(dir.path()).unwrap());
+        let memory = Memory::open(disk.clone()).unwrap();
+        assert_eq!(memory.position().unwrap(), None);
+        for position in [&b"first"[..], b"the second"] {
+            memory.apply(&[], Bytes::from_static(position)).unwrap();
+            assert_eq!(memory.checkpoint().unwrap().unwrap(), position);
+        }
+        memory
+            .apply(&[], Bytes::from_static(b"not durable"))
+            .unwrap();
+        drop(memory);
+        disk.forget();
+        drop(disk);
+        let disk = Arc::new(RealDisk::open(dir.path()).unwrap());
+        let memory = Memory::open(disk.clone()).unwrap();
+        assert_eq!(memory.position().unwrap().unwrap(), &b"the second"[..]);
+        let sink = memory.receive(Bytes::from_static(b"third")).unwrap();
+        sink.install().unwrap();
+        assert_eq!(read(disk.as_ref()).unwrap().unwrap(), &b"third"[..]);
+        let file = disk.open(Path::new(POSITION), false).unwrap();
+        file.write_at(41, b"x").unwrap();
+        assert!(read(disk.as_ref()).unwrap_err().contains("damaged"));
+    }
+
+    #[test]
+    fn a_data_directory_stays_what_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(dir.path()).unwrap());
+        drop(Memory::open(Arc::clone(&disk)).unwrap());
+        let why = crate::engine::Engine::open(Arc::clone(&disk)).unwrap_err();
+        assert!(why.contains("belongs to a witness"), "{why}");
+        disk.remove_dir_all(Path::new(DIR)).unwrap();
+        drop(crate::engine::Engine::open(Arc::clone(&disk)).unwrap());
+        let why = Memory::open(disk).err().unwrap();
+        assert!(why.contains("a node with files"), "{why}");
+    }
+}

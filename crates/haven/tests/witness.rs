@@ -1,0 +1,276 @@
+//! Two nodes with files and a witness, as processes: whichever node with files dies under load, nothing
+//! that was acknowledged is lost, and the witness serves nobody.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use bytes::Bytes;
+use haven::control::{Request, StateHash, Status, ask};
+use haven_client::{Client, Options};
+use haven_proto::nfs3::{Createhow3, Fh3, Sattr3, StableHow};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use support::{Logged, command, free_port};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A pause between looks at processes.
+const MOMENT: Duration = Duration::from_millis(5);
+const NAMES: [&str; 3] = ["a", "b", "c"];
+const WITNESS: usize = 2;
+
+struct Cluster {
+    dir: PathBuf,
+    ports: [(u16, u16); 3],
+    nodes: [Option<Logged>; 3],
+}
+
+impl Cluster {
+    fn new(dir: &Path) -> Self {
+        let ports = [(); 3].map(|()| (free_port(), free_port()));
+        let peers: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        for (index, name) in NAMES.iter().enumerate() {
+            let role = if index == WITNESS { "witness" } else { "data" };
+            let mut text = format!(
+                "[node]\nname = \"{name}\"\ndata = \"{}\"\nrole = \"{role}\"\n\
+                 checkpoint_entries = 100\nkeep_entries = 0\nreserve_mib = 128\n\
+                 [service]\nsquash = \"none\"\nnfs_port = {}\nmount_port = {}\n\
+                 [cluster]\nname = \"pair\"\n[[export]]\npath = \"/data\"\n",
+                dir.join(name).display(),
+                ports[index].0,
+                ports[index].1,
+            );
+            for (peer, port) in peers.iter().enumerate() {
+                text += &format!(
+                    "[[cluster.node]]\nid = {}\nname = \"{}\"\naddress = \"127.0.0.1:{port}\"\n",
+                    peer + 1,
+                    NAMES[peer],
+                );
+            }
+            std::fs::create_dir_all(dir.join(name)).unwrap();
+            std::fs::write(dir.join(format!("{name}.toml")), text).unwrap();
+        }
+        Self {
+            dir: dir.to_owned(),
+            ports,
+            nodes: [const { None }; 3],
+        }
+    }
+
+    fn start(&mut self, index: usize) {
+        let config = self.dir.join(format!("{}.toml", NAMES[index]));
+        let mut command = command();
+        command.arg("serve").arg("--config").arg(config);
+        self.nodes[index] = Some(Logged::start(&mut command));
+    }
+
+    /// SIGKILL; what the node had said.
+    fn kill(&mut self, index: usize) -> String {
+        let node = self.nodes[index].take().unwrap();
+        let said = node.said();
+        node.kill();
+        said
+    }
+
+    fn site(&self) -> Site {
+        Site {
+            sockets: NAMES.map(|name| self.dir.join(name).join("control.sock")),
+            ports: self.ports,
+        }
+    }
+}
+
+/// Where the nodes are found.
+#[derive(Clone)]
+struct Site {
+    sockets: [PathBuf; 3],
+    ports: [(u16, u16); 3],
+}
+
+impl Site {
+    async fn status(&self, index: usize) -> Option<Status> {
+        let patience = Duration::from_secs(2);
+        ask(&self.sockets[index], &Request::Status, patience)
+            .await
+            .ok()
+    }
+
+    /// The node that serves now, if there is one.
+    async fn serving(&self) -> Option<usize> {
+        for index in 0..3 {
+            if self
+                .status(index)
+                .await
+                .is_some_and(|status| status.serving)
+            {
+                assert_ne!(index, WITNESS, "a witness serves");
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    async fn wait_serving(&self) -> usize {
+        let start = Instant::now();
+        loop {
+            if let Some(index) = self.serving().await {
+                return index;
+            }
+            assert!(start.elapsed() < PATIENCE, "nobody serves");
+            tokio::time::sleep(MOMENT).await;
+        }
+    }
+
+    fn client(&self, index: usize) -> Client {
+        let (nfs, mount_port) = self.ports[index];
+        Client::new(
+            SocketAddr::from((Ipv4Addr::LOCALHOST, nfs)),
+            Options {
+                mount_port,
+                request_timeout: Some(Duration::from_secs(2)),
+                ..Options::default()
+            },
+        )
+    }
+
+    /// Waits until node `index` has applied all that the serving node has now.
+    async fn wait_caught_up(&self, index: usize) {
+        let leader = self.wait_serving().await;
+        let want = self.status(leader).await.unwrap().applied;
+        let start = Instant::now();
+        while self
+            .status(index)
+            .await
+            .is_none_or(|status| status.applied < want)
+        {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{} does not catch up",
+                NAMES[index]
+            );
+            tokio::time::sleep(MOMENT).await;
+        }
+    }
+}
+
+fn contents(n: u32) -> Bytes {
+    // Some fit a row, some do not.
+    let len = if n.is_multiple_of(3) { 20_000 } else { 500 };
+    Bytes::from(vec![n as u8; len + n as usize])
+}
+
+async fn put(client: &Client, n: u32) -> Option<()> {
+    let root: Fh3 = client.mount("/data").await.ok()?;
+    let how = Createhow3::Unchecked(Sattr3::default());
+    let made = client
+        .create(&root, format!("file-{n}").as_str(), how)
+        .await
+        .ok()?;
+    let data = contents(n);
+    client
+        .write(&made.obj?, 0, StableHow::FileSync, data)
+        .await
+        .ok()?;
+    Some(())
+}
+
+/// Makes files one after another, each until it is acknowledged.
+struct Load {
+    made: Arc<AtomicU32>,
+    stop: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Load {
+    fn start(site: Site) -> Self {
+        let (made, stop) = (
+            Arc::new(AtomicU32::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let (own, ends) = (Arc::clone(&made), Arc::clone(&stop));
+        let task = tokio::spawn(async move {
+            let mut client = site.client(site.wait_serving().await);
+            while !ends.load(Ordering::SeqCst) {
+                match put(&client, own.load(Ordering::SeqCst)).await {
+                    Some(()) => drop(own.fetch_add(1, Ordering::SeqCst)),
+                    None => client = site.client(site.wait_serving().await),
+                }
+            }
+        });
+        Self { made, stop, task }
+    }
+
+    async fn wait_more(&self, more: u32) {
+        let want = self.made.load(Ordering::SeqCst) + more;
+        let start = Instant::now();
+        while self.made.load(Ordering::SeqCst) < want {
+            assert!(start.elapsed() < PATIENCE, "no progress");
+            tokio::time::sleep(MOMENT).await;
+        }
+    }
+
+    async fn end(self) -> u32 {
+        self.stop.store(true, Ordering::SeqCst);
+        self.task.await.unwrap();
+        self.made.load(Ordering::SeqCst)
+    }
+}
+
+async fn verify(site: &Site, made: u32) {
+    let client = site.client(site.wait_serving().await);
+    let root = client.mount("/data").await.unwrap();
+    for n in 0..made {
+        let found = client.lookup(&root, format!("file-{n}").as_str()).await;
+        let file = found
+            .unwrap_or_else(|e| panic!("file-{n} of {made}: {e}"))
+            .object;
+        let data = client.read(&file, 0, 1 << 16).await.unwrap().data;
+        assert!(data == contents(n), "file-{n} differs");
+    }
+}
+
+async fn hash(site: &Site, index: usize) -> StateHash {
+    ask(&site.sockets[index], &Request::StateHash, PATIENCE)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whichever_node_with_files_dies_the_other_serves_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::new(dir.path());
+    (0..3).for_each(|index| cluster.start(index));
+    let site = cluster.site();
+    let load = Load::start(site.clone());
+    load.wait_more(20).await;
+    let mut said = String::new();
+    for victim in [0, 1] {
+        said += &cluster.kill(victim);
+        load.wait_more(60).await;
+        assert_eq!(site.wait_serving().await, 1 - victim);
+        cluster.start(victim);
+        site.wait_caught_up(victim).await;
+    }
+    // One lags, then the other dies: only the witness has what was made between.
+    let leader = site.wait_serving().await;
+    said += &cluster.kill(1 - leader);
+    load.wait_more(100).await;
+    let made = load.end().await;
+    said += &cluster.kill(leader);
+    cluster.start(1 - leader);
+    assert_eq!(site.wait_serving().await, 1 - leader);
+    verify(&site, made).await;
+    let status = site.status(WITNESS).await.unwrap();
+    assert_eq!((status.role.as_str(), status.serving), ("witness", false));
+    cluster.start(leader);
+    site.wait_caught_up(leader).await;
+    assert_eq!(hash(&site, 0).await.hash, hash(&site, 1).await.hash);
+    for index in 0..3 {
+        said += &cluster.kill(index);
+    }
+    assert!(said.contains("got what changed"), "{said}");
+    assert!(said.contains("handing leadership over"), "{said}");
+}
