@@ -10,6 +10,8 @@ use crate::types::{
 
 /// A node not heard for so long counts as down. Reports come several times a second.
 pub const SILENT_MS: u64 = 2_000;
+/// A report of this age is the newest there is, if its node lives.
+const RECENT_MS: u64 = 300;
 /// A node that lacks more entries than this is catching up; fewer are merely under way.
 pub const LAG_ENTRIES: u64 = 1_000;
 
@@ -91,7 +93,7 @@ fn status_of(node: &NodeFacts, leader: Option<&NodeReport>) -> NodeStatus {
             Some(l) if l.node == node.name && report.serving => NodeState::Serving,
             Some(l) if l.node == node.name => NodeState::Leading,
             _ if report.role == Role::Stopped => NodeState::Down,
-            Some(_) if report.leader.is_none() => NodeState::Searching,
+            Some(l) if report.leader.as_ref() != Some(&l.node) => NodeState::Searching,
             None => NodeState::Searching,
             Some(l) => {
                 let unapplied = l.last_log.saturating_sub(report.applied);
@@ -184,8 +186,11 @@ fn addresses(
     leader: Option<&NodeReport>,
     problems: &mut Vec<Problem>,
 ) -> Vec<AddressStatus> {
+    let term = leader.map_or(0, |l| l.term);
+    // What a former leader said before the election says nothing about now.
     let holders = |address| {
         fresh(&facts.nodes)
+            .filter(move |(n, r)| r.term >= term || n.heard_ms_ago.is_some_and(|ms| ms < RECENT_MS))
             .filter(move |(_, r)| r.addresses.contains(&address))
             .map(|(n, _)| n.name.clone())
     };

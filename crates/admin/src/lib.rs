@@ -21,5 +21,5 @@ pub mod types;
 mod cases;
 
 pub use client::{Client, ClientError};
-pub use server::{Api, Scope};
+pub use server::{Answer, Api, Scope};
 pub use types::*;
