@@ -36,7 +36,7 @@ pub fn bucket(took: Duration) -> usize {
 /// The upper bound of a bucket in seconds; the last one has none.
 pub fn bound_seconds(bucket: usize) -> f64 {
     if bucket >= BOUNDS {
-        return f64::MAX;
+        return f64::INFINITY;
     }
     // Exact: powers of two of a small integer.
     #[allow(clippy::cast_precision_loss, reason = "at most 2^25")]
