@@ -10,6 +10,8 @@ use crate::types::{
 
 /// A node not heard for so long counts as down. Reports come several times a second.
 pub const SILENT_MS: u64 = 2_000;
+/// A node that lives has told how it is within this time.
+const LATE_MS: u64 = 600;
 /// A report of this age is the newest there is, if its node lives.
 const RECENT_MS: u64 = 300;
 /// A node that lacks more entries than this is catching up; fewer are merely under way.
@@ -28,7 +30,7 @@ pub fn judge(facts: Facts) -> ClusterStatus {
     service_problems(&facts, &nodes, leader.as_ref(), majority, &mut problems);
     let addresses = addresses(&facts, &nodes, leader.as_ref(), &mut problems);
     for node in &nodes {
-        node_problems(node, &mut problems);
+        node_problems(node, leader.is_some(), &mut problems);
     }
     standby_problems(&nodes, &mut problems);
     let serving = nodes.iter().any(|n| n.state == NodeState::Serving);
@@ -93,7 +95,13 @@ fn status_of(node: &NodeFacts, leader: Option<&NodeReport>) -> NodeStatus {
             Some(l) if l.node == node.name && report.serving => NodeState::Serving,
             Some(l) if l.node == node.name => NodeState::Leading,
             _ if report.role == Role::Stopped => NodeState::Down,
-            Some(l) if report.leader.as_ref() != Some(&l.node) => NodeState::Searching,
+            Some(l) if report.leader.as_ref() != Some(&l.node) => {
+                // Perhaps the former leader, which has died a moment ago.
+                match node.heard_ms_ago {
+                    Some(ms) if ms < LATE_MS => NodeState::Searching,
+                    _ => NodeState::Down,
+                }
+            }
             None => NodeState::Searching,
             Some(l) => {
                 let unapplied = l.last_log.saturating_sub(report.applied);
@@ -246,7 +254,7 @@ fn addresses(
     all
 }
 
-fn node_problems(node: &NodeStatus, problems: &mut Vec<Problem>) {
+fn node_problems(node: &NodeStatus, leads: bool, problems: &mut Vec<Problem>) {
     let (name, address) = (&node.facts.name, node.facts.address);
     let report = node.facts.report.as_ref();
     match node.state {
@@ -274,7 +282,12 @@ fn node_problems(node: &NodeStatus, problems: &mut Vec<Problem>) {
             ),
             "nothing, it does so by itself; until then it cannot take over",
         )),
-        NodeState::Searching if report.is_some_and(|r| r.leader.is_none()) => {}
+        NodeState::Searching if leads => problems.push(problem(
+            format!("node {name} does not follow the leader"),
+            format!(
+                "after a move that is over in a moment; if it stays, repair the network between the leader and {address}"
+            ),
+        )),
         _ => {}
     }
     let Some(report) = report else { return };

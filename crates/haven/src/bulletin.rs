@@ -122,10 +122,12 @@ impl Bulletins {
         report: impl Fn() -> NodeReport + Send + 'static,
     ) {
         let mut changed = clients.changed();
+        let mut leadership = consensus.leadership();
         let mut number = 0;
         loop {
             tokio::select! {
                 end = changed.changed() => if end.is_err() { return },
+                end = leadership.changed() => if end.is_err() { return },
                 () = self.inner.news.notified() => {}
                 () = tokio::time::sleep(REPEAT) => {}
             }

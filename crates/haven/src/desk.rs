@@ -169,9 +169,10 @@ impl Desk {
         if own == self.name {
             return leadership.is_leader.then_some(own);
         }
+        // One that was elected just now may have said nothing yet.
         let sign = self.consensus.leader_sign()?;
         let silent = sign.at.elapsed() >= Duration::from_millis(SILENT_MS);
-        (sign.from == leader && !silent).then_some(own)
+        (sign.from != leader || !silent).then_some(own)
     }
 
     /// The hash of a state that did not change while it was read.

@@ -75,6 +75,18 @@ fn a_former_leader_that_does_not_know_of_its_end_is_not_the_leader() {
 }
 
 #[test]
+fn a_node_that_does_not_follow_is_a_problem_and_soon_counts_as_down() {
+    let mut facts = cases::healthy();
+    edit(&mut facts, 2, |c| c.leader = Some("b".into()));
+    let status = judge(facts.clone());
+    assert_eq!(status.nodes[2].state, NodeState::Searching);
+    assert_eq!(status.verdict, Verdict::Degraded);
+    assert!(status.problems[0].what.contains("does not follow"));
+    facts.nodes[2].heard_ms_ago = Some(LATE_MS);
+    assert_eq!(states(facts)[2], NodeState::Down);
+}
+
+#[test]
 fn a_node_whose_leader_went_silent_is_asked_nothing_of_it() {
     // The leader's report is old, and its word about others no longer counts.
     let mut facts = cases::healthy();
