@@ -133,14 +133,16 @@ impl Bulletins {
             }
             tokio::time::sleep(GATHER).await;
             changed.mark_unchanged();
-            let table = if gate.is_open() {
-                let term = consensus.leadership().borrow().term;
-                clients.table(term, HINT_BYTES_MAX - HEAD_BYTES - REPORT_BYTES_MAX)
-            } else {
-                Bytes::new()
-            };
             number += 1;
-            match encode(number, report(), &table) {
+            // The report goes first; the table, which may lack somebody, gets what is left.
+            let table = |bytes_max| {
+                let term = consensus.leadership().borrow().term;
+                match gate.is_open() {
+                    true => clients.table(term, bytes_max),
+                    false => Bytes::new(),
+                }
+            };
+            match encode(number, report(), table) {
                 Some(hint) => {
                     if let Err(why) = consensus.broadcast_hint(hint) {
                         warn!(%why, "cannot tell the other nodes how this one is");
@@ -192,7 +194,11 @@ impl Bulletins {
     }
 }
 
-fn encode(number: u64, mut report: NodeReport, table: &[u8]) -> Option<Bytes> {
+fn encode(
+    number: u64,
+    mut report: NodeReport,
+    table: impl FnOnce(usize) -> Bytes,
+) -> Option<Bytes> {
     if let Some(trouble) = &mut report.trouble {
         let end = (0..=TROUBLE_BYTES_MAX)
             .rev()
@@ -203,12 +209,13 @@ fn encode(number: u64, mut report: NodeReport, table: &[u8]) -> Option<Bytes> {
     if report.len() > REPORT_BYTES_MAX {
         return None;
     }
+    let table = table(HINT_BYTES_MAX - HEAD_BYTES - report.len());
     let mut out = BytesMut::with_capacity(HEAD_BYTES + report.len() + table.len());
     out.put_u8(FORMAT);
     out.put_u64(number);
     out.put_u32(u32::try_from(report.len()).ok()?);
     out.put_slice(&report);
-    out.put_slice(table);
+    out.put_slice(&table);
     Some(out.freeze())
 }
 
@@ -248,7 +255,13 @@ mod tests {
 
     #[test]
     fn bulletins_survive_the_way_and_long_words_are_cut() {
-        let hint = encode(9, report(), b"table").unwrap();
+        let mut room = 0;
+        let table = |bytes_max| {
+            room = bytes_max;
+            Bytes::from_static(b"table")
+        };
+        let hint = encode(9, report(), table).unwrap();
+        assert!(room > HINT_BYTES_MAX / 2 && hint.len() - 5 + room == HINT_BYTES_MAX);
         assert_eq!(number_of(&hint), Some(9));
         let (number, told, table) = decode(hint).unwrap();
         assert_eq!((number, told.applied, &table[..]), (9, 77, &b"table"[..]));
@@ -258,7 +271,7 @@ mod tests {
 
     #[test]
     fn garbage_is_refused_wherever_it_is_cut() {
-        let hint = encode(1, report(), b"").unwrap();
+        let hint = encode(1, report(), |_| Bytes::new()).unwrap();
         for cut in 0..hint.len() {
             assert!(decode(hint.slice(..cut)).is_none(), "{cut} bytes");
         }
