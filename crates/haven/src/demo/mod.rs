@@ -71,7 +71,11 @@ pub fn run(options: Options, dir: Option<&Path>, exe: &Path) -> Result<bool, Str
         .build()
         .map_err(|e| e.to_string())?;
     let mut place = Workplace::new(dir).map_err(|e| format!("cannot make a directory: {e}"))?;
-    let clean = runtime.block_on(stage_and_keep(options, place.dir(), exe));
+    let clean = match runtime.block_on(stage_and_keep(options, place.dir(), exe)) {
+        Ok(None) => return Err("interrupted".into()),
+        Ok(Some(clean)) => Ok(clean),
+        Err(why) => Err(why),
+    };
     if !clean.as_ref().is_ok_and(|clean| *clean) {
         place.keep();
         eprintln!(
@@ -82,10 +86,19 @@ pub fn run(options: Options, dir: Option<&Path>, exe: &Path) -> Result<bool, Str
     clean
 }
 
-async fn stage_and_keep(options: Options, dir: &Path, exe: &Path) -> Result<bool, String> {
+/// Whether nothing was lost or done twice; `None`: somebody ended it.
+async fn stage_and_keep(options: Options, dir: &Path, exe: &Path) -> Result<Option<bool>, String> {
+    let end = ended()?;
     let mut demo = Demo::prepare(options, dir, exe)?;
-    let outcome = demo.play().await;
+    let outcome = tokio::select! {
+        outcome = demo.play() => Some(outcome),
+        () = end => None,
+    };
+    // Gives the terminal back, however it ended.
     demo.stage.end().await;
+    let Some(outcome) = outcome else {
+        return Ok(None);
+    };
     let report = outcome?;
     if options.json {
         println!(
@@ -98,7 +111,20 @@ async fn stage_and_keep(options: Options, dir: &Path, exe: &Path) -> Result<bool
     if options.keep {
         demo.keep().await?;
     }
-    Ok(report.is_clean())
+    Ok(Some(report.is_clean()))
+}
+
+/// Returns when somebody ends this process.
+fn ended() -> Result<impl Future<Output = ()>, String> {
+    let words = |e: std::io::Error| e.to_string();
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(words)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 struct Demo {
@@ -158,19 +184,14 @@ impl Demo {
 
     /// Leaves the cluster running until somebody ends it.
     async fn keep(&self) -> Result<(), String> {
-        let words = |e: std::io::Error| e.to_string();
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(words)?;
+        let end = ended()?;
         let config = self.lab.nodes[0].config();
         let help = kept(&config, std::process::id());
         match self.options.json {
             true => eprintln!("{help}"),
             false => println!("{help}"),
         }
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        end.await;
         Ok(())
     }
 
