@@ -24,6 +24,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("net", &["xdr", "rpc"]),
     ("config", &[]),
     ("client", &["xdr", "rpc", "proto"]),
+    ("admin", &[]),
     ("haven", &["*"]),
     ("testkit", &["*"]),
     ("fuzz-targets", &["*"]),

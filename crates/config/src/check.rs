@@ -78,6 +78,7 @@ pub(crate) fn check(raw: raw::File, listed: Option<Exports>) -> Result<Config, C
         log: operate::log(&raw.log)?,
         limits: operate::limits(&raw.limits)?,
         health,
+        metrics: operate::metrics(&raw.metrics)?,
     })
 }
 

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 pub use check::{ADDRESSES_MAX, EXPORTS_MAX, NODES_MAX, check_export_path};
 pub use operate::{
-    Health, Limits, Log, LogFormat, LogLevel, PORTMAP_PORT, Portmapper, usual_portmapper,
+    Health, Limits, Log, LogFormat, LogLevel, Metrics, PORTMAP_PORT, Portmapper, usual_portmapper,
 };
 
 /// Default port of the NFS service (RFC 1813).
@@ -48,6 +48,8 @@ pub struct Config {
     pub limits: Limits,
     /// What the node watches over itself.
     pub health: Health,
+    /// Who is told what it counts.
+    pub metrics: Metrics,
     /// What was accepted, but should be told: options without effect, lines that may not mean what they say.
     pub warnings: Vec<String>,
 }

@@ -3,6 +3,7 @@
 //! `docs/operate/config.md` lists every key with its bounds; a test compares.
 
 use crate::{ConfigError, MOUNT_PORT_DEFAULT, NFS_PORT_DEFAULT, raw};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The port mapper's well-known port.
@@ -133,6 +134,13 @@ impl Default for Limits {
     }
 }
 
+/// Who is told what a node counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Metrics {
+    /// Where Prometheus may ask, without being known; `None`: only the control socket tells.
+    pub listen: Option<SocketAddr>,
+}
+
 /// Who tells clients the ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Portmapper {
@@ -204,6 +212,17 @@ pub(crate) fn log(raw: &raw::Log) -> Result<Log, ConfigError> {
         level: level.map_err(|why| bad("log.level", why))?,
         format: format.map_err(|why| bad("log.format", why))?,
     })
+}
+
+pub(crate) fn metrics(raw: &raw::Metrics) -> Result<Metrics, ConfigError> {
+    let parse = |text: &String| {
+        text.parse().map_err(|_| {
+            let why = format!("\"{text}\" is not ADDRESS:PORT, such as \"127.0.0.1:9490\"");
+            bad("metrics.listen", why)
+        })
+    };
+    let listen = raw.listen.as_ref().map(parse).transpose()?;
+    Ok(Metrics { listen })
 }
 
 pub(crate) fn limits(raw: &raw::Limits) -> Result<Limits, ConfigError> {
@@ -362,6 +381,7 @@ mod tests {
     #[test]
     fn senseless_values_are_refused() {
         for (more, expect) in [
+            ("[metrics]\nlisten = \"9100\"", "ADDRESS:PORT"),
             ("[log]\nlevel = \"loud\"", "\"debug\""),
             ("[log]\nformat = \"xml\"", "\"json\""),
             ("[limits]\nconnections = 0", "not within 1"),
@@ -409,7 +429,14 @@ mod tests {
     #[test]
     fn the_manual_names_every_key_and_no_other() {
         let mut documented = 0;
-        for section in ["[node]", "[service]", "[log]", "[limits]", "[[export]]"] {
+        for section in [
+            "[node]",
+            "[service]",
+            "[log]",
+            "[limits]",
+            "[metrics]",
+            "[[export]]",
+        ] {
             let body = MANUAL.split_once(&format!("## `{section}`"));
             let body = body.unwrap_or_else(|| panic!("no chapter {section}")).1;
             let body = body.split_once("\n## ").map_or(body, |(own, _)| own);

@@ -24,6 +24,9 @@ pub struct File {
     /// `[limits]`
     #[serde(default)]
     pub limits: Limits,
+    /// `[metrics]`
+    #[serde(default)]
+    pub metrics: Metrics,
 }
 
 /// `[node]`
@@ -153,4 +156,12 @@ pub struct Limits {
     pub patience_seconds: Option<u64>,
     /// Seconds that a connection may be without a request; 0: for ever.
     pub idle_seconds: Option<u64>,
+}
+
+/// `[metrics]`
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// `address:port` of the listener.
+    pub listen: Option<String>,
 }

@@ -34,6 +34,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::Replicated;
+use crate::candidacy::Candidacy;
 use crate::lease::Lease;
 use crate::machine::Machine;
 use crate::monitor::Standing;
@@ -42,6 +43,7 @@ use crate::net::link::Place;
 use crate::options::ConsensusOptions;
 use crate::options::HINT_BYTES_MAX;
 use crate::options::HintTooLarge;
+use crate::options::LeaderSign;
 use crate::options::Leadership;
 use crate::options::PeerStatus;
 use crate::options::ProposeError;
@@ -50,6 +52,7 @@ use crate::options::SnapshotsSent;
 use crate::options::StartError;
 use crate::options::Status;
 use crate::options::TransferError;
+use crate::stand::Heard;
 use crate::start;
 use crate::types::Command;
 use crate::types::Types;
@@ -100,6 +103,8 @@ pub(crate) struct Inner<R: Send + 'static> {
     pub(crate) quorum: Arc<Notify>,
     pub(crate) board: Arc<Board>,
     pub(crate) sent: Arc<Mutex<SnapshotsSent>>,
+    pub(crate) heard: Arc<Heard>,
+    pub(crate) candidacy: Arc<Candidacy>,
     pub(crate) slots: Semaphore,
     /// Bytes of proposals, in units of [`ROOM_UNIT`].
     pub(crate) room: Semaphore,
@@ -313,6 +318,19 @@ impl<R: Send + 'static> Consensus<R> {
         self.inner.public.clone()
     }
 
+    /// The last sign of life from a leader other than this node; `None`: none since the start.
+    #[must_use]
+    pub fn leader_sign(&self) -> Option<LeaderSign> {
+        self.inner.heard.sign()
+    }
+
+    /// Nodes that shall not lead; replaces those named before. This node, if among them, no longer stands when
+    /// its leader falls silent, except to bring entries in that others lack. Transfers without a target avoid
+    /// them. Kept in memory only.
+    pub fn set_unwilling(&self, nodes: BTreeSet<u64>) {
+        self.inner.candidacy.set_unwilling(&self.inner.raft, nodes);
+    }
+
     /// Hands leadership to `to`, or to the most up-to-date follower. From the call on this node
     /// answers nothing more in its term ([`Consensus::lease_valid`] is false before the successor can
     /// be elected); entries proposed before are kept. Returns when somebody else leads.
@@ -371,7 +389,7 @@ impl<R: Send + 'static> Consensus<R> {
         let last = status.last_log.unwrap_or(0);
         let fresh_ms = u64::try_from(self.inner.timing_lease.as_millis()).unwrap_or(u64::MAX);
         let ready = status.peers.iter().filter(|(id, peer)| {
-            to.is_none_or(|to| to == **id)
+            to.map_or(!self.inner.candidacy.is_unwilling(**id), |to| to == **id)
                 && !peer.witness
                 && peer.acked_ms_ago.is_some_and(|age| age < fresh_ms)
                 && peer

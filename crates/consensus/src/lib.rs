@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+mod candidacy;
 pub mod check;
 mod codec;
 mod consensus;

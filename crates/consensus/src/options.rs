@@ -238,6 +238,29 @@ pub struct Leadership {
     pub is_leader: bool,
 }
 
+/// The last sign of life that this node had from a leader other than itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaderSign {
+    /// The leader.
+    pub from: u64,
+    /// When it came.
+    pub at: std::time::Instant,
+    /// How the leader took its leave, as far as it was seen.
+    pub farewell: Farewell,
+}
+
+/// How a leader took its leave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Farewell {
+    /// It fell silent, or did not go at all.
+    #[default]
+    None,
+    /// Its connections were closed.
+    HungUp,
+    /// It handed leadership over.
+    HandedOver,
+}
+
 /// What a node is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {

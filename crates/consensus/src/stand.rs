@@ -23,20 +23,77 @@ use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::candidacy::Candidacy;
 use crate::machine::Machine;
+use crate::options::Farewell;
+use crate::options::LeaderSign;
 use crate::options::Timing;
 use crate::types::Types;
 
 /// A timer that fires later than this was held up: the process was stopped, or starved.
 const LATE: Duration = Duration::from_millis(20);
 
-/// The last append, heartbeats included, that came from another node.
+/// A leader that asked another node to lead may send appends for so long until it learns that it was heard.
+const HANDOVER: Duration = Duration::from_secs(1);
+
+/// The last append, heartbeats included, that came from another node, and how that node took its leave.
 #[derive(Default)]
-pub(crate) struct Heard(Mutex<Option<(u64, Instant)>>);
+pub(crate) struct Heard(Mutex<Option<Sign>>);
+
+#[derive(Clone, Copy)]
+struct Sign {
+    from: u64,
+    term: u64,
+    at: Instant,
+    hung_up: bool,
+    handed_over: Option<Instant>,
+}
 
 impl Heard {
-    pub(crate) fn note(&self, from: u64) {
-        *self.0.lock() = Some((from, Instant::now()));
+    pub(crate) fn note(&self, from: u64, term: u64) {
+        let mut sign = self.0.lock();
+        let handed_over = sign
+            .filter(|before| (before.from, before.term) == (from, term))
+            .and_then(|before| before.handed_over);
+        *sign = Some(Sign {
+            from,
+            term,
+            at: Instant::now(),
+            hung_up: false,
+            handed_over,
+        });
+    }
+
+    /// The connection on which `from` sent its appends has ended. That also happens after it handed over.
+    pub(crate) fn hung_up(&self, from: u64) {
+        if let Some(sign) = self.0.lock().as_mut().filter(|sign| sign.from == from) {
+            sign.hung_up = true;
+        }
+    }
+
+    /// `from` asks another node to lead.
+    pub(crate) fn handed_over(&self, from: u64) {
+        if let Some(sign) = self.0.lock().as_mut().filter(|sign| sign.from == from) {
+            sign.handed_over = Some(Instant::now());
+        }
+    }
+
+    pub(crate) fn sign(&self) -> Option<LeaderSign> {
+        let sign = (*self.0.lock())?;
+        let handed_over = sign.handed_over.is_some_and(|at| sign.at < at + HANDOVER);
+        Some(LeaderSign {
+            from: sign.from,
+            at: sign.at.into_std(),
+            farewell: match (handed_over, sign.hung_up) {
+                (true, _) => Farewell::HandedOver,
+                (false, true) => Farewell::HungUp,
+                (false, false) => Farewell::None,
+            },
+        })
+    }
+
+    fn last(&self) -> Option<(u64, Instant)> {
+        self.0.lock().map(|sign| (sign.from, sign.at))
     }
 }
 
@@ -68,6 +125,7 @@ fn follows(metrics: &RaftMetrics<Types>, leader: u64) -> bool {
 pub(crate) async fn stand<R: Send + 'static>(
     raft: Raft<Types, Machine<R>>,
     heard: Arc<Heard>,
+    candidacy: Arc<Candidacy>,
     timing: Timing,
     voters: Vec<u64>,
     this: (u64, bool),
@@ -76,7 +134,7 @@ pub(crate) async fn stand<R: Send + 'static>(
     tokio::time::sleep_until(from).await;
     let mut stood = None;
     loop {
-        let last = *heard.0.lock();
+        let last = heard.last();
         let Some((leader, at)) = last.filter(|_| last != stood) else {
             tokio::time::sleep(timing.heartbeat).await;
             continue;
@@ -90,7 +148,7 @@ pub(crate) async fn stand<R: Send + 'static>(
             continue;
         }
         stood = last;
-        if !follows(&raft.metrics().borrow_watched(), leader) {
+        if !candidacy.may_stand() || !follows(&raft.metrics().borrow_watched(), leader) {
             continue;
         }
         tracing::debug!("node {leader} is silent, standing for election");

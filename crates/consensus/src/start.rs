@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::Replicated;
+use crate::candidacy::Candidacy;
 use crate::consensus::Inner;
 use crate::consensus::ROOM_UNIT;
 use crate::lease::KernelClocks;
@@ -211,6 +212,7 @@ async fn assemble<R: Send + 'static>(
     };
     let log = store.clone();
     let raft = recover(&options, free, network, store, adapter).await?;
+    let candidacy = Arc::new(Candidacy::new(options.node_id, !free));
 
     let mut tasks = JoinSet::new();
     let board = Arc::new(Board::new());
@@ -233,11 +235,13 @@ async fn assemble<R: Send + 'static>(
         &options,
         fresh,
         (!free).then_some(votes_from),
+        &candidacy,
     );
     tasks.spawn(checkpoint_on_pressure(raft.clone(), pressure));
     tasks.spawn(stand::stand(
         raft.clone(),
-        heard,
+        heard.clone(),
+        candidacy.clone(),
         options.timing,
         options.peers.keys().copied().collect(),
         (options.node_id, options.witness),
@@ -292,6 +296,8 @@ async fn assemble<R: Send + 'static>(
         quorum,
         board,
         sent,
+        heard,
+        candidacy,
         slots: Semaphore::new(PROPOSALS_MAX),
         room: Semaphore::new(PROPOSAL_BYTES_MAX / ROOM_UNIT),
         handle: tokio::runtime::Handle::current(),
@@ -326,9 +332,14 @@ fn spawn_helpers<R: Send + 'static>(
     options: &ConsensusOptions,
     fresh: bool,
     quarantined_until: Option<Instant>,
+    candidacy: &Arc<Candidacy>,
 ) {
     if let Some(end) = quarantined_until {
-        tasks.spawn(elect_after(raft.clone(), end + ELECTION_PAUSE));
+        tasks.spawn(elect_after(
+            raft.clone(),
+            candidacy.clone(),
+            end + ELECTION_PAUSE,
+        ));
     }
     if fresh {
         tasks.spawn(found(raft.clone(), options.clone()));
@@ -381,9 +392,13 @@ async fn check_members<R: Send + 'static>(
 }
 
 /// Lets this node stand for election from `when` on.
-async fn elect_after<R: Send + 'static>(raft: Raft<Types, Machine<R>>, when: Instant) {
+async fn elect_after<R: Send + 'static>(
+    raft: Raft<Types, Machine<R>>,
+    candidacy: Arc<Candidacy>,
+    when: Instant,
+) {
     tokio::time::sleep_until(when).await;
-    raft.runtime_config().elect(true);
+    candidacy.end_quarantine(&raft);
 }
 
 /// Founds the cluster, with the same first entry on every node. The lowest node begins; the others

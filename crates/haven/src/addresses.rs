@@ -47,6 +47,8 @@ struct Inner {
     keeper: Mutex<Option<Keeper>>,
     /// Addresses this process put up; the lock is held while any of them is added, refreshed or removed.
     held: Mutex<Vec<Placed>>,
+    /// For those who must not wait for that lock.
+    seen: Mutex<Vec<IpAddr>>,
 }
 
 impl Addresses {
@@ -77,6 +79,7 @@ impl Addresses {
             guard: Mutex::default(),
             keeper: Mutex::default(),
             held: Mutex::default(),
+            seen: Mutex::default(),
         });
         tokio::spawn(refresh_for_ever(Arc::downgrade(&inner)));
         Ok(Self { inner })
@@ -85,6 +88,19 @@ impl Addresses {
     /// The bare addresses.
     pub fn ips(&self) -> Vec<IpAddr> {
         self.inner.wanted.iter().map(|s| s.ip()).collect()
+    }
+
+    /// What is up here now, with its interface.
+    pub fn placed(&self) -> Vec<Placed> {
+        self.inner.held.lock().clone()
+    }
+
+    /// The addresses that are up here now. Does not wait: while they change, what was seen last.
+    pub fn held(&self) -> Vec<IpAddr> {
+        if let Some(held) = self.inner.held.try_lock() {
+            *self.inner.seen.lock() = held.iter().map(Placed::ip).collect();
+        }
+        self.inner.seen.lock().clone()
     }
 
     /// Keeps a client connection to `local` from being closed by this process's death, if `local` is a

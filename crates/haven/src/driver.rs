@@ -11,6 +11,7 @@ use crate::addresses::Addresses;
 use crate::engine::{Engine, Outcome};
 use crate::exports::Exports;
 use crate::found;
+use crate::history::History;
 use crate::peers::Clients;
 use haven_cluster::{Action, Event, Phase, Takeover, Term, Timing};
 use haven_consensus::Consensus;
@@ -54,6 +55,8 @@ pub struct Parts {
     pub addresses: Option<Addresses>,
     /// What must exist in the volume before anybody is served.
     pub exports: Arc<Exports>,
+    /// Remembers failovers.
+    pub history: Arc<History>,
 }
 
 /// A view of the driver for others: status, and where to send wishes.
@@ -185,6 +188,8 @@ impl Driver {
             Event::Tick { .. } => {}
             Event::Elected { term } => {
                 self.elected = Some(Instant::now());
+                let sign = self.parts.consensus.leader_sign();
+                self.parts.history.elected(term.0, sign);
                 info!(term = term.0, "elected");
             }
             other => info!(event = ?other, "takeover"),
@@ -199,6 +204,9 @@ impl Driver {
         if phase == Phase::Serving && before != Phase::Serving {
             let took_ms = self.elected.map(|at| at.elapsed().as_millis());
             info!(took_ms, "serving");
+            self.parts.history.serving();
+        } else if before == Phase::Serving && phase != Phase::Serving {
+            self.parts.history.stopped();
         }
         let mut view = self.handle.view.lock();
         view.phase = phase;

@@ -7,6 +7,7 @@
 //! What is not durable yet is kept in memory. When changes come faster than checkpoints write them down,
 //! they wait for the checkpoint that is under way: memory stays bounded, and clients feel the disk's pace.
 
+use crate::metrics::{Buckets, Histogram};
 use crate::witness;
 use bytes::Bytes;
 use haven_consensus::{MachineError, Replicated, SnapshotSink, SnapshotSource, Wanted};
@@ -16,6 +17,8 @@ use haven_store::{SnapshotReader, SnapshotWriter, Store, StoreOptions};
 use parking_lot::{Mutex, RwLock};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 pub use haven_nfsd::Outcome;
 
@@ -35,6 +38,9 @@ pub struct Engine {
     pending_bytes_max: usize,
     /// One checkpoint at a time, and none while changes are installed.
     checkpointing: Arc<Mutex<()>>,
+    checkpoints: Histogram,
+    /// Bytes of changes that the last checkpoint wrote down.
+    checkpoint_bytes: AtomicU64,
 }
 
 impl Engine {
@@ -55,6 +61,8 @@ impl Engine {
             machine: Arc::new(RwLock::new(machine)),
             pending_bytes_max,
             checkpointing: Arc::default(),
+            checkpoints: Histogram::default(),
+            checkpoint_bytes: AtomicU64::new(0),
         }))
     }
 
@@ -70,6 +78,12 @@ impl Engine {
             .state_hash()
             .map_err(|e| e.to_string())?;
         Ok(hash.iter().map(|b| format!("{b:02x}")).collect())
+    }
+
+    /// How long checkpoints took, and the bytes of changes that the last one wrote down.
+    pub fn checkpoints(&self) -> (Buckets, u64) {
+        let bytes = self.checkpoint_bytes.load(Ordering::Relaxed);
+        (self.checkpoints.read(), bytes)
     }
 
     /// Looks at the state, unless a batch is being applied.
@@ -130,15 +144,25 @@ impl Replicated for Engine {
 
     fn checkpoint(&self) -> Result<Option<Bytes>, MachineError> {
         let _one = self.checkpointing.lock();
-        let Some(job) = self.machine.write().fs_mut().freeze().map_err(stop)? else {
+        let began = Instant::now();
+        let (bytes, job) = {
+            let mut machine = self.machine.write();
+            let bytes = machine.fs().pending_bytes();
+            (bytes, machine.fs_mut().freeze().map_err(stop)?)
+        };
+        let Some(job) = job else {
             return self.machine.read().fs().durable_position().map_err(stop);
         };
         let done = job.run().map_err(stop)?;
-        self.machine
+        let position = self
+            .machine
             .write()
             .fs_mut()
             .finish_checkpoint(&done)
-            .map_err(stop)
+            .map_err(stop);
+        self.checkpoints.add(began.elapsed());
+        self.checkpoint_bytes.store(bytes as u64, Ordering::Relaxed);
+        position
     }
 
     fn snapshot(&self) -> Result<Option<Box<dyn SnapshotSource>>, MachineError> {

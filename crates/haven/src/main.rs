@@ -1,8 +1,8 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand};
-use haven::control::{self, Request, Status};
-use haven::{bench, check, demo, logging, quick, serve, show};
+use haven::{bench, check, demo, logging, quick, serve, show, status};
+use haven_admin::{Client, MoveRequest, StandbyRequest};
 use haven_config::{Config, LogFormat, LogLevel};
 use std::io::Write;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 mod memory;
 
-/// How long a node may take to answer.
+/// How long a node may take to do what it is told.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A highly available NFS server.
@@ -31,15 +31,22 @@ enum Command {
     Demo(DemoArgs),
     /// Measure an NFS server, this or another, with NFSv3; or compare several.
     Bench(bench::Args),
-    /// Ask a running node how it is.
-    Status(NodeArgs),
-    /// Move the service to another node by plan.
+    /// Show how the cluster is. Ends with status 0 when it is healthy, 1 when it serves but something is wrong,
+    /// 2 when it does not serve.
+    Status(StatusArgs),
+    /// Move the service to another node by plan. To be said on the node that leads.
     Migrate {
         #[command(flatten)]
         node: NodeArgs,
-        /// The node that shall lead; default: the most up-to-date one.
-        to: Option<String>,
+        /// The service, and the node that shall lead. One word is the node, unless it is the service's name;
+        /// without a node the most up-to-date one is taken.
+        #[arg(value_names = ["SERVICE", "NODE"], num_args = 0..=2)]
+        what: Vec<String>,
     },
+    /// Keep a node from leading: it goes on to vote and to replicate. To be said on that node.
+    Standby(StandbyArgs),
+    /// Let a node lead again. To be said on that node.
+    Online(StandbyArgs),
     /// Check the data directory of a node that does not run, without changing it. Ends with status 0
     /// when nothing is wrong, 1 when something is, 2 when it could not be checked.
     Check(CheckArgs),
@@ -94,7 +101,7 @@ struct ServeArgs {
 #[derive(Args)]
 struct DemoArgs {
     /// How often each kind of fault happens.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     rounds: u32,
     /// Where order and moment of the faults come from.
     #[arg(long, default_value_t = 1)]
@@ -102,6 +109,9 @@ struct DemoArgs {
     /// Print one JSON object instead of a story.
     #[arg(long)]
     json: bool,
+    /// Leave the cluster running at the end, and say how to look at it, mount it and end it.
+    #[arg(long)]
+    keep: bool,
     /// Keep the nodes' data and logs in this directory, which must not exist yet.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -115,6 +125,29 @@ struct NodeArgs {
     /// Data directory of the node.
     #[arg(long, conflicts_with = "config")]
     data: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct StatusArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Show it again every second, until interrupted.
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
+}
+
+#[derive(Args)]
+struct StandbyArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// The node's name; default: the node that is asked.
+    name: Option<String>,
+    /// Even if no other node could lead.
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Args)]
@@ -140,12 +173,14 @@ impl NodeArgs {
         }
     }
 
-    fn socket(&self) -> Result<PathBuf, String> {
+    /// The control socket, and the configuration if it is known.
+    fn read(&self) -> Result<(PathBuf, Option<Config>), String> {
         match (&self.config, &self.data) {
-            (Some(file), _) => Config::load(file)
-                .map(|c| c.node.control)
-                .map_err(|e| e.to_string()),
-            (None, Some(data)) => Ok(data.join("control.sock")),
+            (Some(file), _) => {
+                let config = Config::load(file).map_err(|e| e.to_string())?;
+                Ok((config.node.control.clone(), Some(config)))
+            }
+            (None, Some(data)) => Ok((data.join("control.sock"), None)),
             (None, None) => Err("give --config or --data".into()),
         }
     }
@@ -163,9 +198,11 @@ fn main() -> ExitCode {
         Command::Serve(args) => run_serve(args).map(|()| true),
         Command::Config(ConfigCommand::Check { file }) => run_check(&file).map(|()| true),
         Command::Bench(args) => bench::run(&args).map(|()| true),
-        Command::Status(node) => run_status(&node).map(|()| true),
+        Command::Status(args) => return run_status(args),
         Command::Check(args) => return run_data_check(&args),
-        Command::Migrate { node, to } => run_migrate(&node, to).map(|()| true),
+        Command::Migrate { node, what } => run_migrate(&node, what).map(|()| true),
+        Command::Standby(args) => run_standby(&args, true).map(|()| true),
+        Command::Online(args) => run_standby(&args, false).map(|()| true),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -187,6 +224,7 @@ fn run_demo(args: &DemoArgs) -> Result<bool, String> {
         rounds: args.rounds,
         seed: args.seed,
         json: args.json,
+        keep: args.keep,
     };
     demo::run(options, args.dir.as_deref(), &own_exe()?)
 }
@@ -258,17 +296,26 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
         .map_err(|e| e.to_string())
 }
 
-fn ask<T: serde::de::DeserializeOwned>(socket: &Path, request: &Request) -> Result<T, String> {
-    runtime()?.block_on(control::ask(socket, request, CONTROL_PATIENCE))
-}
+/// Status when it cannot be found out how the cluster is.
+const EXIT_UNKNOWN: u8 = 2;
 
-fn run_status(node: &NodeArgs) -> Result<(), String> {
-    let status: Status = ask(&node.socket()?, &Request::Status)?;
-    println!(
-        "{}",
-        serde_json::to_string_pretty(&status).map_err(|e| e.to_string())?
-    );
-    Ok(())
+fn run_status(args: StatusArgs) -> ExitCode {
+    let told = args.node.read().and_then(|(socket, config)| {
+        let options = status::Options {
+            socket,
+            config,
+            json: args.json,
+            watch: args.watch,
+        };
+        runtime()?.block_on(status::run(&options))
+    });
+    match told {
+        Ok(code) => ExitCode::from(code),
+        Err(why) => {
+            eprintln!("haven: {why}");
+            ExitCode::from(EXIT_UNKNOWN)
+        }
+    }
 }
 
 /// The database panics at damage that it does not expect. The check turns that into a finding, which says
@@ -306,6 +353,62 @@ fn run_data_check(args: &CheckArgs) -> ExitCode {
     }
 }
 
-fn run_migrate(node: &NodeArgs, to: Option<String>) -> Result<(), String> {
-    ask(&node.socket()?, &Request::Move { to })
+/// What the words after `migrate` mean: `SERVICE NODE`, `SERVICE` or `NODE`.
+fn move_request(what: Vec<String>, service: &str) -> Result<MoveRequest, String> {
+    let mut what = what.into_iter();
+    Ok(match (what.next(), what.next()) {
+        (Some(service), Some(to)) => MoveRequest {
+            service: Some(service),
+            to: Some(to),
+        },
+        (Some(word), None) if word == service => MoveRequest {
+            service: Some(word),
+            to: None,
+        },
+        (to, _) => MoveRequest { service: None, to },
+    })
+}
+
+fn run_migrate(node: &NodeArgs, what: Vec<String>) -> Result<(), String> {
+    let client = Client::unix(&node.read()?.0, CONTROL_PATIENCE);
+    let moved = async {
+        let status = client.status().await.map_err(|e| e.to_string())?;
+        let nodes: Vec<&str> = status.nodes.iter().map(|n| n.facts.name.as_str()).collect();
+        if let [word] = what.as_slice()
+            && *word == status.service
+            && nodes.contains(&word.as_str())
+        {
+            return Err(format!("{word} is a service and a node: say SERVICE NODE"));
+        }
+        let request = move_request(what, &status.service)?;
+        client
+            .move_service(request)
+            .await
+            .map_err(|e| e.to_string())
+    };
+    runtime()?.block_on(moved)
+}
+
+fn run_standby(args: &StandbyArgs, standby: bool) -> Result<(), String> {
+    let client = Client::unix(&args.node.read()?.0, CONTROL_PATIENCE);
+    let said = async {
+        let node = match &args.name {
+            Some(name) => name.clone(),
+            None => client.node().await.map_err(|e| e.to_string())?.node,
+        };
+        let request = StandbyRequest {
+            node: node.clone(),
+            standby,
+            force: args.force,
+        };
+        client.standby(request).await.map_err(|e| e.to_string())?;
+        match standby {
+            true => {
+                println!("node {node} is in standby: it votes and replicates, but does not lead")
+            }
+            false => println!("node {node} may lead"),
+        }
+        Ok(())
+    };
+    runtime()?.block_on(said)
 }

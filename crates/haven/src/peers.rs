@@ -1,12 +1,11 @@
 //! Who is connected, told to the other nodes, so that the next leader can tickle every client.
 //!
 //! Soft state: the table of the newest term wins, a lost one costs a client the wait for its own timers.
-//! The leader sends its table when it changes, and so often that a node which comes back soon has it.
+//! It travels with the leader's bulletins.
 
-use crate::engine::Outcome;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use haven_consensus::{Consensus, HINT_BYTES_MAX};
-use haven_net::{Endpoint, Gate};
+use haven_consensus::HINT_BYTES_MAX;
+use haven_net::Endpoint;
 use haven_platform::sockets::Connection;
 use haven_platform::tickle;
 use parking_lot::Mutex;
@@ -18,16 +17,12 @@ use tracing::{debug, info, warn};
 
 /// First byte of a table.
 const FORMAT: u8 = 1;
-/// Changes within this time are told together.
-const GATHER: Duration = Duration::from_millis(20);
 /// Pauses before a tickle is repeated.
 const TICKLE_PAUSES: [Duration; 3] = [
     Duration::from_millis(100),
     Duration::from_millis(300),
     Duration::from_millis(600),
 ];
-/// How often the table is told without a change, for nodes that were away.
-const REPEAT: Duration = Duration::from_millis(200);
 
 /// The tables of client connections: our own, and the last one another leader told us.
 #[derive(Clone)]
@@ -111,24 +106,14 @@ impl Clients {
         })
     }
 
-    /// Tells the other nodes our table while this node serves. Runs for ever.
-    pub async fn tell(self, consensus: Consensus<Outcome>, gate: Arc<Gate>) {
-        let mut changed = self.changed.clone();
-        loop {
-            tokio::select! {
-                end = changed.changed() => if end.is_err() { return },
-                () = tokio::time::sleep(REPEAT) => {}
-            }
-            tokio::time::sleep(GATHER).await;
-            changed.mark_unchanged();
-            if gate.is_open() {
-                let term = consensus.leadership().borrow().term;
-                let hint = encode(term, &(self.own)(), &self.floating);
-                if let Err(why) = consensus.broadcast_hint(hint) {
-                    warn!(%why, "cannot tell the other nodes who is connected");
-                }
-            }
-        }
+    /// Our table in `term`, in at most so many bytes.
+    pub fn table(&self, term: u64, bytes_max: usize) -> Bytes {
+        encode(term, &(self.own)(), &self.floating, bytes_max)
+    }
+
+    /// Changes whenever our table does.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.clone()
     }
 
     /// Takes a table from another node.
@@ -146,8 +131,8 @@ impl Clients {
     }
 }
 
-/// As many connections to floating addresses as fit a hint.
-fn encode(term: u64, endpoints: &[Endpoint], floating: &[IpAddr]) -> Bytes {
+/// As many connections to floating addresses as fit.
+fn encode(term: u64, endpoints: &[Endpoint], floating: &[IpAddr], bytes_max: usize) -> Bytes {
     let mut out = BytesMut::new();
     out.put_u8(FORMAT);
     out.put_u64(term);
@@ -158,7 +143,7 @@ fn encode(term: u64, endpoints: &[Endpoint], floating: &[IpAddr]) -> Bytes {
         let before = out.len();
         put(&mut out, endpoint.local);
         put(&mut out, endpoint.remote);
-        if out.len() > HINT_BYTES_MAX {
+        if out.len() > bytes_max {
             out.truncate(before);
             break;
         }
@@ -225,7 +210,7 @@ mod tests {
             "192.0.2.100".parse().unwrap(),
             "2001:db8::1".parse().unwrap(),
         ];
-        let told = decode(encode(7, &endpoints, &floating)).unwrap();
+        let told = decode(encode(7, &endpoints, &floating, HINT_BYTES_MAX)).unwrap();
         assert_eq!(
             told,
             Told {
@@ -233,7 +218,7 @@ mod tests {
                 endpoints: endpoints.clone()
             }
         );
-        let told = decode(encode(7, &endpoints, &floating[..1])).unwrap();
+        let told = decode(encode(7, &endpoints, &floating[..1], HINT_BYTES_MAX)).unwrap();
         assert_eq!(told.endpoints, endpoints[..1]);
     }
 
@@ -242,8 +227,14 @@ mod tests {
         let floating: IpAddr = "192.0.2.100".parse().unwrap();
         let (_, changed) = watch::channel(0);
         let clients = Clients::new(Vec::new, changed, vec![floating]);
-        let table =
-            |term, remote| encode(term, &[endpoint("192.0.2.100:2049", remote)], &[floating]);
+        let table = |term, remote| {
+            encode(
+                term,
+                &[endpoint("192.0.2.100:2049", remote)],
+                &[floating],
+                HINT_BYTES_MAX,
+            )
+        };
         clients.hear(1, table(5, "192.0.2.7:1"));
         clients.hear(2, table(4, "192.0.2.7:2"));
         assert_eq!(clients.told.lock().endpoints[0].remote.port(), 1);
@@ -261,7 +252,7 @@ mod tests {
                 )
             })
             .collect();
-        let hint = encode(1, &many, &["192.0.2.100".parse().unwrap()]);
+        let hint = encode(1, &many, &["192.0.2.100".parse().unwrap()], HINT_BYTES_MAX);
         assert!(hint.len() <= HINT_BYTES_MAX);
         assert!(decode(hint.clone()).unwrap().endpoints.len() > 4_000);
         for cut in 0..60 {

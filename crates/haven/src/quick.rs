@@ -81,6 +81,7 @@ pub fn config(wishes: &Wishes<'_>) -> Result<Config, String> {
         log: Log::default(),
         limits: Limits::default(),
         health: Health::default(),
+        metrics: haven_config::Metrics::default(),
         warnings: Vec::new(),
     })
 }

@@ -73,6 +73,7 @@ fn changes(old: &Config, new: &Config) -> Vec<Change> {
     compare("limits", &old.limits, &new.limits, false);
     compare("node", &old.node, &new.node, false);
     compare("node (health)", &old.health, &new.health, false);
+    compare("metrics", &old.metrics, &new.metrics, false);
     compare("cluster", &old.cluster, &new.cluster, false);
     compare("service", &old.service, &new.service, false);
     if old.exports != new.exports {

@@ -1,10 +1,13 @@
 //! `haven serve`: one node, wired together from its parts.
 
 use crate::addresses::Addresses;
-use crate::control::{self, Control, Request, StateHash, Status};
+use crate::bulletin::Bulletins;
+use crate::control;
+use crate::desk::Desk;
 use crate::driver::{Driver, Handle, Parts};
 use crate::engine::Engine;
 use crate::exports::Exports;
+use crate::history::{History, now_unix_ms};
 use crate::listening::Listening;
 use crate::notify;
 use crate::peers::Clients;
@@ -12,6 +15,8 @@ use crate::reload::reload;
 use crate::rpcbind::Rpcbind;
 use crate::service::{Service, bindings};
 use crate::space::SpaceGuard;
+use crate::standby::{self, Standby};
+use crate::strangers::Strangers;
 use crate::watchdog;
 use crate::witness;
 use crate::{exports, resolve};
@@ -22,7 +27,6 @@ use haven_disk::Disk;
 use haven_log::{Log, LogOptions};
 use haven_net::{Gate, Limits, Server};
 use haven_nfsd::Binding;
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -243,6 +247,7 @@ impl Node {
     async fn start(config: Config, disk: Arc<dyn Disk>, exe: &Path) -> Result<Self, String> {
         let log = Log::open(Arc::clone(&disk), Path::new(LOG_DIR), LogOptions::default())
             .map_err(|e| format!("the log in {}: {e}", config.node.data.display()))?;
+        let standby = Arc::new(Standby::open(Arc::clone(&disk))?);
         let space = SpaceGuard::new(Arc::clone(&disk), config.health.reserve_bytes)?;
         let engine = Engine::open(disk)
             .map_err(|e| format!("the store in {}: {e}", config.node.data.display()))?;
@@ -254,10 +259,17 @@ impl Node {
         } = Listening::open(&config).await?;
         let socket = control::bind(&config.node.control)
             .map_err(|e| format!("control socket {}: {e}", config.node.control.display()))?;
+        let metrics = control::bind_metrics(config.metrics.listen).await?;
         let machine = Arc::clone(&engine);
         let consensus = Consensus::start(consensus_options(&config), log.clone(), machine)
             .await
             .map_err(|e| e.to_string())?;
+        if standby.is_wished() {
+            consensus.set_unwilling([config.node.id].into());
+        }
+        let names = config.cluster.nodes.iter();
+        let names = names.map(|n| (n.id, n.name.clone()));
+        let history = Arc::new(History::new(&config.node.name, names));
         let gate = Arc::new(Gate::default());
         let service = Service::new(
             &config,
@@ -265,7 +277,9 @@ impl Node {
             consensus.clone(),
             Arc::clone(&space),
             ports,
+            Arc::clone(&history),
         );
+        let meter = service.meter();
         let exports = service.exports();
         let (own, log_of) = (Arc::clone(&exports), consensus.clone());
         tokio::spawn(exports::follow(own, log_of, Arc::clone(&engine)));
@@ -281,40 +295,60 @@ impl Node {
             tokio::spawn(Arc::clone(&server).listen_datagrams(socket));
         }
         let clients = clients(&config, &server);
-        tokio::spawn(clients.clone().tell(consensus.clone(), Arc::clone(&gate)));
-        tokio::spawn(hear(clients.clone(), consensus.clone()));
+        let bulletins = Bulletins::new(&config, Arc::clone(&history));
+        let hear = bulletins.clone();
+        tokio::spawn(hear.hear(consensus.clone(), clients.clone()));
         let lost = Arc::new(parking_lot::Mutex::new(None::<Handle>));
         let addresses = addresses(&config, exe, kept, &consensus, Arc::clone(&lost))?;
         if let Some(addresses) = addresses.clone() {
             server.on_connection(move |socket, ends| addresses.keep(socket, ends.local.ip()));
+        }
+        let strangers = Arc::new(Strangers::default());
+        if let Some(addresses) = addresses.clone() {
+            tokio::spawn(Arc::clone(&strangers).watch(addresses));
         }
         let (driver, handle) = Driver::new(Parts {
             consensus: consensus.clone(),
             engine: Arc::clone(&engine),
             gate: Arc::clone(&gate),
             clients: clients.clone(),
-            addresses,
+            addresses: addresses.clone(),
             exports: Arc::clone(&exports),
+            history: Arc::clone(&history),
         });
         *lost.lock() = Some(handle.clone());
-        let desk = Desk {
-            nodes: config
-                .cluster
-                .nodes
-                .iter()
-                .map(|n| (n.name.clone(), n.id))
-                .collect(),
+        let nodes = config.cluster.nodes.iter();
+        let desk = Arc::new(Desk {
+            nodes: nodes.map(|n| (n.name.clone(), n.id)).collect(),
             name: config.node.name.clone(),
+            service: config.service.name.clone(),
+            started_unix_ms: now_unix_ms(),
             engine,
             consensus: consensus.clone(),
             log: log.clone(),
             handle: handle.clone(),
             gate: Arc::clone(&gate),
-            clients,
+            clients: clients.clone(),
             space,
             ports,
-        };
-        tokio::spawn(control::serve(socket, Arc::new(desk)));
+            bulletins: bulletins.clone(),
+            history,
+            standby: Arc::clone(&standby),
+            addresses,
+            strangers,
+            meter,
+        });
+        let (gate_of, own) = (Arc::clone(&gate), Arc::clone(&desk));
+        let tell = bulletins.clone();
+        tokio::spawn(tell.tell(consensus.clone(), gate_of, clients, move || own.report()));
+        tokio::spawn(standby::follow(
+            standby,
+            bulletins,
+            consensus.clone(),
+            handle.clone(),
+            config.node.id,
+        ));
+        control::serve(socket, metrics, &desk);
         tell_start(&config, ports, rpcbind.is_some());
         let others = config.cluster.nodes.len() > 1;
         let flush_max = config.health.flush_max;
@@ -416,19 +450,6 @@ fn clients(config: &Config, server: &Arc<Server<Service>>) -> Clients {
     )
 }
 
-/// Takes the tables of clients that other nodes tell.
-async fn hear(clients: Clients, consensus: Consensus<crate::engine::Outcome>) {
-    let mut hints = consensus.hints();
-    loop {
-        for (from, hint) in hints.borrow_and_update().iter() {
-            clients.hear(*from, hint.clone());
-        }
-        if hints.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
 fn addresses(
     config: &Config,
     exe: &Path,
@@ -453,105 +474,6 @@ fn addresses(
         },
     )
     .map(Some)
-}
-
-/// Answers the control socket.
-struct Desk {
-    name: String,
-    nodes: Vec<(String, u64)>,
-    engine: Arc<Engine>,
-    consensus: Consensus<crate::engine::Outcome>,
-    log: Log,
-    handle: Handle,
-    gate: Arc<Gate>,
-    clients: Clients,
-    space: Arc<SpaceGuard>,
-    ports: Ports,
-}
-
-impl Desk {
-    fn name_of(&self, id: u64) -> Option<String> {
-        self.nodes
-            .iter()
-            .find(|(_, i)| *i == id)
-            .map(|(n, _)| n.clone())
-    }
-
-    fn status(&self) -> Status {
-        let (consensus, view, log) = (
-            self.consensus.status(),
-            self.handle.view(),
-            self.log.stats(),
-        );
-        let (free, reserve) = self.space.bytes();
-        Status {
-            node: self.name.clone(),
-            role: format!("{:?}", consensus.role).to_lowercase(),
-            leader: consensus.leader.and_then(|id| self.name_of(id)),
-            term: consensus.term,
-            phase: format!("{:?}", view.phase),
-            serving: self.gate.is_open() && self.consensus.lease_valid(),
-            trouble: view.trouble.or_else(|| self.space.trouble()),
-            free_mib: free >> 20,
-            reserve_mib: reserve >> 20,
-            last_log: consensus.last_log.unwrap_or(0),
-            committed: consensus.committed.unwrap_or(0),
-            applied: consensus.applied.unwrap_or(0),
-            log_records: log.appended_records,
-            log_flushes: log.flushes,
-            connections: self.clients.count() as u64,
-            nfs_port: self.ports.nfs,
-            mount_port: self.ports.mount,
-        }
-    }
-
-    /// The hash of a state that did not change while it was read.
-    async fn state_hash(&self) -> Result<StateHash, String> {
-        loop {
-            let applied = self.consensus.applied_index();
-            let engine = Arc::clone(&self.engine);
-            let hash = tokio::task::spawn_blocking(move || engine.state_hash());
-            let hash = hash.await.map_err(|e| e.to_string())??;
-            if self.consensus.applied_index() == applied {
-                return Ok(StateHash { applied, hash });
-            }
-        }
-    }
-
-    async fn request_move(&self, to: Option<String>) -> Result<(), String> {
-        if !self.consensus.leadership().borrow().is_leader {
-            let leader = self
-                .consensus
-                .leadership()
-                .borrow()
-                .leader
-                .and_then(|id| self.name_of(id));
-            return Err(match leader {
-                Some(leader) => format!("this node does not lead; ask node {leader}"),
-                None => "no node leads at the moment".into(),
-            });
-        }
-        let target = match to {
-            None => None,
-            Some(name) => {
-                let found = self.nodes.iter().find(|(n, _)| *n == name);
-                Some(found.ok_or_else(|| format!("there is no node {name}"))?.1)
-            }
-        };
-        self.handle.request_move(target).await;
-        Ok(())
-    }
-}
-
-impl Control for Desk {
-    async fn handle(&self, request: Request) -> Result<Value, String> {
-        let value = match request {
-            Request::Status => serde_json::to_value(self.status()),
-            Request::StateHash => serde_json::to_value(self.state_hash().await?),
-            Request::Move { to } => serde_json::to_value(self.request_move(to).await?),
-        };
-        value.map_err(|e| e.to_string())
-    }
 }
 
 /// Opens the data directory of a configuration on the real disk.

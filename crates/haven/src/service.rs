@@ -8,6 +8,8 @@
 use crate::clock;
 use crate::engine::{Engine, Outcome};
 use crate::exports::Exports;
+use crate::history::History;
+use crate::metrics::{Meter, Ticket};
 use crate::resolve::Resolver;
 use crate::serve::Ports;
 use crate::space::SpaceGuard;
@@ -26,6 +28,7 @@ use haven_store::Store;
 use haven_xdr::Gather;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -46,6 +49,8 @@ pub struct Service {
     /// Kept, so that a request costs no new receiver.
     leadership: watch::Receiver<Leadership>,
     space: Arc<SpaceGuard>,
+    meter: Arc<Meter>,
+    history: Arc<History>,
 }
 
 impl Service {
@@ -56,6 +61,7 @@ impl Service {
         consensus: Consensus<Outcome>,
         space: Arc<SpaceGuard>,
         ports: Ports,
+        history: Arc<History>,
     ) -> Self {
         let ports = bindings(config.service.listen, ports);
         Self {
@@ -65,7 +71,23 @@ impl Service {
             leadership: consensus.leadership(),
             consensus,
             space,
+            meter: Arc::default(),
+            history,
         }
+    }
+
+    /// What counts requests.
+    pub fn meter(&self) -> Arc<Meter> {
+        Arc::clone(&self.meter)
+    }
+
+    /// Counts a request that is done.
+    fn done(&self, ticket: Ticket, verdict: Verdict) -> Verdict {
+        if let Verdict::Reply(reply) = &verdict {
+            self.meter.end(ticket, reply);
+            self.history.answered();
+        }
+        verdict
     }
 
     /// What is exported, for those who bind, make and resolve it.
@@ -255,10 +277,16 @@ fn bindings_at(ip: IpAddr, ports: Ports) -> Vec<Binding> {
 }
 
 /// A request that takes longer.
-pub enum Work {
-    /// Sorted: waits for the disk, the lease or the log.
+pub struct Work {
+    ticket: Ticket,
+    rest: Rest,
+}
+
+/// What is left to do for it.
+enum Rest {
+    /// It is sorted: waits for the disk, the lease or the log.
     Sorted(u64, Prepared),
-    /// Not even sorted: waits for the names of its client.
+    /// It is not even sorted: waits for the names of its client.
     Unsorted(u64, Call, Endpoint),
 }
 
@@ -301,6 +329,7 @@ impl Handler for Service {
     type Work = Work;
 
     fn begin(&self, connection: Endpoint, record: Bytes) -> Begun<Work> {
+        let (began, bytes) = (Instant::now(), record.len());
         let call = match decode_call(record) {
             Ok(call) => call,
             Err(Refusal::Reply { reply, .. }) => return Begun::Done(Verdict::Reply(reply)),
@@ -311,28 +340,32 @@ impl Handler for Service {
         };
         // Before the clock is read: the entry belongs to this term or to none.
         let term = self.leadership.borrow().term;
-        match self.sort(&call, connection, Transport::Stream) {
-            Prepared::WantsNames => Begun::Work(Work::Unsorted(term, call, connection)),
+        let ticket = self.meter.begin(&call, began, bytes);
+        let rest = match self.sort(&call, connection, Transport::Stream) {
+            Prepared::WantsNames => Rest::Unsorted(term, call, connection),
             sorted => match self.now(&sorted) {
-                Some(verdict) => Begun::Done(verdict),
-                None => Begun::Work(Work::Sorted(term, sorted)),
+                Some(verdict) => return Begun::Done(self.done(ticket, verdict)),
+                None => Rest::Sorted(term, sorted),
             },
-        }
+        };
+        Begun::Work(Work { ticket, rest })
     }
 
     async fn finish(&self, work: Work) -> Verdict {
-        match work {
-            Work::Sorted(term, sorted) => self.execute(term, sorted).await,
-            Work::Unsorted(term, call, connection) => {
+        let verdict = match work.rest {
+            Rest::Sorted(term, sorted) => self.execute(term, sorted).await,
+            Rest::Unsorted(term, call, connection) => {
                 let sorted = self
                     .sort_with_names(&call, connection, Transport::Stream)
                     .await;
                 self.execute(term, sorted).await
             }
-        }
+        };
+        self.done(work.ticket, verdict)
     }
 
     async fn handle_datagram(&self, ends: Endpoint, datagram: Bytes) -> Verdict {
+        let (began, bytes) = (Instant::now(), datagram.len());
         let call = match decode_call(datagram) {
             Ok(call) => call,
             Err(Refusal::Reply { reply, .. }) => return Verdict::Reply(reply),
@@ -343,19 +376,21 @@ impl Handler for Service {
         if !matches!(call.prog, mount::PROGRAM | portmap::PROGRAM) {
             return Verdict::Reply(accept_error(call.xid, AcceptError::ProgUnavail));
         }
+        let ticket = self.meter.begin(&call, began, bytes);
         let (xid, term) = (call.xid, self.leadership.borrow().term);
         let over = Transport::Datagram;
         let sorted = match self.sort(&call, ends, over) {
             Prepared::WantsNames => self.sort_with_names(&call, ends, over).await,
             sorted => sorted,
         };
-        match self.execute(term, sorted).await {
+        let verdict = match self.execute(term, sorted).await {
             // A long list of exports: an error makes the client ask over TCP.
             Verdict::Reply(reply) if reply.len() > DATAGRAM_BYTES_MAX => {
                 Verdict::Reply(accept_error(xid, AcceptError::SystemErr))
             }
             verdict => verdict,
-        }
+        };
+        self.done(ticket, verdict)
     }
 
     fn may_answer(&self) -> bool {

@@ -21,6 +21,7 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
         log,
         limits,
         health,
+        metrics,
         warnings,
     } = config;
     writeln!(
@@ -105,6 +106,9 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
         "health    {reserve} kept free; a flush may take {} ms",
         health.flush_max.as_millis()
     )?;
+    if let Some(listen) = metrics.listen {
+        writeln!(out, "metrics   at http://{listen}/metrics, for everybody")?;
+    }
     writeln!(
         out,
         "log       {} and graver, {:?}",

@@ -10,25 +10,30 @@
 //!
 //! It must not know what entries mean.
 
-use crate::control::{self, Control, Request, Status};
+use crate::bulletin::Bulletins;
+use crate::control;
 use crate::engine::{Outcome, STORE_DIR};
+use crate::history::{History, now_unix_ms};
 use crate::notify;
+use crate::peers::Clients;
 use crate::serve::{LOG_DIR, consensus_options, failed};
 use bytes::Bytes;
+use desk::Desk;
 use haven_config::Config;
-use haven_consensus::{
-    Consensus, MachineError, Replicated, Role, SnapshotSink, SnapshotSource, Wanted,
-};
+use haven_consensus::{Consensus, MachineError, Replicated, SnapshotSink, SnapshotSource, Wanted};
 use haven_disk::Disk;
 use haven_log::{Log, LogOptions};
+use haven_net::Gate;
 use haven_store::POSITION_BYTES_MAX;
 use parking_lot::Mutex;
-use serde_json::Value;
 use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use tokio::sync::watch;
 use tracing::info;
+
+mod desk;
 
 /// The witness's directory within the data directory.
 const DIR: &str = "witness";
@@ -66,22 +71,36 @@ pub(crate) async fn serve(
         Memory::open(Arc::clone(&disk)).map_err(|e| format!("the witness in {data}: {e}"))?;
     let socket = control::bind(&config.node.control)
         .map_err(|e| format!("control socket {}: {e}", config.node.control.display()))?;
+    let metrics = control::bind_metrics(config.metrics.listen).await?;
     let consensus = Consensus::start(consensus_options(&config), log.clone(), memory)
         .await
         .map_err(|e| e.to_string())?;
-    let desk = Desk {
-        nodes: config
-            .cluster
-            .nodes
-            .iter()
-            .map(|n| (n.name.clone(), n.id))
-            .collect(),
+    let nodes: Vec<_> = config
+        .cluster
+        .nodes
+        .iter()
+        .map(|n| (n.id, n.name.clone()))
+        .collect();
+    let history = Arc::new(History::new(&config.node.name, nodes.iter().cloned()));
+    let bulletins = Bulletins::new(&config, Arc::clone(&history));
+    // No clients, for ever.
+    let (_nobody, changed) = watch::channel(0);
+    let clients = Clients::new(Vec::new, changed, Vec::new());
+    tokio::spawn(bulletins.clone().hear(consensus.clone(), clients.clone()));
+    let desk = Arc::new(Desk {
+        nodes,
         name: config.node.name.clone(),
+        started_unix_ms: now_unix_ms(),
         consensus: consensus.clone(),
         log: log.clone(),
         disk,
-    };
-    tokio::spawn(control::serve(socket, Arc::new(desk)));
+        bulletins: bulletins.clone(),
+        history,
+    });
+    let own = Arc::clone(&desk);
+    let closed = Arc::new(Gate::default());
+    tokio::spawn(bulletins.tell(consensus.clone(), closed, clients, move || own.report()));
+    control::serve(socket, metrics, &desk);
     let peers = config.cluster.nodes.len() - 1;
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -249,56 +268,6 @@ impl SnapshotSink for Leap {
         *self.position.lock() = Some(self.to.clone());
         *durable = Some(self.to);
         Ok(())
-    }
-}
-
-/// Answers the control socket of a witness.
-struct Desk {
-    name: String,
-    nodes: Vec<(String, u64)>,
-    consensus: Consensus<Outcome>,
-    log: Log,
-    disk: Arc<dyn Disk>,
-}
-
-impl Desk {
-    fn status(&self) -> Status {
-        let (consensus, log) = (self.consensus.status(), self.log.stats());
-        let leader = consensus.leader;
-        let leader = self.nodes.iter().find(|(_, id)| Some(*id) == leader);
-        let phase = match consensus.role {
-            Role::Leader => "HandingOver",
-            _ => "Witness",
-        };
-        Status {
-            node: self.name.clone(),
-            role: "witness".into(),
-            leader: leader.map(|(name, _)| name.clone()),
-            term: consensus.term,
-            phase: phase.into(),
-            serving: false,
-            trouble: None,
-            free_mib: self.disk.space().map_or(0, |space| space.free_bytes >> 20),
-            reserve_mib: 0,
-            last_log: consensus.last_log.unwrap_or(0),
-            committed: consensus.committed.unwrap_or(0),
-            applied: consensus.applied.unwrap_or(0),
-            log_records: log.appended_records,
-            log_flushes: log.flushes,
-            connections: 0,
-            nfs_port: 0,
-            mount_port: 0,
-        }
-    }
-}
-
-impl Control for Desk {
-    async fn handle(&self, request: Request) -> Result<Value, String> {
-        match request {
-            Request::Status => serde_json::to_value(self.status()).map_err(|e| e.to_string()),
-            Request::StateHash => Err("a witness holds no files".into()),
-            Request::Move { .. } => Err("a witness does not lead; ask the node that does".into()),
-        }
     }
 }
 

@@ -92,6 +92,7 @@ impl Node {
             consensus.clone(),
             space,
             ports,
+            Arc::new(haven::history::History::new("a", [])),
         );
         let mut leadership = consensus.leadership();
         leadership.wait_for(|now| now.is_leader).await.unwrap();

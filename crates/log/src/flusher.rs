@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::format::{Batch, PAGE_BYTES, SegmentHeader, stored_len};
-use crate::log::{Append, Change, Shared, State, Work};
+use crate::log::{Append, Change, FLUSH_BUCKETS, Shared, State, Work};
 use crate::open;
 use crate::segment::{Segment, SegmentFile, file_name, path_of, spare_name};
 use crate::slots::Meta;
@@ -40,6 +40,16 @@ pub(crate) fn start(shared: Arc<Shared>, spares: Vec<String>) -> Result<JoinHand
         .name("haven-log".to_owned())
         .spawn(move || flusher.run())
         .map_err(LogError::io("start the flusher thread"))
+}
+
+/// Which of [`LogStats::flush_times`](crate::LogStats) a duration belongs to.
+fn bucket(took: Duration) -> usize {
+    let us = u64::try_from(took.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX);
+    let steps = us.div_ceil(16).max(1);
+    let bucket = u64::BITS - (steps - 1).leading_zeros();
+    usize::try_from(bucket)
+        .unwrap_or(usize::MAX)
+        .min(FLUSH_BUCKETS - 1)
 }
 
 /// The longest wait for a group to fill: about what a flush takes on a fast disk. On a slow one, groups fill
@@ -234,6 +244,7 @@ impl Flusher {
         stats.appended_bytes += bytes;
         stats.flushes += 1;
         stats.flush_time += took;
+        stats.flush_times[bucket(took)] += 1;
         stats.flush_time_max = stats.flush_time_max.max(took);
         stats.queued_records -= records;
         stats.queued_bytes -= appends.iter().map(Append::memory).sum::<usize>();

@@ -85,6 +85,9 @@ impl Default for LogOptions {
     }
 }
 
+/// Entries of [`LogStats::flush_times`].
+pub const FLUSH_BUCKETS: usize = 22;
+
 /// Counters and levels of a log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogStats {
@@ -98,6 +101,8 @@ pub struct LogStats {
     pub flush_time: Duration,
     /// The longest group.
     pub flush_time_max: Duration,
+    /// How many groups took up to 16 µs, up to 32 µs, and so on, in powers of two; the last has no bound.
+    pub flush_times: [u64; FLUSH_BUCKETS],
     /// For how long the group being written now has been under way (for a watchdog).
     pub flush_running: Option<Duration>,
     /// Records queued or being flushed.

@@ -101,6 +101,11 @@ impl<F: Filesystem + SystemTable> Machine<F> {
         self.identity.as_ref()
     }
 
+    /// How many replies are kept for retransmissions.
+    pub fn cached_replies(&self) -> usize {
+        self.replies.len()
+    }
+
     /// The number of every export that was ever made, by path (`/a/b`): for [`crate::Exports::bind`].
     pub fn export_ids(&self) -> BTreeMap<Bytes, ExportId> {
         let id = |(path, row): (&Bytes, &ExportRow)| (path.clone(), row.id);

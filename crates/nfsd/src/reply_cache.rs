@@ -102,6 +102,11 @@ impl ReplyCache {
         }
     }
 
+    /// How many replies there are.
+    pub(crate) fn len(&self) -> usize {
+        self.replies.len()
+    }
+
     /// The reply to the same request.
     pub(crate) fn get(&self, request: &RequestKey) -> Option<&Bytes> {
         self.replies.get(request)

@@ -18,11 +18,11 @@ use crate::error::{PlatformError, Result};
 use crate::link::{self, Link, LinkIndex};
 use crate::sys::LinkDestination;
 
-const BROADCAST: [u8; 6] = [0xff; 6];
-const ETHERTYPE_ARP: u16 = 0x0806;
-const ARP_REQUEST: u16 = 1;
+pub(crate) const BROADCAST: [u8; 6] = [0xff; 6];
+pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
+pub(crate) const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
-const ARP_BYTES: usize = 28;
+pub(crate) const ARP_BYTES: usize = 28;
 const NA_BYTES: usize = 32;
 const ND_NEIGHBOR_ADVERT: u8 = 136;
 const NA_FLAG_OVERRIDE: u8 = 0x20;

@@ -7,6 +7,7 @@
 
 mod mixed;
 mod one_node;
+mod operate;
 mod silence;
 
 use clap::{Parser, Subcommand};
@@ -51,6 +52,8 @@ enum Command {
     },
     /// Freeze and cut off the leader, and listen to what it says: it must be nothing.
     Silence,
+    /// Operate a cluster as people do: status in every case, moves, standby.
+    Operate,
     /// Kill one node again and again, at any moment, and check its data directory each time.
     OneNode(one_node::Plan),
     /// A node on a disk that forgets what was not flushed (started by `power-losses`).
@@ -85,6 +88,10 @@ fn main() -> ExitCode {
         Command::Kills(plan) => torture(plan, Blow::Kill),
         Command::PowerLosses(plan) => torture(plan, Blow::PowerLoss),
         Command::OneNode(plan) => kept_on_failure(|dir| one_node::run(&plan, dir, &haven_exe()?)),
+        Command::Operate => kept_on_failure(|dir| {
+            let exe = haven_exe()?;
+            in_own_network(operate::run(&exe, dir))
+        }),
         Command::Silence => kept_on_failure(|dir| silence::run(&haven_exe()?, dir)),
         Command::Steady { seconds, clients } => steady(Duration::from_secs(seconds), clients),
     };

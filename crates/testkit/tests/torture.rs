@@ -25,6 +25,7 @@ const CASES: &[(&str, &[&str])] = &[
             "13",
         ],
     ),
+    ("a cluster is operated as people do", &["operate"]),
     (
         "a leader that is frozen or cut off says nothing",
         &["silence"],

@@ -145,6 +145,8 @@ impl<R: Send + 'static> Server<R> {
         // Dropped with this call: ends the stream that openraft reads from.
         let (_alive, ended) = oneshot::channel::<()>();
         let requests = append_stream(hello.from, reader, self.heard.clone()).take_until(ended);
+        // However this call ends.
+        let _farewell = OnEnd(|| self.heard.hung_up(hello.from));
         let mut answers = Box::pin(self.raft.stream_append(requests));
         while let Some(answer) = answers.next().await {
             let answer = answer.map_err(|_| WireError::Peer("consensus has stopped here"))?;
@@ -171,6 +173,7 @@ impl<R: Send + 'static> Server<R> {
                 Ballot::Vote(request) => self.raft.vote(request).await.map(|r| message::voted(&r)),
                 Ballot::PreVote(request) => self.pre_vote(request).await,
                 Ballot::Transfer(request) => {
+                    self.heard.handed_over(hello.from);
                     let passed = self.raft.handle_transfer_leader(request).await;
                     Ok(match passed {
                         Ok(Ok(())) => message::taken(),
@@ -296,6 +299,15 @@ impl<R: Send + 'static> Server<R> {
     }
 }
 
+/// Does something when it is dropped.
+struct OnEnd<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnEnd<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 /// Why a snapshot was not received: the connection, or this node.
 enum Failure {
     Wire(WireError),
@@ -327,7 +339,7 @@ fn append_stream(
             };
             match request {
                 Ok(request) => {
-                    heard.note(from);
+                    heard.note(from, request.vote.leader_id.term);
                     Some((request, (reader, heard)))
                 }
                 Err(WireError::Closed) => None,

@@ -16,6 +16,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use haven_consensus::CheckpointPolicy;
 use haven_consensus::Consensus;
+use haven_consensus::Farewell;
 use haven_consensus::ProposeError;
 use haven_consensus::StartError;
 use haven_consensus::TransferError;
@@ -212,6 +213,59 @@ async fn leadership_is_handed_over_at_once_and_the_old_leader_is_silent_before()
     cluster.propose(to, "entry 1").await.unwrap();
     cluster.all_hold(&names(0..2)).await;
     assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn nodes_that_shall_not_lead_are_passed_over_and_leaders_are_known_by_their_farewell() {
+    let mut cluster = Cluster::running(3).await;
+    let first = cluster.leader(&[1, 2, 3]).await;
+    cluster.propose(first, "entry 0").await.unwrap();
+    cluster.all_hold(&names(0..1)).await;
+    // The follower whose turn would come first.
+    let others: Vec<u64> = cluster
+        .all()
+        .into_iter()
+        .filter(|id| *id != first)
+        .collect();
+    let (unwilling, heir) = (others[0], others[1]);
+    for id in cluster.all() {
+        let consensus = &cluster.node(id).consensus;
+        consensus.set_unwilling([unwilling].into());
+    }
+    let node = cluster.node(first).consensus.clone();
+    until("the heir is ready", || {
+        let status = node.status();
+        let ready = |peer: &haven_consensus::PeerStatus| {
+            peer.matched == status.last_log && peer.acked_ms_ago.is_some_and(|age| age < 100)
+        };
+        node.lease_valid() && status.peers.values().all(ready)
+    })
+    .await;
+    assert_eq!(node.transfer(None).await, Ok(()));
+    assert_eq!(cluster.leader(&[heir]).await, heir);
+    let sign = cluster.node(heir).consensus.leader_sign().unwrap();
+    assert_eq!((sign.from, sign.farewell), (first, Farewell::HandedOver));
+    // And back, to be killed.
+    let node = cluster.node(heir).consensus.clone();
+    until("the first is ready", || {
+        let status = node.status();
+        let ready = status.peers.get(&first);
+        ready.is_some_and(|p| {
+            p.matched == status.last_log && p.acked_ms_ago.is_some_and(|a| a < 100)
+        }) && node.lease_valid()
+    })
+    .await;
+    assert_eq!(node.transfer(Some(first)).await, Ok(()));
+    cluster.leader(&[first]).await;
+    let heard = || cluster.node(heir).consensus.leader_sign();
+    until("its appends", || {
+        heard().is_some_and(|sign| sign.from == first)
+    })
+    .await;
+    cluster.stop(first).await;
+    assert_eq!(cluster.leader(&[unwilling, heir]).await, heir);
+    let sign = cluster.node(heir).consensus.leader_sign().unwrap();
+    assert_eq!((sign.from, sign.farewell), (first, Farewell::HungUp));
 }
 
 #[tokio::test]

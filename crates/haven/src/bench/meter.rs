@@ -1,6 +1,6 @@
 //! What a run costs the server and the generator: /proc, and a node's control socket.
 
-use crate::control::{self, Request, Status};
+use haven_admin::Client;
 use serde::Serialize;
 use std::fs;
 use std::path::Path;
@@ -106,8 +106,8 @@ impl LogCounts {
             .enable_all()
             .build()
             .map_err(|e| e.to_string())?;
-        let status: Status =
-            runtime.block_on(control::ask(socket, &Request::Status, CONTROL_PATIENCE))?;
+        let client = Client::unix(socket, CONTROL_PATIENCE);
+        let status = runtime.block_on(client.node()).map_err(|e| e.to_string())?;
         Ok(Self {
             records: status.log_records,
             flushes: status.log_flushes,

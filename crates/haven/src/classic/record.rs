@@ -21,6 +21,8 @@ pub struct Recorder {
 struct Inner {
     acknowledged: u64,
     longest: Duration,
+    /// Operations, and the longest wait, since somebody last took them.
+    beat: (u64, Duration),
     /// Operations that started after this are fresh.
     fresh_since: Instant,
     /// Fresh operations of each worker.
@@ -33,6 +35,7 @@ impl Recorder {
         let inner = Inner {
             acknowledged: 0,
             longest: Duration::ZERO,
+            beat: (0, Duration::ZERO),
             fresh_since: Instant::now(),
             fresh: vec![0; workers],
         };
@@ -47,6 +50,8 @@ impl Recorder {
         let mut inner = self.inner.lock();
         inner.acknowledged += 1;
         inner.longest = inner.longest.max(now - start);
+        inner.beat.0 += 1;
+        inner.beat.1 = inner.beat.1.max(now - start);
         if start >= inner.fresh_since
             && let Some(fresh) = inner.fresh.get_mut(worker)
         {
@@ -90,6 +95,11 @@ impl Recorder {
             tokio::time::sleep(POLL).await;
         }
         Ok(())
+    }
+
+    /// Operations answered, and the longest wait among them, since the last call.
+    pub fn take_beat(&self) -> (u64, Duration) {
+        std::mem::take(&mut self.inner.lock().beat)
     }
 
     /// The longest wait in the window.

@@ -3,7 +3,7 @@
 //! Each node lives in a network namespace with one cable to a bridge, so addresses, ARP and partitions
 //! are real. Nothing touches the machine's own network, and everything vanishes with this process.
 
-use crate::control::{self, Request, StateHash, Status};
+use haven_admin::{Client, MoveRequest, NodeReport, Phase, StateHash};
 use haven_platform::netns::Netns;
 use haven_platform::{addr, link};
 use std::fs::{self, File};
@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 pub const NODES: usize = 3;
 /// The floating address.
 pub const FLOATING: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
+/// The address of this process's own network in the laboratory.
+const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 254);
 /// What is exported.
 pub const EXPORT: &str = "/data";
 /// Bits of the network's prefix.
@@ -72,6 +74,9 @@ impl Lab {
     pub fn build(dir: &Path, exe: &Path, more: &str) -> Result<Self, String> {
         link::add_bridge("haven0").map_err(words)?;
         link::set_up("haven0", true).map_err(words)?;
+        let here = addr::Subnet::new(IpAddr::V4(HERE), PREFIX).map_err(words)?;
+        let here = addr::place(here, Some("haven0")).map_err(words)?;
+        addr::add(&here, None).map_err(words)?;
         let client = Arc::new(plug("client", Ipv4Addr::new(10, 77, 0, 200))?);
         let mut nodes = Vec::new();
         for index in 0..NODES {
@@ -175,29 +180,32 @@ impl Lab {
     }
 
     /// Asks a node how it is.
-    pub async fn status(&self, index: usize) -> Result<Status, String> {
-        control::ask(
-            &self.nodes[index].control(),
-            &Request::Status,
-            CONTROL_PATIENCE,
-        )
-        .await
+    pub async fn status(&self, index: usize) -> Result<NodeReport, String> {
+        let client = self.ask(index, CONTROL_PATIENCE);
+        client.node().await.map_err(words)
+    }
+
+    /// One asker for each node, which may take so long to answer.
+    pub fn askers(&self, patience: Duration) -> Vec<Client> {
+        let nodes = 0..self.nodes.len();
+        nodes.map(|index| self.ask(index, patience)).collect()
+    }
+
+    fn ask(&self, index: usize, patience: Duration) -> Client {
+        Client::unix(&self.nodes[index].control(), patience)
     }
 
     /// Asks a node for its state hash.
     pub async fn state_hash(&self, index: usize) -> Result<StateHash, String> {
-        control::ask(
-            &self.nodes[index].control(),
-            &Request::StateHash,
-            HASH_PATIENCE,
-        )
-        .await
+        let client = self.ask(index, HASH_PATIENCE);
+        client.state_hash().await.map_err(words)
     }
 
     /// Asks a node to move the service to another.
-    pub async fn request_move(&self, index: usize) -> Result<serde_json::Value, String> {
-        let request = Request::Move { to: None };
-        control::ask(&self.nodes[index].control(), &request, CONTROL_PATIENCE).await
+    pub async fn request_move(&self, index: usize) -> Result<(), String> {
+        let client = self.ask(index, CONTROL_PATIENCE);
+        let moved = client.move_service(MoveRequest::default()).await;
+        moved.map_err(words)
     }
 
     /// Waits for a node that serves, other than `except`.
@@ -220,7 +228,7 @@ impl Lab {
         let want = self.status(leader).await?.applied;
         while start.elapsed() < PATIENCE {
             if let Ok(status) = self.status(index).await
-                && status.phase == "Standby"
+                && status.phase == Phase::Idle
                 && status.leader.is_some()
                 && status.applied >= want
             {
@@ -302,7 +310,8 @@ impl Node {
         self.netns.run(work).map_err(words)
     }
 
-    fn config(&self) -> PathBuf {
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
         self.dir.join("haven.toml")
     }
 

@@ -6,16 +6,23 @@ pub mod client;
 pub mod lab;
 pub mod random;
 mod report;
+mod scene;
+mod stage;
 
 use client::ClientThread;
 
 use crate::classic::Recorder;
+use crate::term::is_terminal;
 use haven_platform::netns;
-use lab::{FLOATING, Lab, Workplace};
+use lab::{EXPORT, FLOATING, Lab, Workplace};
 use random::Random;
 use report::{Fault, Report};
+use scene::Condition;
+use stage::Stage;
 use std::path::Path;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Operations that every worker of the client completes between two faults, at least.
 const CALM_OPERATIONS: u32 = 100;
@@ -23,6 +30,9 @@ const CALM_OPERATIONS: u32 = 100;
 const CALM_JITTER: u64 = 200;
 /// Operations after a fault that show that service is back.
 const BACK_OPERATIONS: u32 = 20;
+
+/// Pause before a fault for those who look on.
+const LOOK: Duration = Duration::from_millis(1_500);
 
 /// What the demo is asked to do.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +43,8 @@ pub struct Options {
     pub seed: u64,
     /// One JSON object instead of a story.
     pub json: bool,
+    /// Leave the cluster running until interrupted.
+    pub keep: bool,
 }
 
 /// Moves this process into a network of its own. Must be called while it has one thread.
@@ -59,15 +71,34 @@ pub fn run(options: Options, dir: Option<&Path>, exe: &Path) -> Result<bool, Str
         .build()
         .map_err(|e| e.to_string())?;
     let mut place = Workplace::new(dir).map_err(|e| format!("cannot make a directory: {e}"))?;
-    let outcome = runtime.block_on(Demo::play(options, place.dir(), exe));
-    let clean = outcome.as_ref().is_ok_and(Report::is_clean);
-    if !clean {
+    let clean = match runtime.block_on(stage_and_keep(options, place.dir(), exe)) {
+        Ok(None) => return Err("interrupted".into()),
+        Ok(Some(clean)) => Ok(clean),
+        Err(why) => Err(why),
+    };
+    if !clean.as_ref().is_ok_and(|clean| *clean) {
         place.keep();
         eprintln!(
             "the nodes' logs and data are kept in {}",
             place.dir().display()
         );
     }
+    clean
+}
+
+/// Whether nothing was lost or done twice; `None`: somebody ended it.
+async fn stage_and_keep(options: Options, dir: &Path, exe: &Path) -> Result<Option<bool>, String> {
+    let end = ended()?;
+    let mut demo = Demo::prepare(options, dir, exe)?;
+    let outcome = tokio::select! {
+        outcome = demo.play() => Some(outcome),
+        () = end => None,
+    };
+    // Gives the terminal back, however it ended.
+    demo.stage.end().await;
+    let Some(outcome) = outcome else {
+        return Ok(None);
+    };
     let report = outcome?;
     if options.json {
         println!(
@@ -77,55 +108,91 @@ pub fn run(options: Options, dir: Option<&Path>, exe: &Path) -> Result<bool, Str
     } else {
         println!("\n{report}");
     }
-    Ok(clean)
+    if options.keep {
+        demo.keep().await?;
+    }
+    Ok(Some(report.is_clean()))
+}
+
+/// Returns when somebody ends this process.
+fn ended() -> Result<impl Future<Output = ()>, String> {
+    let words = |e: std::io::Error| e.to_string();
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(words)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(words)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 struct Demo {
     lab: Lab,
     options: Options,
     random: Random,
-    began: Instant,
+    stage: Stage,
     report: Report,
 }
 
 impl Demo {
-    async fn play(options: Options, dir: &Path, exe: &Path) -> Result<Report, String> {
+    fn prepare(options: Options, dir: &Path, exe: &Path) -> Result<Self, String> {
         let lab = Lab::build(dir, exe, "")?;
-        let (random, began) = (Random::new(options.seed), Instant::now());
-        let mut demo = Self {
+        let stage = match options.json || !is_terminal() {
+            true => Stage::plain(options.json),
+            false => Stage::live(&lab, options.seed)?,
+        };
+        Ok(Self {
             lab,
             options,
-            random,
-            began,
+            random: Random::new(options.seed),
+            stage,
             report: Report::default(),
-        };
-        demo.say(&format!(
-            "three nodes (a, b, c), each in a network namespace of its own; floating address {FLOATING}; seed {}",
-            options.seed
-        ));
-        let leader = demo.lab.start_all().await?;
-        demo.say(&format!(
-            "node {} leads and serves",
-            demo.lab.nodes[leader].name
-        ));
-        let client = ClientThread::start(&demo.lab.client, 1).await?;
-        demo.say("a client has mounted the floating address and writes, flushes, renames, removes, reads");
-        let played = demo.faults(&client.recorder).await;
-        let (told, verdict) = client.finish().await?;
-        played?;
-        demo.report.acknowledged = told;
-        demo.report.lost = verdict.lost;
-        demo.report.doubled = verdict.doubled;
-        demo.report.out_of_order = verdict.out_of_order;
-        demo.report.problems.extend(verdict.problems);
-        demo.report.state_hashes_equal = demo.lab.compare_states().await?;
-        Ok(std::mem::take(&mut demo.report))
+        })
     }
 
-    fn say(&self, what: &str) {
-        if !self.options.json {
-            println!("{:7.2} s  {what}", self.began.elapsed().as_secs_f32());
+    async fn play(&mut self) -> Result<Report, String> {
+        let stage = &self.stage;
+        stage.say(&format!(
+            "three nodes (a, b, c), each in a network namespace of its own; floating address {FLOATING}; seed {}",
+            self.options.seed
+        ));
+        stage.now("the nodes start");
+        let leader = self.lab.start_all().await?;
+        self.stage.say(&format!(
+            "node {} leads and serves",
+            self.lab.nodes[leader].name
+        ));
+        let client = ClientThread::start(&self.lab.client, 1).await?;
+        self.stage.watch(&client.recorder);
+        self.stage
+            .say("a client has mounted the floating address and writes, flushes, renames, removes, reads");
+        let recorder = Arc::clone(&client.recorder);
+        let played = self.faults(&recorder).await;
+        self.stage.now("reading everything back");
+        let (told, verdict) = client.finish().await?;
+        played?;
+        self.report.acknowledged = told;
+        self.report.lost = verdict.lost;
+        self.report.doubled = verdict.doubled;
+        self.report.out_of_order = verdict.out_of_order;
+        self.report.problems.extend(verdict.problems);
+        self.stage.now("comparing the nodes' states");
+        self.report.state_hashes_equal = self.lab.compare_states().await?;
+        Ok(std::mem::take(&mut self.report))
+    }
+
+    /// Leaves the cluster running until somebody ends it.
+    async fn keep(&self) -> Result<(), String> {
+        let end = ended()?;
+        let config = self.lab.nodes[0].config();
+        let help = kept(&config, std::process::id());
+        match self.options.json {
+            true => eprintln!("{help}"),
+            false => println!("{help}"),
         }
+        end.await;
+        Ok(())
     }
 
     async fn faults(&mut self, recorder: &Recorder) -> Result<(), String> {
@@ -146,33 +213,46 @@ impl Demo {
 
     async fn fault(&mut self, fault: Fault, recorder: &Recorder) -> Result<(), String> {
         let leader = self.lab.wait_serving(None).await?;
+        let name = |lab: &Lab, i: usize| lab.nodes[i].name.clone();
+        let old = name(&self.lab, leader);
+        if self.stage.is_live() {
+            self.stage.now(&format!("next: {} {old}", fault.doing()));
+            tokio::time::sleep(LOOK).await;
+        }
+        self.stage.now(&format!("{} {old}", fault.doing()));
         recorder.open_window();
         match fault {
             Fault::Killed => self.lab.kill(&[leader])?,
             Fault::CutOff => self.lab.cut(leader, true)?,
             Fault::Frozen => self.lab.freeze(leader, true)?,
-            Fault::Planned => drop(self.lab.request_move(leader).await?),
+            Fault::Planned => self.lab.request_move(leader).await?,
         }
+        self.stage.condition(leader, fault.condition());
         let next = self.lab.wait_serving(Some(leader)).await?;
         recorder.wait_fresh(BACK_OPERATIONS).await?;
         let stall = recorder.longest();
         self.report.stalls_ms.add(fault, stall);
-        let name = |i: usize| self.lab.nodes[i].name.clone();
-        let (old, new) = (name(leader), name(next));
-        self.say(&format!(
-            "{fault:12}  leader {old} -> {new}   the client waited {:4} ms",
+        self.stage.say(&format!(
+            "{fault:12}  leader {old} -> {}   the client waited {:4} ms",
+            name(&self.lab, next),
             stall.as_millis()
         ));
+        if self.stage.is_live() && fault != Fault::Planned {
+            self.stage.now(&format!("{old} stays away for a moment"));
+            tokio::time::sleep(LOOK).await;
+        }
         match fault {
             Fault::Killed => self.lab.start(leader)?,
             Fault::CutOff => self.lab.cut(leader, false)?,
             Fault::Frozen => self.lab.freeze(leader, false)?,
             Fault::Planned => {}
         }
+        self.stage.condition(leader, Condition::Well);
+        self.stage.now(&format!("{old} comes back and catches up"));
         let back = Instant::now();
         self.lab.wait_caught_up(leader, next).await?;
         if fault != Fault::Planned {
-            self.say(&format!(
+            self.stage.say(&format!(
                 "{:12}  {old} is back and has caught up after {} ms",
                 "",
                 back.elapsed().as_millis()
@@ -180,4 +260,22 @@ impl Demo {
         }
         Ok(())
     }
+}
+
+/// What to do with a cluster that was left running.
+fn kept(config: &Path, pid: u32) -> String {
+    let config = config.display();
+    let mount = format!(
+        "mount -t nfs -o vers=3,nolock,hard,tcp,port={},mountport={},mountproto=tcp",
+        haven_config::NFS_PORT_DEFAULT,
+        haven_config::MOUNT_PORT_DEFAULT
+    );
+    format!(
+        "the cluster goes on. From another terminal, as the same user:
+  look at it    haven status --watch --config {config}
+  move it       haven migrate --config {config}   (on the node that leads: a, b or c)
+  mount it      nsenter -t {pid} -n {mount} {FLOATING}:{EXPORT} /mnt
+                (root only; otherwise: nsenter -t {pid} -U --preserve-credentials -n haven bench nfs://{FLOATING}{EXPORT})
+  end it        umount /mnt, then Ctrl-C here, or: kill {pid}"
+    )
 }

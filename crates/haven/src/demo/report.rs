@@ -1,5 +1,6 @@
 //! What the demo found, as a table for people and as one JSON object for programs.
 
+use super::scene::Condition;
 use serde::Serialize;
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -19,6 +20,26 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Doing it to the leader, in words.
+    pub fn doing(self) -> &'static str {
+        match self {
+            Self::Killed => "killing the leader",
+            Self::CutOff => "pulling the cable of the leader",
+            Self::Frozen => "freezing the leader",
+            Self::Planned => "moving the service away by plan from",
+        }
+    }
+
+    /// What it leaves the leader in.
+    pub fn condition(self) -> Condition {
+        match self {
+            Self::Killed => Condition::Killed,
+            Self::CutOff => Condition::CutOff,
+            Self::Frozen => Condition::Frozen,
+            Self::Planned => Condition::Well,
+        }
+    }
+
     /// Every kind, in the order of the table.
     pub const ALL: [Self; 4] = [Self::Killed, Self::CutOff, Self::Frozen, Self::Planned];
 }

@@ -1,0 +1,153 @@
+//! Clusters in every state that must print well, for tests.
+
+use crate::types::*;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// 2026-11-22 20:14:03 UTC.
+pub const NOW: u64 = 1_795_378_443_000;
+pub const FLOATING: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 100));
+
+/// A follower of a, up to date.
+pub fn follower(name: &str) -> NodeReport {
+    NodeReport {
+        node: name.into(),
+        version: "0.1.0".into(),
+        started_unix_ms: NOW - 90_000_000,
+        leader: Some("a".into()),
+        term: 7,
+        free_mib: 81_920,
+        reserve_mib: 4_096,
+        last_log: 184_220,
+        committed: 184_220,
+        applied: 184_220,
+        nfs_port: 2049,
+        mount_port: 20048,
+        ..NodeReport::default()
+    }
+}
+
+/// The leader a.
+pub fn leader() -> NodeReport {
+    let peer = PeerView {
+        matched: Some(184_218),
+        acked_ms_ago: Some(12),
+    };
+    NodeReport {
+        role: Role::Leader,
+        phase: Phase::Serving,
+        serving: true,
+        connections: 12,
+        last_log: 184_221,
+        addresses: vec![FLOATING],
+        peers: [("b".into(), peer), ("c".into(), peer)].into(),
+        last_failover: Some(Failover {
+            at_unix_ms: NOW - 3 * 3_600_000,
+            term: 7,
+            from: Some("c".into()),
+            to: "a".into(),
+            cause: Cause::ProcessEnded,
+            silent_ms: Some(381),
+            stall_ms: Some(387),
+        }),
+        ..follower("a")
+    }
+}
+
+fn node(id: u8, report: NodeReport) -> NodeFacts {
+    NodeFacts {
+        name: report.node.clone(),
+        address: SocketAddr::from(([10, 0, 0, id], 7400)),
+        heard_ms_ago: Some(if report.node == "a" { 0 } else { 130 }),
+        report: Some(report),
+    }
+}
+
+/// Three nodes, all well.
+pub fn healthy() -> Facts {
+    Facts {
+        cluster: "files".into(),
+        service: "nfs".into(),
+        asked: "a".into(),
+        now_unix_ms: NOW,
+        nodes: vec![
+            node(1, leader()),
+            node(2, follower("b")),
+            node(3, follower("c")),
+        ],
+        floating: vec![FLOATING],
+    }
+}
+
+pub fn edit(facts: &mut Facts, index: usize, change: impl FnOnce(&mut NodeReport)) {
+    change(facts.nodes[index].report.as_mut().unwrap());
+}
+
+pub fn one_node_down() -> Facts {
+    let mut facts = healthy();
+    facts.nodes[2].heard_ms_ago = Some(47_300);
+    edit(&mut facts, 0, |a| {
+        a.peers.insert(
+            "c".into(),
+            PeerView {
+                matched: Some(184_100),
+                acked_ms_ago: Some(47_350),
+            },
+        );
+    });
+    facts
+}
+
+/// Seen from b, the only one that is left.
+pub fn no_quorum() -> Facts {
+    let mut facts = one_node_down();
+    facts.asked = "b".into();
+    facts.nodes[0].heard_ms_ago = Some(12_400);
+    facts.nodes[1].heard_ms_ago = Some(0);
+    let last = facts.nodes[0]
+        .report
+        .as_ref()
+        .unwrap()
+        .last_failover
+        .clone();
+    edit(&mut facts, 1, |b| {
+        b.leader = None;
+        b.role = Role::Candidate;
+        b.last_failover = last;
+    });
+    facts
+}
+
+pub fn catching_up() -> Facts {
+    let mut facts = healthy();
+    edit(&mut facts, 0, |a| {
+        a.peers.insert(
+            "c".into(),
+            PeerView {
+                matched: Some(141_000),
+                acked_ms_ago: Some(30),
+            },
+        );
+    });
+    edit(&mut facts, 2, |c| {
+        c.last_log = 141_000;
+        c.applied = 139_000;
+    });
+    facts
+}
+
+pub fn address_conflict() -> Facts {
+    let mut facts = healthy();
+    edit(&mut facts, 0, |a| {
+        a.conflicts = vec![Conflict {
+            address: FLOATING,
+            mac: "52:54:00:ab:cd:ef".into(),
+        }];
+    });
+    facts
+}
+
+pub fn standby() -> Facts {
+    let mut facts = healthy();
+    edit(&mut facts, 1, |b| b.standby = true);
+    facts
+}

@@ -1,0 +1,151 @@
+use super::*;
+use crate::cases::{self, FLOATING, edit};
+use crate::types::{Conflict, Facts};
+
+fn states(facts: Facts) -> Vec<NodeState> {
+    judge(facts).nodes.iter().map(|n| n.state).collect()
+}
+
+#[test]
+fn each_case_has_its_verdict_and_its_states() {
+    use NodeState::{CatchingUp, Down, Ready, Searching, Serving};
+    for (facts, verdict, expect, problems) in [
+        (
+            cases::healthy(),
+            Verdict::Healthy,
+            [Serving, Ready, Ready],
+            0,
+        ),
+        (
+            cases::standby(),
+            Verdict::Healthy,
+            [Serving, Ready, Ready],
+            0,
+        ),
+        (
+            cases::one_node_down(),
+            Verdict::Degraded,
+            [Serving, Ready, Down],
+            1,
+        ),
+        (
+            cases::no_quorum(),
+            Verdict::Down,
+            [Down, Searching, Down],
+            3,
+        ),
+        (
+            cases::catching_up(),
+            Verdict::Degraded,
+            [Serving, Ready, CatchingUp],
+            1,
+        ),
+        (
+            cases::address_conflict(),
+            Verdict::Degraded,
+            [Serving, Ready, Ready],
+            1,
+        ),
+    ] {
+        assert_eq!(states(facts.clone()), expect);
+        let status = judge(facts);
+        assert_eq!(status.verdict, verdict, "{status:#?}");
+        assert_eq!(status.problems.len(), problems, "{:#?}", status.problems);
+    }
+}
+
+#[test]
+fn a_former_leader_that_does_not_know_of_its_end_is_not_the_leader() {
+    let mut facts = cases::healthy();
+    edit(&mut facts, 1, |b| {
+        *b = crate::NodeReport {
+            node: "b".into(),
+            leader: Some("b".into()),
+            term: 8,
+            ..cases::leader()
+        };
+    });
+    edit(&mut facts, 0, |a| a.serving = false);
+    let status = judge(facts);
+    assert_eq!(status.leader.as_deref(), Some("b"));
+    assert_eq!(status.nodes[1].state, NodeState::Serving);
+    assert_ne!(status.nodes[0].state, NodeState::Serving);
+    assert_eq!(status.addresses[0].on, ["a", "b"]);
+    assert_eq!(status.verdict, Verdict::Degraded);
+}
+
+#[test]
+fn a_node_that_does_not_follow_is_a_problem_and_soon_counts_as_down() {
+    let mut facts = cases::healthy();
+    edit(&mut facts, 2, |c| c.leader = Some("b".into()));
+    let status = judge(facts.clone());
+    assert_eq!(status.nodes[2].state, NodeState::Searching);
+    assert_eq!(status.verdict, Verdict::Degraded);
+    assert!(status.problems[0].what.contains("does not follow"));
+    facts.nodes[2].heard_ms_ago = Some(LATE_MS);
+    assert_eq!(states(facts)[2], NodeState::Down);
+}
+
+#[test]
+fn a_node_whose_leader_went_silent_is_asked_nothing_of_it() {
+    // The leader's report is old, and its word about others no longer counts.
+    let mut facts = cases::healthy();
+    facts.asked = "b".into();
+    facts.nodes[0].heard_ms_ago = Some(SILENT_MS);
+    edit(&mut facts, 1, |b| b.leader = None);
+    edit(&mut facts, 2, |c| c.leader = None);
+    let status = judge(facts);
+    assert_eq!(status.leader, None);
+    assert_eq!(status.verdict, Verdict::Down);
+    assert!(status.problems[0].what.contains("nobody leads"));
+}
+
+#[test]
+fn a_floating_address_that_is_nowhere_or_a_full_disk_degrades() {
+    let mut facts = cases::healthy();
+    edit(&mut facts, 0, |a| {
+        a.addresses.clear();
+        a.trouble = Some("no interface has 10.0.0.0/24".into());
+    });
+    let status = judge(facts);
+    assert_eq!(status.verdict, Verdict::Degraded);
+    assert!(
+        status.problems[0]
+            .what
+            .contains("not up on node a: no interface")
+    );
+    let mut facts = cases::healthy();
+    edit(&mut facts, 2, |c| {
+        c.free_mib = 100;
+        c.trouble = Some("only 100 MiB are free".into());
+    });
+    let status = judge(facts);
+    assert!(status.problems[0].advice.contains("remove files"));
+}
+
+#[test]
+fn standby_is_a_problem_only_where_it_leaves_nobody() {
+    let mut facts = cases::standby();
+    edit(&mut facts, 2, |c| c.standby = true);
+    let status = judge(facts.clone());
+    assert_eq!(status.verdict, Verdict::Degraded);
+    assert!(status.problems[0].advice.contains("haven online"));
+    // The leader itself, with nobody else to lead.
+    edit(&mut facts, 0, |a| a.standby = true);
+    let status = judge(facts);
+    assert!(status.problems[0].what.contains("in standby, but leads"));
+}
+
+#[test]
+fn a_conflict_seen_by_a_node_that_is_silent_now_is_forgotten() {
+    let mut facts = cases::healthy();
+    edit(&mut facts, 2, |c| {
+        c.conflicts = vec![Conflict {
+            address: FLOATING,
+            mac: "00:00:00:00:00:01".into(),
+        }];
+    });
+    facts.nodes[2].heard_ms_ago = Some(60_000);
+    let status = judge(facts);
+    assert_eq!(status.addresses[0].conflict, None);
+}

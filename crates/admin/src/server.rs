@@ -1,0 +1,223 @@
+//! The router: HTTP/1.1 with JSON over any connection.
+//!
+//! Invariants: everything a peer can make this process keep is bounded: connections, time, the head and the body
+//! of a request. A request that this listener may not carry ([`Scope`]) is refused before it is looked at.
+//!
+//! Must not know: answers, who listens where.
+
+use crate::types::{MoveRequest, Question, Refusal, RefusalKind, StandbyRequest};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+/// Bytes of a request's body.
+pub const BODY_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+/// Headers of a request.
+const HEADERS_MAX: usize = 64;
+/// How long a request's head may take.
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a request's body may take.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer may take (a state hash reads everything).
+const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a connection may live, whatever it does.
+const CONNECTION_LIFE: Duration = Duration::from_secs(300);
+/// Pause after the system could not accept a connection (out of descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// What Prometheus asks for, and `prometheus-client` writes.
+const METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// Answers questions.
+pub trait Api: Send + Sync + 'static {
+    /// Answers one: JSON, or the text of the metrics. Dropped when the asker goes away.
+    fn answer(&self, question: Question) -> impl Future<Output = Result<Answer, Refusal>> + Send;
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// A JSON value.
+    Json(serde_json::Value),
+    /// The text exposition of metrics.
+    Metrics(String),
+}
+
+impl Answer {
+    /// Of something that can be written as JSON.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn json(value: &impl Serialize) -> Result<Self, Refusal> {
+        serde_json::to_value(value)
+            .map(Self::Json)
+            .map_err(|e| Refusal::new(RefusalKind::Failed, e.to_string()))
+    }
+}
+
+/// What a listener may carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything: those who can connect may operate the cluster.
+    All,
+    /// `GET /metrics` and nothing else.
+    Metrics,
+}
+
+/// Serves one connection until it ends or its time is over. The other end going away in the middle is its own
+/// business.
+pub async fn serve_connection<A: Api>(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    api: Arc<A>,
+    scope: Scope,
+) {
+    let service = service_fn(move |request| {
+        let api = Arc::clone(&api);
+        async move { Ok::<_, Infallible>(respond(request, &*api, scope).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_PATIENCE)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(io), service);
+    let _ = timeout(CONNECTION_LIFE, connection).await;
+}
+
+/// Accepts connections for ever, at most so many at a time.
+pub async fn serve<A, L>(listener: L, api: Arc<A>, scope: Scope, connections_max: usize)
+where
+    A: Api,
+    L: Listener,
+{
+    let places = Arc::new(Semaphore::new(connections_max));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        let Ok(io) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let api = Arc::clone(&api);
+        tokio::spawn(async move {
+            serve_connection(io, api, scope).await;
+            drop(place);
+        });
+    }
+}
+
+/// Somewhere connections come from.
+pub trait Listener: Send {
+    /// One connection.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Waits for the next one.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+}
+
+impl Listener for tokio::net::UnixListener {
+    type Io = tokio::net::UnixStream;
+    async fn accept(&self) -> io::Result<Self::Io> {
+        self.accept().await.map(|(io, _)| io)
+    }
+}
+
+impl Listener for tokio::net::TcpListener {
+    type Io = tokio::net::TcpStream;
+    async fn accept(&self) -> io::Result<Self::Io> {
+        self.accept().await.map(|(io, _)| io)
+    }
+}
+
+async fn respond<A: Api>(
+    request: Request<Incoming>,
+    api: &A,
+    scope: Scope,
+) -> Response<Full<Bytes>> {
+    let answered = async {
+        let question = read(request, scope).await?;
+        timeout(ANSWER_PATIENCE, api.answer(question))
+            .await
+            .unwrap_or_else(|_| {
+                let why = format!("no answer within {ANSWER_PATIENCE:?}; it may still be done");
+                Err(Refusal::new(RefusalKind::Failed, why))
+            })
+    };
+    let (status, kind, body) = match answered.await {
+        Ok(Answer::Json(value)) => (StatusCode::OK, JSON, value.to_string()),
+        Ok(Answer::Metrics(text)) => (StatusCode::OK, METRICS, text),
+        Err(refusal) => {
+            let body = serde_json::to_string(&refusal).unwrap_or_default();
+            (status_of(refusal.kind), JSON, body)
+        }
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+const fn status_of(kind: RefusalKind) -> StatusCode {
+    match kind {
+        RefusalKind::Bad => StatusCode::BAD_REQUEST,
+        RefusalKind::NotFound => StatusCode::NOT_FOUND,
+        RefusalKind::Forbidden => StatusCode::FORBIDDEN,
+        RefusalKind::Elsewhere => StatusCode::MISDIRECTED_REQUEST,
+        RefusalKind::Conflict => StatusCode::CONFLICT,
+        RefusalKind::Failed => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+async fn read(request: Request<Incoming>, scope: Scope) -> Result<Question, Refusal> {
+    let (head, body) = request.into_parts();
+    let (method, path) = (head.method, head.uri.path().to_owned());
+    if scope == Scope::Metrics && (method != Method::GET || path != "/metrics") {
+        let why = "this listener has GET /metrics only";
+        return Err(Refusal::new(RefusalKind::Forbidden, why));
+    }
+    match (method, path.as_str()) {
+        (Method::GET, "/v1/status") => Ok(Question::Status),
+        (Method::GET, "/v1/node") => Ok(Question::Node),
+        (Method::GET, "/v1/state-hash") => Ok(Question::StateHash),
+        (Method::GET, "/metrics") => Ok(Question::Metrics),
+        (Method::POST, "/v1/move") => json::<MoveRequest>(body).await.map(Question::Move),
+        (Method::POST, "/v1/standby") => json::<StandbyRequest>(body).await.map(Question::Standby),
+        (method, path) => {
+            let why = format!("there is no {method} {path}");
+            Err(Refusal::new(RefusalKind::NotFound, why))
+        }
+    }
+}
+
+async fn json<T: DeserializeOwned>(
+    body: impl Body<Data = Bytes, Error = hyper::Error>,
+) -> Result<T, Refusal> {
+    let bad = |why: String| Refusal::new(RefusalKind::Bad, why);
+    let body = Limited::new(body, BODY_BYTES_MAX).collect();
+    let body = timeout(BODY_PATIENCE, body)
+        .await
+        .map_err(|_| bad("the request's body takes too long".into()))?
+        .map_err(|e| bad(format!("the request's body: {e}")))?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|e| bad(format!("the request's body: {e}")))
+}
+
+#[cfg(test)]
+mod tests;

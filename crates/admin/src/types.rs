@@ -1,0 +1,424 @@
+//! Questions and answers, as they travel.
+//!
+//! Answers say what is, never what is hoped. Fields may be added; a reader ignores what it does not know.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+/// What a node does in its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Leads.
+    Leader,
+    /// Follows a leader, or waits for one.
+    #[default]
+    Follower,
+    /// Stands for election.
+    Candidate,
+    /// Does not vote yet.
+    Learner,
+    /// Its consensus has stopped.
+    Stopped,
+}
+
+impl Role {
+    /// In one word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Learner => "learner",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Where the service stands on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing is up here.
+    #[default]
+    Idle,
+    /// Leading, but not everything is up yet.
+    TakingOver,
+    /// Leading, serving, addresses up.
+    Serving,
+    /// On the way down.
+    Releasing,
+    /// A planned move is under way.
+    Moving,
+    /// The process ends.
+    Exited,
+}
+
+/// Why the service changed its node, as far as the new one can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The former leader handed it over: `migrate`, `standby`, a stop, or a disk that hung.
+    Planned,
+    /// The former leader's process ended: its connections were closed.
+    ProcessEnded,
+    /// The former leader fell silent: cut off, frozen, or its machine lost power.
+    LostContact,
+    /// The leader lost the majority and found it again; nobody else led.
+    LostMajority,
+    /// The first leader since this node started.
+    Start,
+}
+
+impl Cause {
+    /// In words, after "because".
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Planned => "handed over by plan",
+            Self::ProcessEnded => "its process ended",
+            Self::LostContact => "contact was lost (cut off, frozen or without power)",
+            Self::LostMajority => "it had lost contact with the majority",
+            Self::Start => "first leader since the start",
+        }
+    }
+}
+
+/// The last time the service came up on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failover {
+    /// When it was up, in milliseconds since 1970 by the new leader's clock.
+    pub at_unix_ms: u64,
+    /// The term of the new leader.
+    pub term: u64,
+    /// Who led before, if anybody.
+    pub from: Option<String>,
+    /// Who has led since.
+    pub to: String,
+    /// Why.
+    pub cause: Cause,
+    /// From the last sign of the former leader until addresses were up here.
+    pub silent_ms: Option<u64>,
+    /// From the last sign of the former leader until the first client was answered here.
+    pub stall_ms: Option<u64>,
+}
+
+/// Somebody else answers for a floating address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// The address.
+    pub address: IpAddr,
+    /// The hardware address that answers for it, as `aa:bb:cc:dd:ee:ff`.
+    pub mac: String,
+}
+
+/// The leader's view of a follower.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// The last entry known to be in its log.
+    pub matched: Option<u64>,
+    /// Milliseconds since the last message that it answered.
+    pub acked_ms_ago: Option<u64>,
+}
+
+/// How a node sees itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Its name.
+    pub node: String,
+    /// Version of its program.
+    pub version: String,
+    /// When its process started, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// What it does.
+    pub role: Role,
+    /// Name of the leader, if one is known.
+    pub leader: Option<String>,
+    /// The term.
+    pub term: u64,
+    /// Where the service stands here.
+    pub phase: Phase,
+    /// Whether clients are answered here.
+    pub serving: bool,
+    /// It was asked not to lead.
+    pub standby: bool,
+    /// It votes and keeps the log, but has no files: it never serves.
+    #[serde(default)]
+    pub witness: bool,
+    /// What keeps the service from coming up here or from taking all changes, if anything.
+    pub trouble: Option<String>,
+    /// MiB free where the data are.
+    pub free_mib: u64,
+    /// MiB that are kept free: below, what needs space is refused.
+    pub reserve_mib: u64,
+    /// Last log index present.
+    pub last_log: u64,
+    /// Last log index known to be committed.
+    pub committed: u64,
+    /// Last log index applied.
+    pub applied: u64,
+    /// Records made durable in the log since the start.
+    pub log_records: u64,
+    /// Flushes of the log since the start.
+    pub log_flushes: u64,
+    /// Client connections now.
+    pub connections: u64,
+    /// The port NFS is served on (of interest when the system chose it).
+    pub nfs_port: u16,
+    /// The port MOUNT is served on.
+    pub mount_port: u16,
+    /// Floating addresses that are up here.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+    /// Who else answers for these.
+    #[serde(default)]
+    pub conflicts: Vec<Conflict>,
+    /// On the leader: the other nodes, by name.
+    #[serde(default)]
+    pub peers: BTreeMap<String, PeerView>,
+    /// The last failover that this node knows of.
+    pub last_failover: Option<Failover>,
+}
+
+impl NodeReport {
+    /// Whether it could serve, as far as its role and its operator are concerned.
+    #[must_use]
+    pub const fn may_lead(&self) -> bool {
+        !self.standby && !self.witness
+    }
+}
+
+/// What is known of the cluster before it is judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Name of the service.
+    pub service: String,
+    /// The node that tells this.
+    pub asked: String,
+    /// Its clock, in milliseconds since 1970.
+    pub now_unix_ms: u64,
+    /// The nodes, by rising id.
+    pub nodes: Vec<NodeFacts>,
+    /// The floating addresses, as configured.
+    pub floating: Vec<IpAddr>,
+}
+
+/// What is known of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// Its name.
+    pub name: String,
+    /// Where it listens for the other nodes.
+    pub address: SocketAddr,
+    /// Milliseconds since its report came; `None`: never heard.
+    pub heard_ms_ago: Option<u64>,
+    /// Its last report.
+    pub report: Option<NodeReport>,
+}
+
+/// How well the service is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It serves, and would survive the loss of a node as planned.
+    Healthy,
+    /// It serves, but something is wrong.
+    Degraded,
+    /// It does not serve.
+    Down,
+}
+
+impl Verdict {
+    /// Exit status of `haven status`.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Healthy => 0,
+            Self::Degraded => 1,
+            Self::Down => 2,
+        }
+    }
+}
+
+/// What a node is for the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// Leads and serves.
+    Serving,
+    /// Leads, but does not serve yet, or any more.
+    Leading,
+    /// Follows, up to date: could take over.
+    Ready,
+    /// Follows, but is behind.
+    CatchingUp,
+    /// Runs, but sees no leader.
+    Searching,
+    /// Has not been heard lately, or never.
+    Down,
+}
+
+/// One node of a judged cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// What is known of it.
+    #[serde(flatten)]
+    pub facts: NodeFacts,
+    /// What that means.
+    pub state: NodeState,
+    /// Entries of the leader that it does not have yet.
+    pub lag_entries: Option<u64>,
+}
+
+/// Where a floating address is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressStatus {
+    /// The address.
+    pub address: IpAddr,
+    /// Nodes that have it; more than one, or none, is wrong while the service serves.
+    pub on: Vec<String>,
+    /// Hardware address of a stranger that answers for it.
+    pub conflict: Option<String>,
+}
+
+/// Something wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// What.
+    pub what: String,
+    /// What to do about it.
+    pub advice: String,
+}
+
+/// A judged cluster: what `haven status` shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// How well the service is.
+    pub verdict: Verdict,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Name of the service.
+    pub service: String,
+    /// The node that tells this.
+    pub asked: String,
+    /// Its clock, in milliseconds since 1970.
+    pub now_unix_ms: u64,
+    /// Who leads.
+    pub leader: Option<String>,
+    /// The newest term known.
+    pub term: u64,
+    /// Nodes that must run.
+    pub majority: usize,
+    /// The nodes, by rising id.
+    pub nodes: Vec<NodeStatus>,
+    /// The floating addresses.
+    pub addresses: Vec<AddressStatus>,
+    /// The last failover that any node knows of.
+    pub last_failover: Option<Failover>,
+    /// What is wrong, the gravest first.
+    pub problems: Vec<Problem>,
+}
+
+/// A state hash and the log index it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateHash {
+    /// Everything up to this index is applied.
+    pub applied: u64,
+    /// BLAKE3 of the state, in hexadecimal.
+    pub hash: String,
+}
+
+/// `POST /v1/move`: move the service by plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MoveRequest {
+    /// Name of the service; missing: the only one.
+    #[serde(default)]
+    pub service: Option<String>,
+    /// Name of the node that shall lead; missing: the most up-to-date one.
+    #[serde(default)]
+    pub to: Option<String>,
+}
+
+/// `POST /v1/standby`: may a node lead?
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StandbyRequest {
+    /// Name of the node.
+    pub node: String,
+    /// It shall not lead.
+    pub standby: bool,
+    /// Even if no other node could.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// What is asked of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// `GET /v1/status`: the cluster, as far as this node knows; a [`ClusterStatus`].
+    Status,
+    /// `GET /v1/node`: this node; a [`NodeReport`].
+    Node,
+    /// `GET /v1/state-hash`: a [`StateHash`] (reads the whole state: slow on large volumes).
+    StateHash,
+    /// `GET /metrics`: text.
+    Metrics,
+    /// `POST /v1/move`; answers nothing.
+    Move(MoveRequest),
+    /// `POST /v1/standby`; answers nothing.
+    Standby(StandbyRequest),
+}
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{error}")]
+pub struct Refusal {
+    /// What kind.
+    pub kind: RefusalKind,
+    /// In words: what is wrong and what to do.
+    pub error: String,
+    /// The node that could do it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask: Option<String>,
+}
+
+/// Kinds of refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalKind {
+    /// The question makes no sense.
+    Bad,
+    /// There is nothing of that name.
+    NotFound,
+    /// Not over this listener.
+    Forbidden,
+    /// Another node must be asked.
+    Elsewhere,
+    /// It would do harm, or cannot be done in this state.
+    Conflict,
+    /// It failed, or takes too long.
+    Failed,
+}
+
+impl Refusal {
+    /// A refusal of some kind, in words.
+    pub fn new(kind: RefusalKind, error: impl Into<String>) -> Self {
+        Self {
+            kind,
+            error: error.into(),
+            ask: None,
+        }
+    }
+
+    /// Another node must be asked.
+    pub fn elsewhere(node: &str, error: impl Into<String>) -> Self {
+        Self {
+            kind: RefusalKind::Elsewhere,
+            error: error.into(),
+            ask: Some(node.to_owned()),
+        }
+    }
+}

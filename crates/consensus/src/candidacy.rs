@@ -1,0 +1,78 @@
+//! Who shall not lead, and whether this node may stand for election.
+//!
+//! A node that shall not lead (it is in standby) votes and follows as any other, and does not stand by itself
+//! when its leader falls silent. It still stands when another node asks for its pre-vote with a shorter log: then
+//! nobody but it may have the newest entries, and service counts more than the wish.
+//!
+//! Invariants: openraft's own election timer runs only after the quarantine, and only on a node that may lead.
+
+use std::collections::BTreeSet;
+
+use openraft::Raft;
+use parking_lot::Mutex;
+
+use crate::machine::Machine;
+use crate::types::Types;
+
+/// See the module's head.
+pub(crate) struct Candidacy {
+    this: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    quarantined: bool,
+    unwilling: BTreeSet<u64>,
+}
+
+impl Candidacy {
+    pub(crate) fn new(this: u64, quarantined: bool) -> Self {
+        let state = State {
+            quarantined,
+            unwilling: BTreeSet::new(),
+        };
+        Self {
+            this,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Whether this node may stand when its leader is silent.
+    pub(crate) fn may_stand(&self) -> bool {
+        self.state.lock().may_stand(self.this)
+    }
+
+    /// Whether `node` is one of those that shall not lead.
+    pub(crate) fn is_unwilling(&self, node: u64) -> bool {
+        self.state.lock().unwilling.contains(&node)
+    }
+
+    pub(crate) fn set_unwilling<R: Send + 'static>(
+        &self,
+        raft: &Raft<Types, Machine<R>>,
+        unwilling: BTreeSet<u64>,
+    ) {
+        self.change(raft, |state| state.unwilling = unwilling);
+    }
+
+    pub(crate) fn end_quarantine<R: Send + 'static>(&self, raft: &Raft<Types, Machine<R>>) {
+        self.change(raft, |state| state.quarantined = false);
+    }
+
+    /// Under the lock, so that openraft is told in the order of the changes.
+    fn change<R: Send + 'static>(
+        &self,
+        raft: &Raft<Types, Machine<R>>,
+        change: impl FnOnce(&mut State),
+    ) {
+        let mut state = self.state.lock();
+        change(&mut state);
+        raft.runtime_config().elect(state.may_stand(self.this));
+    }
+}
+
+impl State {
+    fn may_stand(&self, this: u64) -> bool {
+        !self.quarantined && !self.unwilling.contains(&this)
+    }
+}

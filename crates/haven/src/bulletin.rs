@@ -1,0 +1,284 @@
+//! Bulletins: what nodes tell each other several times a second, so that any of them knows how all are.
+//!
+//! A bulletin is a node's report, and on the leader the table of client connections (see `peers`). Soft state:
+//! the newest wins, a lost one costs nothing but freshness. Nothing here decides anything about the service.
+//!
+//! Invariants: what a peer sends is bounded and may be garbage; a report counts for the node on whose connection
+//! it came, whatever name it has.
+
+use crate::engine::Outcome;
+use crate::history::History;
+use crate::peers::Clients;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use haven_admin::{Facts, NodeFacts, NodeReport};
+use haven_config::Config;
+use haven_consensus::{Consensus, HINT_BYTES_MAX};
+use haven_net::Gate;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+/// First byte of a bulletin.
+const FORMAT: u8 = 2;
+/// Format, number and length of the report.
+const HEAD_BYTES: usize = 1 + 8 + 4;
+/// Longest report.
+const REPORT_BYTES_MAX: usize = 16 << 10;
+/// Longest text about trouble in a report.
+const TROUBLE_BYTES_MAX: usize = 1 << 10;
+/// Changes within this time are told together.
+const GATHER: Duration = Duration::from_millis(20);
+/// How often a bulletin goes out without a change.
+const REPEAT: Duration = Duration::from_millis(200);
+
+/// What this node knows of the others. Clones share it.
+#[derive(Clone)]
+pub struct Bulletins {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    own: u64,
+    base: Facts,
+    ids: Vec<u64>,
+    heard: Mutex<BTreeMap<u64, Heard>>,
+    history: Arc<History>,
+    news: Notify,
+}
+
+struct Heard {
+    number: u64,
+    at: Instant,
+    report: NodeReport,
+}
+
+impl Bulletins {
+    /// Of a node that has heard nothing yet.
+    pub fn new(config: &Config, history: Arc<History>) -> Self {
+        let nodes = config.cluster.nodes.iter().map(|peer| NodeFacts {
+            name: peer.name.clone(),
+            address: peer.address,
+            heard_ms_ago: None,
+            report: None,
+        });
+        let base = Facts {
+            cluster: config.cluster.name.clone(),
+            service: config.service.name.clone(),
+            asked: config.node.name.clone(),
+            now_unix_ms: 0,
+            nodes: nodes.collect(),
+            floating: config.service.addresses.iter().map(|a| a.address).collect(),
+        };
+        Self {
+            inner: Arc::new(Inner {
+                own: config.node.id,
+                base,
+                ids: config.cluster.nodes.iter().map(|n| n.id).collect(),
+                heard: Mutex::default(),
+                history,
+                news: Notify::new(),
+            }),
+        }
+    }
+
+    /// The cluster, as far as this node knows, with its own report.
+    pub fn facts(&self, own: NodeReport, now_unix_ms: u64) -> Facts {
+        let mut facts = self.inner.base.clone();
+        facts.now_unix_ms = now_unix_ms;
+        let mut heard = self.heard();
+        for (id, node) in self.inner.ids.iter().zip(&mut facts.nodes) {
+            if *id == self.inner.own {
+                node.heard_ms_ago = Some(0);
+                node.report = Some(own.clone());
+            } else if let Some((age, report)) = heard.remove(id) {
+                node.heard_ms_ago = Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+                node.report = Some(report);
+            }
+        }
+        facts
+    }
+
+    /// The other nodes' last reports, by id, and how old they are.
+    pub fn heard(&self) -> BTreeMap<u64, (Duration, NodeReport)> {
+        let heard = self.inner.heard.lock();
+        let told = |(id, h): (&u64, &Heard)| (*id, (h.at.elapsed(), h.report.clone()));
+        heard.iter().map(told).collect()
+    }
+
+    /// Something of this node's report has changed that others should know soon.
+    pub fn news(&self) {
+        self.inner.news.notify_one();
+    }
+
+    /// Tells the other nodes for ever.
+    pub async fn tell(
+        self,
+        consensus: Consensus<Outcome>,
+        gate: Arc<Gate>,
+        clients: Clients,
+        report: impl Fn() -> NodeReport + Send + 'static,
+    ) {
+        let mut changed = clients.changed();
+        let mut leadership = consensus.leadership();
+        let mut number = 0;
+        loop {
+            tokio::select! {
+                end = changed.changed() => if end.is_err() { return },
+                end = leadership.changed() => if end.is_err() { return },
+                () = self.inner.news.notified() => {}
+                () = tokio::time::sleep(REPEAT) => {}
+            }
+            tokio::time::sleep(GATHER).await;
+            changed.mark_unchanged();
+            number += 1;
+            // The report goes first; the table, which may lack somebody, gets what is left.
+            let table = |bytes_max| {
+                let term = consensus.leadership().borrow().term;
+                match gate.is_open() {
+                    true => clients.table(term, bytes_max),
+                    false => Bytes::new(),
+                }
+            };
+            match encode(number, report(), table) {
+                Some(hint) => {
+                    if let Err(why) = consensus.broadcast_hint(hint) {
+                        warn!(%why, "cannot tell the other nodes how this one is");
+                    }
+                }
+                None => warn!("this node's report is too long for the other nodes"),
+            }
+        }
+    }
+
+    /// Hears the other nodes for ever.
+    pub async fn hear(self, consensus: Consensus<Outcome>, clients: Clients) {
+        let mut hints = consensus.hints();
+        loop {
+            // Not held while decoding: the sender waits meanwhile.
+            let all: Vec<(u64, Bytes)> = hints
+                .borrow_and_update()
+                .iter()
+                .map(|(from, hint)| (*from, hint.clone()))
+                .collect();
+            for (from, hint) in all {
+                self.take(from, hint, &clients);
+            }
+            if hints.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn take(&self, from: u64, hint: Bytes, clients: &Clients) {
+        let known = self.inner.heard.lock().get(&from).map(|h| h.number);
+        if known.is_some() && known == number_of(&hint) {
+            return;
+        }
+        let Some((number, report, table)) = decode(hint) else {
+            debug!(from, "a bulletin that cannot be read");
+            return;
+        };
+        if !table.is_empty() {
+            clients.hear(from, table);
+        }
+        if let Some(failover) = &report.last_failover {
+            self.inner.history.hear(failover);
+        }
+        let at = Instant::now();
+        let heard = Heard { number, at, report };
+        // The voters bound the number of senders.
+        self.inner.heard.lock().insert(from, heard);
+    }
+}
+
+fn encode(
+    number: u64,
+    mut report: NodeReport,
+    table: impl FnOnce(usize) -> Bytes,
+) -> Option<Bytes> {
+    if let Some(trouble) = &mut report.trouble {
+        let end = (0..=TROUBLE_BYTES_MAX)
+            .rev()
+            .find(|i| trouble.is_char_boundary(*i));
+        trouble.truncate(end.unwrap_or(0));
+    }
+    let report = serde_json::to_vec(&report).ok()?;
+    if report.len() > REPORT_BYTES_MAX {
+        return None;
+    }
+    let table = table(HINT_BYTES_MAX - HEAD_BYTES - report.len());
+    let mut out = BytesMut::with_capacity(HEAD_BYTES + report.len() + table.len());
+    out.put_u8(FORMAT);
+    out.put_u64(number);
+    out.put_u32(u32::try_from(report.len()).ok()?);
+    out.put_slice(&report);
+    out.put_slice(&table);
+    Some(out.freeze())
+}
+
+fn number_of(hint: &Bytes) -> Option<u64> {
+    let mut head = hint.clone();
+    (head.try_get_u8().ok()? == FORMAT)
+        .then(|| head.try_get_u64().ok())
+        .flatten()
+}
+
+fn decode(mut hint: Bytes) -> Option<(u64, NodeReport, Bytes)> {
+    if hint.len() > HINT_BYTES_MAX {
+        return None;
+    }
+    let number = number_of(&hint)?;
+    hint.advance(1 + 8);
+    let length = usize::try_from(hint.try_get_u32().ok()?).ok()?;
+    if length > REPORT_BYTES_MAX || length > hint.len() {
+        return None;
+    }
+    let report = serde_json::from_slice(&hint.split_to(length)).ok()?;
+    Some((number, report, hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> NodeReport {
+        NodeReport {
+            node: "b".into(),
+            applied: 77,
+            trouble: Some("ü".repeat(TROUBLE_BYTES_MAX)),
+            ..NodeReport::default()
+        }
+    }
+
+    #[test]
+    fn bulletins_survive_the_way_and_long_words_are_cut() {
+        let mut room = 0;
+        let table = |bytes_max| {
+            room = bytes_max;
+            Bytes::from_static(b"table")
+        };
+        let hint = encode(9, report(), table).unwrap();
+        assert!(room > HINT_BYTES_MAX / 2 && hint.len() - 5 + room == HINT_BYTES_MAX);
+        assert_eq!(number_of(&hint), Some(9));
+        let (number, told, table) = decode(hint).unwrap();
+        assert_eq!((number, told.applied, &table[..]), (9, 77, &b"table"[..]));
+        let trouble = told.trouble.unwrap();
+        assert!(trouble.len() <= TROUBLE_BYTES_MAX && trouble.starts_with("üü"));
+    }
+
+    #[test]
+    fn garbage_is_refused_wherever_it_is_cut() {
+        let hint = encode(1, report(), |_| Bytes::new()).unwrap();
+        for cut in 0..hint.len() {
+            assert!(decode(hint.slice(..cut)).is_none(), "{cut} bytes");
+        }
+        let mut long = BytesMut::from(&hint[..]);
+        long[9..13].copy_from_slice(&u32::MAX.to_be_bytes());
+        assert!(decode(long.freeze()).is_none());
+        assert!(decode(Bytes::from(vec![FORMAT; HINT_BYTES_MAX + 1])).is_none());
+        assert!(number_of(&Bytes::from_static(b"\x01\0\0\0\0\0\0\0\0")).is_none());
+    }
+}

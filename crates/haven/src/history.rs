@@ -1,0 +1,278 @@
+//! When the service last changed its node, why, and how long clients waited: for people and metrics.
+//!
+//! Known in full only to the node that took over; the others have its word. Kept in memory: a cluster whose nodes
+//! have all been restarted has forgotten.
+//!
+//! Invariants: nothing here is needed for serving; a request pays one relaxed load.
+
+use crate::clock;
+use haven_admin::{Cause, Failover};
+use haven_consensus::{Farewell, LeaderSign};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A client that is first answered later than this after the service came up had nothing to ask before.
+const FIRST_ANSWER: Duration = Duration::from_secs(2);
+
+/// See the module's head comment.
+pub struct History {
+    own: String,
+    names: BTreeMap<u64, String>,
+    state: Mutex<State>,
+    /// Nobody was answered yet since the service came up.
+    waiting: AtomicBool,
+    elections: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    /// The term that this node was elected in, and what it knew then.
+    elected: Option<Elected>,
+    /// When this node last served, if it does not now.
+    served_until: Option<Instant>,
+    serving: Option<Instant>,
+    last: Option<Failover>,
+}
+
+#[derive(Clone, Copy)]
+struct Elected {
+    term: u64,
+    from: Option<u64>,
+    own: bool,
+    cause: Cause,
+    silent_since: Option<Instant>,
+}
+
+impl History {
+    /// Of a node that has just started.
+    pub fn new(own: &str, names: impl IntoIterator<Item = (u64, String)>) -> Self {
+        Self {
+            own: own.to_owned(),
+            names: names.into_iter().collect(),
+            state: Mutex::default(),
+            waiting: AtomicBool::new(false),
+            elections: AtomicU64::new(0),
+        }
+    }
+
+    /// This node leads in `term`; `sign` is the last it heard from another leader.
+    pub fn elected(&self, term: u64, sign: Option<LeaderSign>) {
+        self.elections.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        let own = state
+            .served_until
+            .filter(|at| sign.is_none_or(|sign| sign.at < *at));
+        state.elected = Some(match (own, sign) {
+            (Some(at), _) => Elected {
+                term,
+                from: None,
+                own: true,
+                cause: Cause::LostMajority,
+                silent_since: Some(at),
+            },
+            (None, Some(sign)) => Elected {
+                term,
+                from: Some(sign.from),
+                own: false,
+                cause: match sign.farewell {
+                    Farewell::None => Cause::LostContact,
+                    Farewell::HungUp => Cause::ProcessEnded,
+                    Farewell::HandedOver => Cause::Planned,
+                },
+                silent_since: Some(sign.at),
+            },
+            (None, None) => Elected {
+                term,
+                from: None,
+                own: false,
+                cause: Cause::Start,
+                silent_since: None,
+            },
+        });
+    }
+
+    /// Clients are answered here from now on.
+    pub fn serving(&self) {
+        let now = Instant::now();
+        let mut state = self.state.lock();
+        state.serving = Some(now);
+        let Some(elected) = state.elected.take() else {
+            return;
+        };
+        let from = match elected.own {
+            true => Some(self.own.clone()),
+            false => elected.from.map(|id| self.name(id)),
+        };
+        state.last = Some(Failover {
+            at_unix_ms: now_unix_ms(),
+            term: elected.term,
+            from,
+            to: self.own.clone(),
+            cause: elected.cause,
+            silent_ms: elected.silent_since.map(|at| ms(now - at)),
+            stall_ms: None,
+        });
+        let since = elected.silent_since;
+        drop(state);
+        // Without a former leader nobody waited.
+        self.waiting.store(since.is_some(), Ordering::Relaxed);
+    }
+
+    /// No client is answered here any more.
+    pub fn stopped(&self) {
+        self.waiting.store(false, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        if state.serving.take().is_some() {
+            state.served_until = Some(Instant::now());
+        }
+    }
+
+    /// A client was answered.
+    pub fn answered(&self) {
+        if self.waiting.load(Ordering::Relaxed) && self.waiting.swap(false, Ordering::Relaxed) {
+            self.first_answer(Instant::now());
+        }
+    }
+
+    fn first_answer(&self, now: Instant) {
+        let mut state = self.state.lock();
+        let Some(since) = state.serving else { return };
+        let after = now.saturating_duration_since(since);
+        if after < FIRST_ANSWER
+            && let Some(last) = state.last.as_mut().filter(|last| last.to == self.own)
+        {
+            last.stall_ms = last.silent_ms.map(|silent| silent + ms(after));
+        }
+    }
+
+    /// What another node knows; the newest counts.
+    pub fn hear(&self, other: &Failover) {
+        let mut state = self.state.lock();
+        let newer = state.last.as_ref().is_none_or(|own| {
+            // Of one failover, who took over knows best.
+            other.term > own.term || (other.term == own.term && own.to != self.own)
+        });
+        if newer {
+            state.last = Some(other.clone());
+        }
+    }
+
+    /// The last one.
+    pub fn last(&self) -> Option<Failover> {
+        self.state.lock().last.clone()
+    }
+
+    /// How often this node was elected.
+    pub fn elections(&self) -> u64 {
+        self.elections.load(Ordering::Relaxed)
+    }
+
+    fn name(&self, id: u64) -> String {
+        let known = self.names.get(&id).cloned();
+        known.unwrap_or_else(|| format!("node {id}"))
+    }
+}
+
+/// The wall clock in milliseconds since 1970.
+pub fn now_unix_ms() -> u64 {
+    let now = clock::now();
+    u64::try_from(now.secs).unwrap_or(0) * 1_000 + u64::from(now.nanos) / 1_000_000
+}
+
+fn ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history() -> History {
+        History::new("b", [(1, "a".to_owned()), (2, "b".to_owned())])
+    }
+
+    fn sign(farewell: Farewell, ago: Duration) -> Option<LeaderSign> {
+        Some(LeaderSign {
+            from: 1,
+            at: Instant::now() - ago,
+            farewell,
+        })
+    }
+
+    #[test]
+    fn a_takeover_is_told_with_its_cause_and_how_long_it_was_silent() {
+        for (farewell, cause) in [
+            (Farewell::None, Cause::LostContact),
+            (Farewell::HungUp, Cause::ProcessEnded),
+            (Farewell::HandedOver, Cause::Planned),
+        ] {
+            let history = history();
+            history.answered();
+            history.elected(7, sign(farewell, Duration::from_millis(400)));
+            assert_eq!(history.last(), None, "not up yet");
+            history.serving();
+            let last = history.last().unwrap();
+            assert_eq!((last.from.as_deref(), &*last.to), (Some("a"), "b"));
+            assert_eq!((last.cause, last.term), (cause, 7));
+            assert!(last.silent_ms.unwrap() >= 400 && last.stall_ms.is_none());
+            history.answered();
+            let stall = history.last().unwrap().stall_ms.unwrap();
+            assert!(stall >= last.silent_ms.unwrap());
+            history.answered();
+            assert_eq!(
+                history.last().unwrap().stall_ms,
+                Some(stall),
+                "the first counts"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_leader_took_over_from_nobody_and_one_that_comes_back_from_itself() {
+        let history = history();
+        history.elected(1, None);
+        history.serving();
+        let last = history.last().unwrap();
+        assert_eq!((last.cause, last.silent_ms), (Cause::Start, None));
+        history.stopped();
+        history.elected(2, sign(Farewell::HungUp, Duration::from_secs(9)));
+        history.serving();
+        let last = history.last().unwrap();
+        assert_eq!(last.cause, Cause::LostMajority);
+        assert_eq!(last.from.as_deref(), Some("b"));
+        assert_eq!(history.elections(), 2);
+    }
+
+    #[test]
+    fn a_client_that_comes_late_did_not_wait() {
+        let history = history();
+        history.elected(7, sign(Farewell::None, Duration::from_millis(400)));
+        history.serving();
+        history.first_answer(Instant::now() + FIRST_ANSWER);
+        assert_eq!(history.last().unwrap().stall_ms, None);
+    }
+
+    #[test]
+    fn news_count_and_old_stories_do_not() {
+        let history = history();
+        history.elected(7, None);
+        history.serving();
+        let own = history.last().unwrap();
+        let other = |term| Failover {
+            term,
+            to: "a".into(),
+            ..own.clone()
+        };
+        history.hear(&other(7));
+        assert_eq!(history.last().unwrap().to, "b");
+        history.hear(&other(8));
+        assert_eq!(history.last().unwrap().to, "a");
+        history.hear(&Failover {
+            stall_ms: Some(3),
+            ..other(8)
+        });
+        assert_eq!(history.last().unwrap().stall_ms, Some(3));
+    }
+}

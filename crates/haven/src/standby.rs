@@ -1,0 +1,162 @@
+//! Standby: a node that was asked not to lead. It votes and replicates as any other; when it leads, it hands over
+//! as soon as another node can take over.
+//!
+//! The wish is kept durably in the node's data directory, as an empty file; other nodes learn it from the node's
+//! bulletins. The service counts more than the wish: where nobody else can lead, a node in standby goes on.
+//!
+//! Must not know: how the wish is asked for, or how leadership moves.
+
+use crate::bulletin::Bulletins;
+use crate::driver::Handle;
+use crate::engine::Outcome;
+use haven_cluster::Phase;
+use haven_consensus::Consensus;
+use haven_disk::Disk;
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// The file that says so, in the data directory.
+const FILE: &str = "standby";
+/// How often wishes are looked at.
+const POLL: Duration = Duration::from_millis(200);
+/// A node whose last bulletin is older is not asked to lead.
+const FRESH: Duration = Duration::from_secs(2);
+/// A follower that lacks more entries is not asked to lead.
+const LAG_ENTRIES_MAX: u64 = 1_000;
+/// Pause before a node that shall hand over tries again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// This node's wish.
+pub struct Standby {
+    disk: Arc<dyn Disk>,
+    wished: AtomicBool,
+    /// One change at a time.
+    changing: Mutex<()>,
+}
+
+impl Standby {
+    /// Reads what was wished before.
+    ///
+    /// # Errors
+    /// The disk's, in words.
+    pub fn open(disk: Arc<dyn Disk>) -> Result<Self, String> {
+        let wished = disk
+            .exists(Path::new(FILE))
+            .map_err(|e| format!("cannot tell whether this node is in standby: {e}"))?;
+        if wished {
+            info!("this node is in standby: it does not lead (haven online ends that)");
+        }
+        Ok(Self {
+            disk,
+            wished: AtomicBool::new(wished),
+            changing: Mutex::default(),
+        })
+    }
+
+    /// Whether this node shall not lead.
+    pub fn is_wished(&self) -> bool {
+        self.wished.load(Ordering::SeqCst)
+    }
+
+    /// Changes the wish, durably. Waits for the disk.
+    ///
+    /// # Errors
+    /// The disk's, in words; the old wish holds then.
+    pub fn wish(&self, standby: bool) -> Result<(), String> {
+        let _one = self.changing.lock();
+        if self.is_wished() == standby {
+            return Ok(());
+        }
+        let file = Path::new(FILE);
+        let written = match standby {
+            true => self.disk.open(file, true).and_then(|file| file.sync()),
+            false => self.disk.remove_file(file),
+        };
+        written
+            .and_then(|()| self.disk.sync_dir(Path::new("")))
+            .map_err(|e| format!("cannot keep the wish on disk: {e}"))?;
+        self.wished.store(standby, Ordering::SeqCst);
+        info!(standby, "standby changed");
+        Ok(())
+    }
+}
+
+/// Tells consensus who shall not lead, and hands over where this node leads against its wish. Runs for ever.
+pub async fn follow(
+    standby: Arc<Standby>,
+    bulletins: Bulletins,
+    consensus: Consensus<Outcome>,
+    handle: Handle,
+    own: u64,
+) {
+    let mut told = BTreeSet::new();
+    loop {
+        let mut unwilling: BTreeSet<u64> = bulletins
+            .heard()
+            .into_iter()
+            .filter(|(_, (_, report))| report.standby)
+            .map(|(id, _)| id)
+            .collect();
+        if standby.is_wished() {
+            unwilling.insert(own);
+        }
+        if unwilling != told {
+            consensus.set_unwilling(unwilling.clone());
+            told = unwilling;
+        }
+        let serves = handle.view().phase == Phase::Serving;
+        if standby.is_wished()
+            && serves
+            && let Some(heir) = heir(&bulletins, &consensus)
+        {
+            warn!(heir, "in standby: handing the service over");
+            handle.request_move(Some(heir)).await;
+            tokio::time::sleep(RETRY).await;
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// The node that is furthest, of those that are willing, alive and nearly up to date.
+fn heir(bulletins: &Bulletins, consensus: &Consensus<Outcome>) -> Option<u64> {
+    let status = consensus.status();
+    let last = status.last_log.unwrap_or(0);
+    let heard = bulletins.heard();
+    let willing = |id: &u64| {
+        let told = heard.get(id);
+        told.is_some_and(|(age, report)| *age < FRESH && !report.standby)
+    };
+    let fresh_ms = u64::try_from(FRESH.as_millis()).unwrap_or(u64::MAX);
+    status
+        .peers
+        .iter()
+        .filter(|(id, peer)| willing(id) && peer.acked_ms_ago.is_some_and(|ms| ms < fresh_ms))
+        .filter_map(|(id, peer)| Some((peer.matched?, *id)))
+        .filter(|(matched, _)| matched + LAG_ENTRIES_MAX >= last)
+        .max()
+        .map(|(_, id)| id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use haven_disk::RealDisk;
+
+    #[test]
+    fn the_wish_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Standby::open(Arc::new(RealDisk::open(dir.path()).unwrap())).unwrap();
+        for wish in [true, true, false, false] {
+            let standby = open();
+            standby.wish(wish).unwrap();
+            assert_eq!(standby.is_wished(), wish);
+            drop(standby);
+            assert_eq!(open().is_wished(), wish);
+        }
+    }
+}
