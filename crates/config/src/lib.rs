@@ -98,7 +98,7 @@ impl Default for Checkpoints {
     fn default() -> Self {
         Self {
             entries: 50_000,
-            bytes: 64 << 20,
+            bytes: 128 << 20,
             keep_entries: 5_000,
             keep_bytes: 256 << 20,
         }
