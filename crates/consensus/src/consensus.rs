@@ -50,6 +50,8 @@ use crate::options::StartError;
 use crate::options::Status;
 use crate::options::TransferError;
 use crate::start;
+use crate::steward;
+use crate::steward::Steward;
 use crate::types::Command;
 use crate::types::Types;
 use crate::types::log_id;
@@ -76,7 +78,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// This node's part in the cluster. Clones are the same node; it stops with [`Consensus::shutdown`] or
 /// with its last clone.
 pub struct Consensus<R: Send + 'static> {
-    inner: Arc<Inner<R>>,
+    pub(crate) inner: Arc<Inner<R>>,
 }
 
 impl<R: Send + 'static> Clone for Consensus<R> {
@@ -98,6 +100,7 @@ pub(crate) struct Inner<R: Send + 'static> {
     /// Rung when a quorum's answer is wanted now.
     pub(crate) quorum: Arc<Notify>,
     pub(crate) board: Arc<Board>,
+    pub(crate) steward: Arc<Steward<R>>,
     pub(crate) slots: Semaphore,
     /// Bytes of proposals, in units of [`ROOM_UNIT`].
     pub(crate) room: Semaphore,
@@ -131,9 +134,14 @@ impl<R: Send + 'static> Consensus<R> {
         machine: Arc<dyn Replicated<Reply = R>>,
     ) -> Result<Self, StartError> {
         let inner = start::start(options, log, machine).await?;
-        Ok(Self {
+        let this = Self {
             inner: Arc::new(inner),
-        })
+        };
+        if this.inner.place.tls.is_some() {
+            let caring = steward::care(Arc::downgrade(&this.inner));
+            this.inner.tasks.lock().spawn_on(caring, &this.inner.handle);
+        }
+        Ok(this)
     }
 
     /// Proposes an entry and waits until it is applied here; gives the machine's reply.
@@ -360,13 +368,15 @@ impl<R: Send + 'static> Consensus<R> {
         if status.role != Role::Leader {
             return Err(TransferError::NotLeader(status.leader));
         }
-        if let Some(to) = to.filter(|to| !self.inner.place.others().any(|other| other == *to)) {
+        let voters = self.inner.place.roster.borrow().voters.clone();
+        if let Some(to) = to.filter(|to| *to == self.id() || !voters.contains(to)) {
             return Err(TransferError::NoSuchNode(to));
         }
         let last = status.last_log.unwrap_or(0);
         let fresh_ms = u64::try_from(self.inner.timing_lease.as_millis()).unwrap_or(u64::MAX);
         let ready = status.peers.iter().filter(|(id, peer)| {
-            to.is_none_or(|to| to == **id)
+            voters.contains(id)
+                && to.is_none_or(|to| to == **id)
                 && peer.acked_ms_ago.is_some_and(|age| age < fresh_ms)
                 && peer
                     .matched
@@ -426,6 +436,7 @@ impl<R: Send + 'static> Consensus<R> {
             .inner
             .place
             .others()
+            .into_iter()
             .map(|id| (id, PeerStatus::default()))
             .collect();
         for (id, peer) in &mut peers {

@@ -3,6 +3,7 @@
 //! Each function panics if a decoder does, or if something that it took does not come back when it is
 //! written again. It must not be part of what ships: it exists with the feature `fuzzing` only.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
@@ -18,6 +19,7 @@ use crate::net::frame::WireError;
 use crate::net::message;
 use crate::net::message::Ballot;
 use crate::net::message::SnapshotPart;
+use crate::roster::Record;
 use crate::types::AppendRequest;
 use crate::types::Command;
 use crate::types::Entry;
@@ -79,6 +81,11 @@ pub fn message(from: u64, found: &Bytes) {
         message::read_hello(found),
         |hello| body(message::hello(hello)),
         |b| message::read_hello(b),
+    );
+    comes_back(
+        message::read_affair(found),
+        |affair| body(message::affair(affair)),
+        |b| message::read_affair(b),
     );
     comes_back(
         message::read_append(from, found),
@@ -182,6 +189,7 @@ pub fn messages() -> Vec<(&'static str, Vec<u8>)> {
     };
     let position = position_blob();
     let hello = message::Hello {
+        version: message::PROTOCOL_VERSION,
         cluster: "store-a".into(),
         from: 2,
         to: 1,
@@ -230,7 +238,8 @@ fn vote(committed: bool) -> Vote {
 
 fn members() -> Membership {
     let voters = BTreeSet::from([1, 2, 3]);
-    let nodes = BTreeSet::from([1, 2, 3, 9]);
+    let nodes = [1, 2, 3, 9].map(|id| (id, Record::default()));
+    let nodes = BTreeMap::from(nodes);
     Membership::new(vec![voters], nodes).unwrap_or_default()
 }
 

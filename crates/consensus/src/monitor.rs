@@ -45,7 +45,6 @@ pub(crate) struct Standing {
 pub(crate) struct Monitor {
     pub(crate) lease: Arc<Lease>,
     pub(crate) timing: Timing,
-    pub(crate) single: bool,
     pub(crate) metrics: WatchReceiverOf<Types, RaftMetrics<Types>>,
     pub(crate) standing: watch::Sender<Standing>,
     pub(crate) public: watch::Sender<Leadership>,
@@ -110,6 +109,7 @@ impl Monitor {
                 rest,
             );
         }
+        let single = self.lease.set_single(is_alone(&metrics));
         let age = metrics.last_quorum_acked.map(|sent| sent.elapsed());
         self.lease.renew(term, now_ns, age);
         let since = match *leads_since {
@@ -120,9 +120,9 @@ impl Monitor {
         // A new leader was in touch with a quorum when it was elected.
         let silent = age.unwrap_or(since.elapsed()).min(since.elapsed());
         let limit = self.timing.quorum_loss();
-        let leading = self.single || silent < limit;
+        let leading = single || silent < limit;
         public.is_leader = leading && !self.lease.is_revoked(term);
-        let fresh = age.is_none() && !self.single && since.elapsed() < self.timing.lease;
+        let fresh = age.is_none() && !single && since.elapsed() < self.timing.lease;
         let wait = if fresh {
             self.quorum.notify_one();
             QUORUM_PAUSE
@@ -138,6 +138,15 @@ impl Monitor {
             wait,
         )
     }
+}
+
+/// The index of the members that make this node, which leads, a quorum of its own.
+fn is_alone(metrics: &RaftMetrics<Types>) -> Option<u64> {
+    let members = &metrics.membership_config;
+    let alone = members.voter_ids().eq([metrics.id]);
+    let committed = members.log_id() == metrics.committed_membership_config.log_id();
+    let at = members.log_id().map_or(0, |id| id.index);
+    (alone && committed).then_some(at)
 }
 
 fn set_if_new<T: PartialEq + Copy>(sender: &watch::Sender<T>, value: T) {
@@ -164,7 +173,6 @@ mod tests {
         Monitor {
             lease: Arc::new(Lease::new(KernelClocks, timing.lease_window(), false)),
             timing,
-            single: false,
             metrics,
             standing: watch::Sender::default(),
             public: watch::Sender::default(),

@@ -38,6 +38,11 @@ impl Heard {
     pub(crate) fn note(&self, from: u64) {
         *self.0.lock() = Some((from, Instant::now()));
     }
+
+    /// When that was.
+    pub(crate) fn last(&self) -> Option<Instant> {
+        self.0.lock().map(|(_, at)| at)
+    }
 }
 
 /// How long a leader must be silent before this node stands.
@@ -57,7 +62,6 @@ pub(crate) async fn stand<R: Send + 'static>(
     raft: Raft<Types, Machine<R>>,
     heard: Arc<Heard>,
     timing: Timing,
-    voters: Vec<u64>,
     this: u64,
     from: Instant,
 ) {
@@ -68,6 +72,11 @@ pub(crate) async fn stand<R: Send + 'static>(
         let Some((leader, at)) = last.filter(|_| last != stood) else {
             tokio::time::sleep(timing.heartbeat).await;
             continue;
+        };
+        let voters = {
+            let metrics = raft.metrics();
+            let now = metrics.borrow_watched();
+            now.membership_config.voter_ids().collect::<Vec<_>>()
         };
         let due = at + patience(&timing, &voters, this, leader);
         if Instant::now() < due {

@@ -31,6 +31,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream;
+use openraft::EntryPayload;
 use openraft::LogState;
 use openraft::OptionalSend;
 use openraft::RaftLogReader;
@@ -416,6 +417,11 @@ impl RaftLogStorage<Types> for Store {
         {
             let mut state = self.shared.state.lock();
             for entry in entries {
+                if let EntryPayload::Membership(members) = &entry.payload
+                    && members.voter_ids().count() > 1
+                {
+                    self.shared.lease.note_plural(entry.log_id.index);
+                }
                 let (head, body) = codec::split_entry(&entry);
                 let index = record_index(entry.log_id.index);
                 records.push(Record {

@@ -97,6 +97,21 @@ impl PublicKey {
         }
     }
 
+    /// Takes what [`PublicKey::to_hex`] gave.
+    ///
+    /// # Errors
+    /// When it is no key by its form.
+    pub fn from_hex(digits: &str) -> Result<Self, PkiError> {
+        let bytes = text::from_hex::<POINT_LEN>(digits);
+        Self::from_bytes(&bytes.ok_or_else(|| crypto("reading a public key", "not hexadecimal"))?)
+    }
+
+    /// Hexadecimal digits.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        text::hex(&self.0)
+    }
+
     /// What [`PublicKey::from_bytes`] takes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
@@ -202,11 +217,7 @@ impl Authority {
 
     /// Puts it together from what was kept.
     #[must_use]
-    pub const fn of(
-        cluster: String,
-        key: NodeKey,
-        certificate: CertificateDer<'static>,
-    ) -> Self {
+    pub const fn of(cluster: String, key: NodeKey, certificate: CertificateDer<'static>) -> Self {
         Self {
             cluster,
             key,
@@ -275,8 +286,8 @@ fn name(common: &str) -> DistinguishedName {
 
 /// What the authority's certificate says: the same whenever it is asked for, because certificates name it by this.
 fn params(cluster: &str) -> Result<CertificateParams, PkiError> {
-    let mut own = CertificateParams::new(Vec::new())
-        .map_err(PkiError::crypto("describing the authority"))?;
+    let mut own =
+        CertificateParams::new(Vec::new()).map_err(PkiError::crypto("describing the authority"))?;
     own.distinguished_name = name(&format!("Haven cluster {cluster}"));
     own.not_before = date_time_ymd(1970, 1, 1);
     own.not_after = date_time_ymd(9999, 12, 31);

@@ -44,7 +44,9 @@ pub enum PkiError {
     #[error("the system gives no random numbers: {0}")]
     Random(String),
     /// A token is no token.
-    #[error("the token is no good: {0}; copy it again as a whole, or make a new one with `haven token` on a member")]
+    #[error(
+        "the token is no good: {0}; copy it again as a whole, or make a new one with `haven token` on a member"
+    )]
     Token(&'static str),
 }
 

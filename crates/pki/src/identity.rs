@@ -15,12 +15,12 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-use crate::authority::{Authority, Fingerprint, KeyId, NodeKey};
+use crate::authority::{Authority, Fingerprint, KeyId, NodeKey, PublicKey};
 use crate::error::PkiError;
 use crate::files::{OPEN, SECRET, make_dir, read_bounded, write_file};
+use crate::text;
 use crate::tls::Tls;
 use crate::token::SecretHash;
-use crate::text;
 
 /// Largest file of an identity, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -47,6 +47,23 @@ pub struct Issued {
     pub hash: SecretHash,
     /// When it ends, in seconds since the epoch.
     pub expires: u64,
+}
+
+/// What a machine gets that is let in. Holds the authority's key: secret.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invitation {
+    cluster: String,
+    node: u64,
+    certificate: String,
+    authority: String,
+    authority_key: String,
+}
+
+impl fmt::Debug for Invitation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Invitation of node {} to {}", self.node, self.cluster)
+    }
 }
 
 /// See the module's head.
@@ -143,6 +160,48 @@ impl Identity {
             });
         }
         Ok(identity)
+    }
+
+    /// Certifies that `key` is node `node`, with all that it needs to be one.
+    ///
+    /// # Errors
+    /// When the key is no key.
+    pub fn invite(&self, node: u64, key: &PublicKey) -> Result<Invitation, PkiError> {
+        Ok(Invitation {
+            cluster: self.authority.cluster().to_owned(),
+            node,
+            certificate: pem(&self.authority.issue(node, key)?),
+            authority: pem(self.authority.certificate()),
+            authority_key: self.authority.key().to_pem(),
+        })
+    }
+
+    /// Takes up an invitation that came from the cluster whose authority has this fingerprint.
+    ///
+    /// # Errors
+    /// When its parts do not belong together or to `key`.
+    pub fn accept(
+        invitation: &Invitation,
+        key: NodeKey,
+        authority: Fingerprint,
+    ) -> Result<Self, PkiError> {
+        let what = "taking up the invitation";
+        let bad = |why: &str| PkiError::Crypto {
+            what,
+            why: why.into(),
+        };
+        let der = |text: &str| {
+            CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| bad("no certificate"))
+        };
+        let own = Authority::of(
+            invitation.cluster.clone(),
+            NodeKey::from_pem(&invitation.authority_key)?,
+            der(&invitation.authority)?,
+        );
+        if own.fingerprint() != authority {
+            return Err(bad("it is from another cluster"));
+        }
+        Self::joined(own, invitation.node, key, der(&invitation.certificate)?)
     }
 
     /// The node's number.

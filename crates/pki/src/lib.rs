@@ -23,7 +23,7 @@ mod token;
 pub use authority::{Authority, Fingerprint, KeyId, NodeKey, PublicKey};
 pub use error::PkiError;
 pub use files::{read_bounded, write_file};
-pub use identity::{Founder, Identity, Issued};
+pub use identity::{Founder, Identity, Invitation, Issued};
 pub use tls::{Tls, explain, join_config, member_name};
 pub use token::{SECRET_LEN, SecretHash, Token};
 

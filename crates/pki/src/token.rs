@@ -56,11 +56,7 @@ impl Token {
     ///
     /// # Errors
     /// When the system has no random numbers.
-    pub fn create(
-        authority: Fingerprint,
-        address: String,
-        expires: u64,
-    ) -> Result<Self, PkiError> {
+    pub fn create(authority: Fingerprint, address: String, expires: u64) -> Result<Self, PkiError> {
         Ok(Self {
             authority,
             address,
@@ -73,6 +69,18 @@ impl Token {
     #[must_use]
     pub const fn secret(&self) -> &[u8; SECRET_LEN] {
         &self.secret
+    }
+
+    /// The secret as hexadecimal digits.
+    #[must_use]
+    pub fn secret_hex(&self) -> String {
+        text::hex(&self.secret)
+    }
+
+    /// The hash of a secret that came as hexadecimal digits.
+    #[must_use]
+    pub fn hash_of_hex(digits: &str) -> Option<SecretHash> {
+        text::from_hex::<SECRET_LEN>(digits).map(|secret| SecretHash::of(&secret))
     }
 
     /// What the cluster keeps.

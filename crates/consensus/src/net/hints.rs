@@ -73,7 +73,7 @@ async fn tell_on_one_link(
     ours.mark_changed();
     loop {
         tokio::select! {
-            () = place.until_severed(peer) => return Err(WireError::Closed),
+            () = place.until_cut(peer) => return Err(WireError::Closed),
             // What was sent on this link meanwhile may be long in coming.
             () = place.pacer.until_back(peer) => return Ok(()),
             changed = ours.changed() => {

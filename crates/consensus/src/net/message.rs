@@ -10,6 +10,9 @@
 
 use bytes::BufMut;
 use bytes::Bytes;
+use bytes::BytesMut;
+use haven_pki::KeyId;
+use haven_pki::SecretHash;
 use openraft::raft::StreamAppendError;
 
 use crate::codec;
@@ -17,9 +20,9 @@ use crate::codec::DecodeError;
 use crate::codec::Reader;
 use crate::net::frame::Frame;
 use crate::net::frame::WireError;
-use crate::options::CLUSTER_NAME_MAX;
 use crate::options::ENTRY_BYTES_MAX;
 use crate::options::HINT_BYTES_MAX;
+use crate::roster::Applicant;
 use crate::store::MESSAGE_BYTES_MAX;
 use crate::types::AppendRequest;
 use crate::types::AppendResult;
@@ -34,8 +37,9 @@ use crate::types::next_index;
 /// First bytes of every connection.
 const MAGIC: &[u8; 4] = b"HVNC";
 
-/// Version of everything in this module. Another version is refused.
-const VERSION: u8 = 1;
+/// Version of everything in this module but the beginning of a hello and of its refusal, which are the same in
+/// all versions. Another version is refused. Version 1 was that of nodes without TLS.
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Entries in one append.
 pub(crate) const APPEND_ENTRIES_MAX: u32 = 1024;
@@ -44,7 +48,7 @@ pub(crate) const APPEND_ENTRIES_MAX: u32 = 1024;
 const INDEX_MAX: u64 = u64::MAX / 2;
 
 /// Longest reason in a refusal.
-const REASON_MAX: usize = 256;
+const REASON_MAX: usize = 512;
 
 /// Largest snapshot chunk.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
@@ -88,6 +92,17 @@ const CHUNK: u8 = 12;
 const LAST: u8 = 13;
 const INSTALLED: u8 = 14;
 const HINT: u8 = 15;
+const UNFIT: u8 = 16;
+const AFFAIR: u8 = 17;
+const SETTLED: u8 = 18;
+const JOIN: u8 = 19;
+const JOINED: u8 = 20;
+
+/// Body limit of what a machine that wants to join says.
+pub(crate) const JOIN_BODY_MAX: usize = 16 << 10;
+
+/// Body limit of what it is told: configuration included.
+pub(crate) const JOINED_BODY_MAX: usize = 4 << 20;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,10 +112,16 @@ pub(crate) enum Purpose {
     Votes,
     Snapshot,
     Hints,
+    /// What a member asks of the leader: to change who belongs to the cluster.
+    Affairs,
+    /// A machine without a certificate wants one.
+    Join,
 }
 
 impl Purpose {
-    pub(crate) const ALL: [Purpose; 5] = [
+    pub(crate) const ALL: [Purpose; 7] = [
+        Self::Affairs,
+        Self::Join,
         Self::Entries,
         Self::Heartbeats,
         Self::Votes,
@@ -122,8 +143,12 @@ impl Purpose {
 /// The first message on a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hello {
+    pub(crate) version: u32,
+    /// The cluster's id; empty from a machine that joins.
     pub(crate) cluster: String,
+    /// 0 from a machine that joins.
     pub(crate) from: u64,
+    /// 0 for whoever is there.
     pub(crate) to: u64,
     pub(crate) purpose: Purpose,
 }
@@ -156,46 +181,79 @@ fn open<'a>(body: &'a [u8], kind: u8) -> Result<Reader<'a>, WireError> {
 pub(crate) fn hello(hello: &Hello) -> Frame {
     let mut frame = Frame::of_kind(HELLO);
     let out = &mut frame.head;
+    // The same in all versions:
     out.put_slice(MAGIC);
-    out.put_u8(VERSION);
-    out.put_u8(hello.purpose as u8);
+    out.put_u32_le(hello.version);
     out.put_u64_le(hello.from);
+    // Of this version:
     out.put_u64_le(hello.to);
-    out.put_u16_le(hello.cluster.len() as u16);
-    out.put_slice(hello.cluster.as_bytes());
+    out.put_u8(hello.purpose as u8);
+    codec::put_text(out, &hello.cluster);
     frame
 }
 
-pub(crate) fn read_hello(body: &[u8]) -> Result<Hello, WireError> {
+/// The version and the sender in a hello of any version.
+pub(crate) fn read_greeting(body: &[u8]) -> Result<(u32, u64), WireError> {
+    let (version, from, _) = greeting(body)?;
+    Ok((version, from))
+}
+
+fn greeting(body: &[u8]) -> Result<(u32, u64, Reader<'_>), WireError> {
     let mut r = open(body, HELLO)?;
     if r.take(MAGIC.len())? != MAGIC {
         return Err(WireError::Peer("not a Haven node"));
     }
-    let version = r.u8()?;
-    if version != VERSION {
-        return Err(DecodeError::Unknown {
-            what: "protocol version",
-            value: version,
-        }
-        .into());
-    }
+    let (version, from) = (r.u32()?, r.u64()?);
+    Ok((version, from, r))
+}
+
+/// Decodes a hello of a version that [`read_greeting`] found to be ours.
+pub(crate) fn read_hello(body: &[u8]) -> Result<Hello, WireError> {
+    let (version, from, mut r) = greeting(body)?;
+    let to = r.u64()?;
     let purpose = Purpose::from_u8(r.u8()?)?;
-    let (from, to) = (r.u64()?, r.u64()?);
-    let len = usize::from(r.u16()?);
-    if len > CLUSTER_NAME_MAX {
-        return Err(DecodeError::Invalid("a cluster name that is too long").into());
-    }
-    let name = std::str::from_utf8(r.take(len)?);
-    let cluster = name
-        .map_err(|_| DecodeError::Invalid("a cluster name that is not text"))?
-        .to_owned();
+    let cluster = codec::get_text(&mut r)?;
     r.end()?;
     Ok(Hello {
+        version,
         cluster,
         from,
         to,
         purpose,
     })
+}
+
+/// Why a hello is refused for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Other = 0,
+    Version = 1,
+    /// The sender is no member any more.
+    Removed = 2,
+}
+
+/// The refusal of a hello, the same in all versions.
+pub(crate) fn unfit(version: u32, fault: Fault, reason: &str) -> Frame {
+    let mut frame = Frame::of_kind(UNFIT);
+    frame.head.put_u32_le(version);
+    frame.head.put_u8(fault as u8);
+    put_reason(&mut frame, reason);
+    frame
+}
+
+/// The answer to a hello: a welcome, or the other's version, what it minds, and its words.
+pub(crate) fn read_reception(body: &[u8]) -> Result<Result<(), (u32, Fault, String)>, WireError> {
+    if body.first() != Some(&UNFIT) {
+        return read_welcome(body).map(Ok);
+    }
+    let mut r = open(body, UNFIT)?;
+    let version = r.u32()?;
+    let fault = match r.u8()? {
+        1 => Fault::Version,
+        2 => Fault::Removed,
+        _ => Fault::Other,
+    };
+    Ok(Err((version, fault, reason(&mut r)?)))
 }
 
 pub(crate) fn welcome() -> Frame {
@@ -209,12 +267,151 @@ pub(crate) fn read_welcome(body: &[u8]) -> Result<(), WireError> {
 /// A refusal, possible in place of any answer.
 pub(crate) fn refused(reason: &str) -> Frame {
     let mut frame = Frame::of_kind(REFUSED);
+    put_reason(&mut frame, reason);
+    frame
+}
+
+fn put_reason(frame: &mut Frame, reason: &str) {
     let mut len = reason.len().min(REASON_MAX);
     while !reason.is_char_boundary(len) {
         len -= 1;
     }
     frame.head.put_slice(&reason.as_bytes()[..len]);
+}
+
+/// What a machine says that wants to join; what it says is for others.
+pub(crate) fn join(request: Bytes) -> Frame {
+    let mut frame = Frame::of_kind(JOIN);
+    frame.parts.push(request);
     frame
+}
+
+pub(crate) fn read_join(body: &Bytes) -> Result<Bytes, WireError> {
+    open(body, JOIN)?;
+    Ok(body.slice(1..))
+}
+
+pub(crate) fn joined(answer: Bytes) -> Frame {
+    let mut frame = Frame::of_kind(JOINED);
+    frame.parts.push(answer);
+    frame
+}
+
+pub(crate) fn read_joined(body: &Bytes) -> Result<Bytes, WireError> {
+    open(body, JOINED)?;
+    Ok(body.slice(1..))
+}
+
+/// What a member asks of the leader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Affair {
+    /// To let a token count.
+    Token {
+        hash: SecretHash,
+        expires: u64,
+        now: u64,
+    },
+    /// To let a machine in for a token.
+    Admit {
+        secret: SecretHash,
+        applicant: Applicant,
+        now: u64,
+    },
+    /// To remove a node.
+    Remove { id: u64 },
+    /// To note what a node says of itself.
+    Update { id: u64, own: Applicant },
+}
+
+pub(crate) fn affair(affair: &Affair) -> Frame {
+    let mut frame = Frame::of_kind(AFFAIR);
+    let out = &mut frame.head;
+    match affair {
+        Affair::Token { hash, expires, now } => {
+            out.put_u8(0);
+            out.put_slice(&hash.0);
+            out.put_u64_le(*expires);
+            out.put_u64_le(*now);
+        }
+        Affair::Admit {
+            secret,
+            applicant,
+            now,
+        } => {
+            out.put_u8(1);
+            out.put_slice(&secret.0);
+            put_applicant(out, applicant);
+            out.put_u64_le(*now);
+        }
+        Affair::Remove { id } => {
+            out.put_u8(2);
+            out.put_u64_le(*id);
+        }
+        Affair::Update { id, own } => {
+            out.put_u8(3);
+            out.put_u64_le(*id);
+            put_applicant(out, own);
+        }
+    }
+    frame
+}
+
+fn put_applicant(out: &mut BytesMut, applicant: &Applicant) {
+    codec::put_text(out, &applicant.name);
+    codec::put_text(out, &applicant.address.to_string());
+    out.put_slice(&applicant.key.0);
+}
+
+fn get_applicant(r: &mut Reader<'_>) -> Result<Applicant, DecodeError> {
+    Ok(Applicant {
+        name: codec::get_text(r)?,
+        address: codec::get_address(r)?,
+        key: KeyId(codec::get_hash(r)?),
+    })
+}
+
+pub(crate) fn read_affair(body: &[u8]) -> Result<Affair, WireError> {
+    let mut r = open(body, AFFAIR)?;
+    let affair = match r.u8()? {
+        0 => Affair::Token {
+            hash: SecretHash(codec::get_hash(&mut r)?),
+            expires: r.u64()?,
+            now: r.u64()?,
+        },
+        1 => Affair::Admit {
+            secret: SecretHash(codec::get_hash(&mut r)?),
+            applicant: get_applicant(&mut r)?,
+            now: r.u64()?,
+        },
+        2 => Affair::Remove { id: r.u64()? },
+        3 => Affair::Update {
+            id: r.u64()?,
+            own: get_applicant(&mut r)?,
+        },
+        value => {
+            return Err(DecodeError::Unknown {
+                what: "affair",
+                value,
+            }
+            .into());
+        }
+    };
+    r.end()?;
+    Ok(affair)
+}
+
+/// An affair is settled; one that is not is refused.
+pub(crate) fn settled(value: u64) -> Frame {
+    let mut frame = Frame::of_kind(SETTLED);
+    frame.head.put_u64_le(value);
+    frame
+}
+
+pub(crate) fn read_settled(body: &[u8]) -> Result<u64, WireError> {
+    let mut r = open(body, SETTLED)?;
+    let value = r.u64()?;
+    r.end()?;
+    Ok(value)
 }
 
 fn reason(r: &mut Reader<'_>) -> Result<String, DecodeError> {
@@ -604,6 +801,7 @@ mod tests {
     fn hellos_come_back_and_foreign_ones_do_not() {
         for purpose in Purpose::ALL {
             let sent = Hello {
+                version: PROTOCOL_VERSION,
                 cluster: "store-a".into(),
                 from: 1,
                 to: 2,
@@ -612,15 +810,24 @@ mod tests {
             assert_eq!(read_hello(&body(hello(&sent))).unwrap(), sent);
         }
         let sent = Hello {
+            version: PROTOCOL_VERSION,
             cluster: "x".into(),
             from: 1,
             to: 2,
             purpose: Purpose::Votes,
         };
         let mut bytes = body(hello(&sent)).to_vec();
+        // Of another version only the beginning can be read.
         bytes[5] = 9;
-        let err = read_hello(&bytes).unwrap_err();
-        assert!(err.to_string().contains("protocol version 9"), "{err}");
+        bytes.truncate(17);
+        assert_eq!(read_greeting(&bytes).unwrap(), (9, 1));
+        assert!(read_hello(&bytes).is_err());
+        bytes[1] = b'X';
+        assert!(read_greeting(&bytes).is_err());
+        let said = body(unfit(7, Fault::Removed, "go"));
+        let heard = read_reception(&said).unwrap();
+        assert_eq!(heard, Err((7, Fault::Removed, "go".into())));
+        assert_eq!(read_reception(&body(welcome())).unwrap(), Ok(()));
     }
 
     #[test]

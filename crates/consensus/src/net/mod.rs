@@ -1,8 +1,8 @@
 //! Messages between the nodes of a cluster.
 //!
-//! - `frame`: length, checksum and body on a TCP connection
+//! - `frame`: length, checksum and body on a connection
 //! - `message`: what the bodies say
-//! - `link`: setting up a connection, from either side; the one place to put encryption
+//! - `link`: setting up a connection, from either side: TLS, versions, who is a member
 //! - `client`: openraft's network, one connection per peer and purpose
 //! - `server`: what comes in from peers
 //! - `pace`: how often a peer that does not answer is tried again
