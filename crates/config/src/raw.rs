@@ -30,6 +30,8 @@ pub struct File {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
+    /// Its number in the cluster, as `haven init` or `haven join` wrote it.
+    pub id: Option<u64>,
     /// Which of `[[cluster.node]]` this is.
     pub name: Option<String>,
     /// Data directory.
@@ -54,6 +56,8 @@ pub struct Node {
 pub struct Cluster {
     /// Name of the cluster.
     pub name: String,
+    /// Where this node listens for its peers, as `address:port`.
+    pub address: Option<String>,
     /// `[[cluster.node]]`
     #[serde(default)]
     pub node: Vec<Peer>,

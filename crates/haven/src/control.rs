@@ -32,6 +32,18 @@ pub enum Request {
     Status,
     /// A hash of the whole replicated state (reads all of it: slow on large volumes).
     StateHash,
+    /// A token that lets one machine into the cluster.
+    Token {
+        /// How long it counts.
+        hours: u64,
+    },
+    /// The cluster's nodes.
+    Nodes,
+    /// Remove a node from the cluster.
+    RemoveNode {
+        /// Its name or number.
+        node: String,
+    },
     /// Move the service to another node by plan.
     Move {
         /// Name of the node that shall lead; missing: the most up-to-date one.

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod check;
 pub mod classic;
 mod clock;
+pub mod cluster;
 pub mod control;
 pub mod demo;
 pub mod driver;

@@ -1,6 +1,7 @@
 //! `haven serve`: one node, wired together from its parts.
 
 use crate::addresses::Addresses;
+use crate::cluster::{self, office::Office};
 use crate::control::{self, Control, Request, StateHash, Status};
 use crate::driver::{Driver, Handle, Parts};
 use crate::engine::Engine;
@@ -21,6 +22,7 @@ use haven_disk::Disk;
 use haven_log::{Log, LogOptions};
 use haven_net::{Gate, Limits, Server};
 use haven_nfsd::Binding;
+use haven_pki::Identity;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,6 +38,9 @@ const FAILURE_POLL: Duration = Duration::from_millis(100);
 
 /// How long rpcbind may take to forget us.
 const WITHDRAW_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Pause before a node that is to be removed tries again to hand over.
+const LEAVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// How often a starting node is asked whether it serves.
 const FIRST_POLL: std::time::Duration = std::time::Duration::from_millis(5);
@@ -66,9 +71,10 @@ pub async fn serve(
     file: Option<PathBuf>,
     serving: impl FnOnce(Ports) + Send + 'static,
 ) -> Result<(), String> {
-    let mut signals = Signals::new(config.clone(), file)?;
+    let mut signals = Signals::new(config.clone(), file.clone())?;
+    let data = config.node.data.clone();
     let node = tokio::select! {
-        node = Node::start(config, disk, exe) => node?,
+        node = Node::start(config, disk, exe, file) => node?,
         end = signals.end() => {
             info!(signal = end, "stopped before it began");
             return Ok(());
@@ -79,7 +85,18 @@ pub async fn serve(
     tokio::spawn(first_served(handle.clone(), node.ports, serving));
     let mut driver = tokio::spawn(node.driver.run());
     let mut hung = node.hung;
+    let mut removed = node.consensus.removed();
     let mut why = tokio::select! {
+        why = removed.wait_for(Option::is_some) => {
+            let why = why.ok().and_then(|why| why.clone()).unwrap_or_default();
+            cluster::note_removed(&data, &why);
+            error!(
+                "{why}: it stops serving, and does not start again. Its data stay in {}; to use the machine again, \
+                 move them away and let it join with a new token",
+                data.display()
+            );
+            Ok("the removal of this node")
+        }
         end = &mut driver => return end.map_err(|e| format!("the takeover ended: {e}")),
         why = gave_up(&node.consensus, &node.log, &mut hung) => Err(why),
         end = signals.end() => Ok(end),
@@ -235,9 +252,19 @@ struct Node {
 }
 
 impl Node {
-    async fn start(config: Config, disk: Arc<dyn Disk>, exe: &Path) -> Result<Self, String> {
+    async fn start(
+        config: Config,
+        disk: Arc<dyn Disk>,
+        exe: &Path,
+        file: Option<PathBuf>,
+    ) -> Result<Self, String> {
+        let identity = cluster::identity(&config)?;
         let log = Log::open(Arc::clone(&disk), Path::new(LOG_DIR), LogOptions::default())
             .map_err(|e| format!("the log in {}: {e}", config.node.data.display()))?;
+        if identity.is_some() {
+            let empty = log.last_index().is_none() && log.purged_index() == 0;
+            cluster::check_log(&config.node.data, empty)?;
+        }
         let space = SpaceGuard::new(Arc::clone(&disk), config.health.reserve_bytes)?;
         let engine = Engine::open(disk)
             .map_err(|e| format!("the store in {}: {e}", config.node.data.display()))?;
@@ -250,9 +277,11 @@ impl Node {
         let socket = control::bind(&config.node.control)
             .map_err(|e| format!("control socket {}: {e}", config.node.control.display()))?;
         let machine = Arc::clone(&engine);
-        let consensus = Consensus::start(consensus_options(&config), log.clone(), machine)
+        let options = consensus_options(&config, identity.as_ref())?;
+        let consensus = Consensus::start(options, log.clone(), machine)
             .await
             .map_err(|e| e.to_string())?;
+        let office = identity.map(|own| Office::open(own, consensus.clone(), &config, file));
         let gate = Arc::new(Gate::default());
         let service = Service::new(
             &config,
@@ -292,6 +321,7 @@ impl Node {
             exports: Arc::clone(&exports),
         });
         *lost.lock() = Some(handle.clone());
+        tokio::spawn(leave(consensus.clone(), handle.clone()));
         let desk = Desk {
             nodes: config
                 .cluster
@@ -308,10 +338,11 @@ impl Node {
             clients,
             space,
             ports,
+            office,
         };
         tokio::spawn(control::serve(socket, Arc::new(desk)));
         tell_start(&config, ports, rpcbind.is_some());
-        let others = config.cluster.nodes.len() > 1;
+        let others = config.cluster.shared;
         let flush_max = config.health.flush_max;
         let watch = watchdog::watch(
             log.clone(),
@@ -352,7 +383,6 @@ fn tell_start(config: &Config, ports: Ports, registers: bool) {
         mount_port = ports.mount,
         portmap_port = ports.portmap,
         rpcbind = registers,
-        peers = config.cluster.nodes.len() - 1,
         peer_address = %config.own().address,
         addresses,
         exports,
@@ -374,28 +404,45 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn consensus_options(config: &Config) -> ConsensusOptions {
+fn consensus_options(
+    config: &Config,
+    identity: Option<&Identity>,
+) -> Result<ConsensusOptions, String> {
     let own = config.own();
-    ConsensusOptions {
+    let security = identity.map(|identity| cluster::security(config, identity));
+    let security = security.transpose()?;
+    let founds = |id: &u64| {
+        let founders = security.as_ref().map(|security| &security.founders);
+        founders.is_none_or(|founders| founders.contains_key(id))
+    };
+    let peers = config.cluster.nodes.iter().map(|n| (n.id, n.address));
+    Ok(ConsensusOptions {
         node_id: own.id,
         cluster: config.cluster.name.clone(),
-        peers: config
-            .cluster
-            .nodes
-            .iter()
-            .map(|n| (n.id, n.address))
-            .collect(),
+        peers: peers.filter(|(id, _)| founds(id)).collect(),
         listen: own.address,
+        security,
         timing: Timing::default(),
         checkpoints: CheckpointPolicy {
             entries: config.node.checkpoints.entries,
             bytes: config.node.checkpoints.bytes,
             // Without other nodes there is nobody to keep them for.
-            keep_entries: match config.cluster.nodes.len() {
-                1 => 0,
-                _ => config.node.checkpoints.keep_entries,
+            keep_entries: match config.cluster.shared {
+                false => 0,
+                true => config.node.checkpoints.keep_entries,
             },
         },
+    })
+}
+
+/// Hands the service over when this node is to be removed while it leads.
+async fn leave(consensus: Consensus<crate::engine::Outcome>, handle: Handle) {
+    consensus.until_leaving().await;
+    let mut leadership = consensus.leadership();
+    while leadership.wait_for(|now| now.is_leader).await.is_ok() {
+        info!("this node is to be removed: the service is handed over");
+        handle.request_move(None).await;
+        tokio::time::sleep(LEAVE_AGAIN).await;
     }
 }
 
@@ -460,14 +507,28 @@ struct Desk {
     clients: Clients,
     space: Arc<SpaceGuard>,
     ports: Ports,
+    /// `None` for a node that is alone for good.
+    office: Option<Arc<Office>>,
 }
 
 impl Desk {
+    /// The members by name: what the configuration names, and what the cluster does.
+    fn members(&self) -> impl Iterator<Item = (String, u64)> {
+        let known = self.consensus.members().into_iter();
+        let named = known.filter(|member| !member.name.is_empty());
+        named
+            .map(|member| (member.name, member.id))
+            .chain(self.nodes.clone())
+    }
+
     fn name_of(&self, id: u64) -> Option<String> {
-        self.nodes
-            .iter()
-            .find(|(_, i)| *i == id)
-            .map(|(n, _)| n.clone())
+        self.members().find(|(_, i)| *i == id).map(|(n, _)| n)
+    }
+
+    fn office(&self) -> Result<&Office, String> {
+        self.office.as_deref().ok_or_else(|| {
+            "this node is alone, and its configuration names no cluster: make one of it with `haven init`".into()
+        })
     }
 
     fn status(&self) -> Status {
@@ -527,7 +588,7 @@ impl Desk {
         let target = match to {
             None => None,
             Some(name) => {
-                let found = self.nodes.iter().find(|(n, _)| *n == name);
+                let found = self.members().find(|(n, _)| *n == name);
                 Some(found.ok_or_else(|| format!("there is no node {name}"))?.1)
             }
         };
@@ -541,6 +602,13 @@ impl Control for Desk {
         let value = match request {
             Request::Status => serde_json::to_value(self.status()),
             Request::StateHash => serde_json::to_value(self.state_hash().await?),
+            Request::Token { hours } => {
+                serde_json::to_value(self.office()?.new_token(hours).await?)
+            }
+            Request::Nodes => serde_json::to_value(self.office()?.nodes()),
+            Request::RemoveNode { node } => {
+                serde_json::to_value(self.office()?.remove_node(&node).await?)
+            }
             Request::Move { to } => serde_json::to_value(self.request_move(to).await?),
         };
         value.map_err(|e| e.to_string())

@@ -31,7 +31,12 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
         node.data.display()
     )?;
     match cluster.nodes.as_slice() {
-        [_] => writeln!(out, "cluster   none: this node serves alone")?,
+        [_] if !cluster.shared => writeln!(out, "cluster   none: this node serves alone")?,
+        [own] => writeln!(
+            out,
+            "cluster   {}; the others reach this node at {} (who they are: haven node list)",
+            cluster.name, own.address
+        )?,
         nodes => {
             writeln!(
                 out,
@@ -70,7 +75,7 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
             floating.address, floating.prefix
         )?;
     }
-    if service.addresses.is_empty() && cluster.nodes.len() > 1 {
+    if service.addresses.is_empty() && cluster.shared {
         writeln!(
             out,
             "          no floating address: clients do not follow when the service moves"

@@ -70,6 +70,7 @@ impl Node {
             cluster: "test".into(),
             peers: [(1, config.own().address)].into(),
             listen: config.own().address,
+            security: None,
             timing: Timing::default(),
             checkpoints: CheckpointPolicy {
                 entries: 100,

@@ -4,6 +4,7 @@
 //! are real. Nothing touches the machine's own network, and everything vanishes with this process.
 
 use crate::control::{self, Request, StateHash, Status};
+use haven_pki::Identity;
 use haven_platform::netns::Netns;
 use haven_platform::{addr, link};
 use std::fs::{self, File};
@@ -74,7 +75,9 @@ impl Lab {
         link::set_up("haven0", true).map_err(words)?;
         let client = Arc::new(plug("client", Ipv4Addr::new(10, 77, 0, 200))?);
         let mut nodes = Vec::new();
-        for index in 0..NODES {
+        // A cluster that nobody else can join: its authority is thrown away with it.
+        let identities = Identity::found(NODES as u64, |_| Ok(Vec::new())).map_err(words)?;
+        for (index, identity) in identities.iter().enumerate() {
             let name = node_name(index).to_string();
             let netns = plug(&name, node_ip(index))?;
             let node = Node {
@@ -85,6 +88,7 @@ impl Lab {
             };
             fs::create_dir_all(&node.dir).map_err(words)?;
             fs::write(node.config(), config(&node, more)).map_err(words)?;
+            identity.save(&node.dir.join("data")).map_err(words)?;
             nodes.push(node);
         }
         Ok(Self {
