@@ -13,6 +13,7 @@ use openraft::raft::StreamAppendError;
 use openraft::vote::RaftLeaderId;
 
 use crate::codec;
+use crate::net::affair;
 use crate::net::frame::Frame;
 use crate::net::frame::Inbox;
 use crate::net::frame::WireError;
@@ -83,9 +84,9 @@ pub fn message(from: u64, found: &Bytes) {
         |b| message::read_hello(b),
     );
     comes_back(
-        message::read_affair(found),
-        |affair| body(message::affair(affair)),
-        |b| message::read_affair(b),
+        affair::read_affair(found),
+        |affair| body(affair::affair(affair)),
+        |b| affair::read_affair(b),
     );
     comes_back(
         message::read_append(from, found),

@@ -21,7 +21,7 @@ use haven_pki::SecretHash;
 use crate::types::Membership;
 
 /// Most members, learners included.
-pub const MEMBERS_MAX: usize = 64;
+pub const MEMBERS_MAX: usize = 7;
 
 /// Most tokens that count at a time, used ones included until they end.
 pub const TOKENS_MAX: usize = 64;

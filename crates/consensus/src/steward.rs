@@ -41,11 +41,11 @@ use crate::Gatekeeper;
 use crate::consensus::Consensus;
 use crate::consensus::Inner;
 use crate::machine::Machine;
+use crate::net::affair;
+use crate::net::affair::Affair;
 use crate::net::frame::WireError;
 use crate::net::link;
 use crate::net::link::Place;
-use crate::net::message;
-use crate::net::message::Affair;
 use crate::net::message::Purpose;
 use crate::net::message::SMALL_BODY_MAX;
 use crate::options::Timing;
@@ -147,10 +147,6 @@ impl<R: Send + 'static> Steward<R> {
                 .await?;
                 Ok(id)
             }
-            Affair::Update { id, own } => {
-                let update = |roster: &mut Roster| roster.update(id, &own);
-                self.amend(update).await.map(|()| id)
-            }
         }
     }
 
@@ -183,8 +179,8 @@ impl<R: Send + 'static> Steward<R> {
             let connected =
                 link::connect(&self.place, leader, Purpose::Affairs, SMALL_BODY_MAX).await;
             let mut link = connected?;
-            link.writer.send(message::affair(affair)).await?;
-            let settled = message::read_settled(&link.reader.next().await?);
+            link.writer.send(affair::affair(affair)).await?;
+            let settled = affair::read_settled(&link.reader.next().await?);
             self.place.pacer.answered(leader, Purpose::Affairs);
             settled
         };
@@ -464,7 +460,7 @@ impl<R: Send + 'static> Consensus<R> {
             Step::Votes(change) => steward.change(change, at, until).await.map(drop),
             Step::Introduce(own) => {
                 let id = self.inner.place.node_id;
-                steward.settle(Affair::Update { id, own }).await.map(drop)
+                steward.amend(|roster| roster.update(id, &own)).await
             }
             Step::Strike => {
                 let strike = |roster: &mut Roster| {

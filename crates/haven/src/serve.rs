@@ -282,6 +282,10 @@ impl Node {
             .await
             .map_err(|e| e.to_string())?;
         let office = identity.map(|own| Office::open(own, consensus.clone(), &config, file));
+        if office.is_some() {
+            let data = config.node.data.clone();
+            tokio::spawn(cluster::note_started(data, consensus.clone()));
+        }
         let gate = Arc::new(Gate::default());
         let service = Service::new(
             &config,

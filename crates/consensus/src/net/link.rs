@@ -36,6 +36,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::TlsStream;
 
 use crate::Gatekeeper;
+use crate::net::affair;
 use crate::net::frame::FrameReader;
 use crate::net::frame::FrameWriter;
 use crate::net::frame::WireError;
@@ -320,9 +321,9 @@ pub async fn ask_to_join(
         };
         let link = Link::new(stream.map_err(io_error)?.into());
         let mut link = greet(link, &hello).await?;
-        link.writer.send(message::join(request)).await?;
+        link.writer.send(affair::join(request)).await?;
         link.reader.set_body_max(message::JOINED_BODY_MAX);
-        Ok(message::read_joined(&link.reader.next().await?)?)
+        Ok(affair::read_joined(&link.reader.next().await?)?)
     };
     match timeout(patience, asking).await {
         Ok(Ok(answer)) => Ok(answer),

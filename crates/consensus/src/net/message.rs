@@ -10,9 +10,6 @@
 
 use bytes::BufMut;
 use bytes::Bytes;
-use bytes::BytesMut;
-use haven_pki::KeyId;
-use haven_pki::SecretHash;
 use openraft::raft::StreamAppendError;
 
 use crate::codec;
@@ -22,7 +19,6 @@ use crate::net::frame::Frame;
 use crate::net::frame::WireError;
 use crate::options::ENTRY_BYTES_MAX;
 use crate::options::HINT_BYTES_MAX;
-use crate::roster::Applicant;
 use crate::store::MESSAGE_BYTES_MAX;
 use crate::types::AppendRequest;
 use crate::types::AppendResult;
@@ -93,10 +89,10 @@ const LAST: u8 = 13;
 const INSTALLED: u8 = 14;
 const HINT: u8 = 15;
 const UNFIT: u8 = 16;
-const AFFAIR: u8 = 17;
-const SETTLED: u8 = 18;
-const JOIN: u8 = 19;
-const JOINED: u8 = 20;
+pub(crate) const AFFAIR: u8 = 17;
+pub(crate) const SETTLED: u8 = 18;
+pub(crate) const JOIN: u8 = 19;
+pub(crate) const JOINED: u8 = 20;
 
 /// Body limit of what a machine that wants to join says.
 pub(crate) const JOIN_BODY_MAX: usize = 16 << 10;
@@ -169,7 +165,7 @@ pub(crate) enum SnapshotPart {
     Last,
 }
 
-fn open<'a>(body: &'a [u8], kind: u8) -> Result<Reader<'a>, WireError> {
+pub(crate) fn open<'a>(body: &'a [u8], kind: u8) -> Result<Reader<'a>, WireError> {
     let mut r = Reader::new(body);
     match r.u8()? {
         found if found == kind => Ok(r),
@@ -277,141 +273,6 @@ fn put_reason(frame: &mut Frame, reason: &str) {
         len -= 1;
     }
     frame.head.put_slice(&reason.as_bytes()[..len]);
-}
-
-/// What a machine says that wants to join; what it says is for others.
-pub(crate) fn join(request: Bytes) -> Frame {
-    let mut frame = Frame::of_kind(JOIN);
-    frame.parts.push(request);
-    frame
-}
-
-pub(crate) fn read_join(body: &Bytes) -> Result<Bytes, WireError> {
-    open(body, JOIN)?;
-    Ok(body.slice(1..))
-}
-
-pub(crate) fn joined(answer: Bytes) -> Frame {
-    let mut frame = Frame::of_kind(JOINED);
-    frame.parts.push(answer);
-    frame
-}
-
-pub(crate) fn read_joined(body: &Bytes) -> Result<Bytes, WireError> {
-    open(body, JOINED)?;
-    Ok(body.slice(1..))
-}
-
-/// What a member asks of the leader.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Affair {
-    /// To let a token count.
-    Token {
-        hash: SecretHash,
-        expires: u64,
-        now: u64,
-    },
-    /// To let a machine in for a token.
-    Admit {
-        secret: SecretHash,
-        applicant: Applicant,
-        now: u64,
-    },
-    /// To remove a node.
-    Remove { id: u64 },
-    /// To note what a node says of itself.
-    Update { id: u64, own: Applicant },
-}
-
-pub(crate) fn affair(affair: &Affair) -> Frame {
-    let mut frame = Frame::of_kind(AFFAIR);
-    let out = &mut frame.head;
-    match affair {
-        Affair::Token { hash, expires, now } => {
-            out.put_u8(0);
-            out.put_slice(&hash.0);
-            out.put_u64_le(*expires);
-            out.put_u64_le(*now);
-        }
-        Affair::Admit {
-            secret,
-            applicant,
-            now,
-        } => {
-            out.put_u8(1);
-            out.put_slice(&secret.0);
-            put_applicant(out, applicant);
-            out.put_u64_le(*now);
-        }
-        Affair::Remove { id } => {
-            out.put_u8(2);
-            out.put_u64_le(*id);
-        }
-        Affair::Update { id, own } => {
-            out.put_u8(3);
-            out.put_u64_le(*id);
-            put_applicant(out, own);
-        }
-    }
-    frame
-}
-
-fn put_applicant(out: &mut BytesMut, applicant: &Applicant) {
-    codec::put_text(out, &applicant.name);
-    codec::put_text(out, &applicant.address.to_string());
-    out.put_slice(&applicant.key.0);
-}
-
-fn get_applicant(r: &mut Reader<'_>) -> Result<Applicant, DecodeError> {
-    Ok(Applicant {
-        name: codec::get_text(r)?,
-        address: codec::get_address(r)?,
-        key: KeyId(codec::get_hash(r)?),
-    })
-}
-
-pub(crate) fn read_affair(body: &[u8]) -> Result<Affair, WireError> {
-    let mut r = open(body, AFFAIR)?;
-    let affair = match r.u8()? {
-        0 => Affair::Token {
-            hash: SecretHash(codec::get_hash(&mut r)?),
-            expires: r.u64()?,
-            now: r.u64()?,
-        },
-        1 => Affair::Admit {
-            secret: SecretHash(codec::get_hash(&mut r)?),
-            applicant: get_applicant(&mut r)?,
-            now: r.u64()?,
-        },
-        2 => Affair::Remove { id: r.u64()? },
-        3 => Affair::Update {
-            id: r.u64()?,
-            own: get_applicant(&mut r)?,
-        },
-        value => {
-            return Err(DecodeError::Unknown {
-                what: "affair",
-                value,
-            }
-            .into());
-        }
-    };
-    r.end()?;
-    Ok(affair)
-}
-
-/// An affair is settled; one that is not is refused.
-pub(crate) fn settled(value: u64) -> Frame {
-    let mut frame = Frame::of_kind(SETTLED);
-    frame.head.put_u64_le(value);
-    frame
-}
-
-pub(crate) fn read_settled(body: &[u8]) -> Result<u64, WireError> {
-    let mut r = open(body, SETTLED)?;
-    let value = r.u64()?;
-    r.end()?;
-    Ok(value)
 }
 
 fn reason(r: &mut Reader<'_>) -> Result<String, DecodeError> {

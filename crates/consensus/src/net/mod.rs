@@ -1,7 +1,7 @@
 //! Messages between the nodes of a cluster.
 //!
 //! - `frame`: length, checksum and body on a connection
-//! - `message`: what the bodies say
+//! - `message`: what the bodies say; `affair`: those about the members
 //! - `link`: setting up a connection, from either side: TLS, versions, who is a member
 //! - `client`: openraft's network, one connection per peer and purpose
 //! - `server`: what comes in from peers
@@ -13,6 +13,7 @@
 //!   closes its connection with a logged reason.
 //! - Heartbeats, votes, entries, snapshots and hints never wait for one another's connections.
 
+pub(crate) mod affair;
 pub(crate) mod client;
 pub(crate) mod frame;
 pub(crate) mod hints;

@@ -35,6 +35,7 @@ use crate::Replicated;
 use crate::SnapshotSink;
 use crate::machine::Machine;
 use crate::machine::Transfer;
+use crate::net::affair;
 use crate::net::frame::Frame;
 use crate::net::frame::FrameReader;
 use crate::net::frame::WireError;
@@ -179,12 +180,12 @@ impl<R: Send + 'static> Server<R> {
     /// A machine wants to become a member. What is said is the gatekeeper's business.
     async fn join(&self, mut link: Link) -> Result<(), WireError> {
         link.reader.set_body_max(message::JOIN_BODY_MAX);
-        let request = message::read_join(&link.reader.next().await?)?;
+        let request = affair::read_join(&link.reader.next().await?)?;
         let answer = match self.place.gatekeeper.get() {
             Some(gatekeeper) => gatekeeper.admit(request).await,
             None => Err("this node is not ready yet; try again in a moment".into()),
         };
-        let answer = answer.map_or_else(|why| message::refused(&why), message::joined);
+        let answer = answer.map_or_else(|why| message::refused(&why), affair::joined);
         link.writer.send(answer).await?;
         // Until the other end has read it and hangs up. How it does makes no difference.
         let _ = timeout(LINGER, link.reader.next()).await;
@@ -195,9 +196,9 @@ impl<R: Send + 'static> Server<R> {
     async fn affairs(&self, mut link: Link) -> Result<(), WireError> {
         link.reader.set_body_max(message::SMALL_BODY_MAX);
         loop {
-            let affair = message::read_affair(&link.reader.next().await?)?;
+            let affair = affair::read_affair(&link.reader.next().await?)?;
             let answer = match self.steward.settle(affair).await {
-                Ok(value) => message::settled(value),
+                Ok(value) => affair::settled(value),
                 Err(why) => message::refused(&why.to_string()),
             };
             link.writer.send(answer).await?;

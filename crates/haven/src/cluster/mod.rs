@@ -11,13 +11,14 @@ pub mod setup;
 mod text;
 mod wire;
 
+use crate::engine::Outcome;
 use haven_config::Config;
-use haven_consensus::Security;
+use haven_consensus::{Consensus, Security};
 use haven_pki::Identity;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Port for the other nodes, where none is given.
 pub const PEER_PORT: u16 = 7400;
@@ -32,6 +33,8 @@ pub const TOKEN_HOURS_MAX: u64 = 24 * 365;
 const REMOVED: &str = "removed";
 /// Says in a node's identity that it has started before.
 const STARTED: &str = "started";
+/// How often a starting node looks whether it has a log.
+const LOG_POLL: Duration = Duration::from_millis(50);
 
 /// Seconds since the epoch. A clock before it counts as at it.
 pub(crate) fn now() -> u64 {
@@ -108,7 +111,7 @@ pub fn identity(config: &Config) -> Result<Option<Identity>, String> {
     Ok(Some(identity))
 }
 
-fn marker(data: &Path, name: &str) -> std::path::PathBuf {
+fn marker(data: &Path, name: &str) -> PathBuf {
     data.join(haven_pki::DIR).join(name)
 }
 
@@ -124,17 +127,27 @@ pub(crate) fn note_removed(data: &Path, why: &str) {
 /// # Errors
 /// When the log was there once and is gone.
 pub(crate) fn check_log(data: &Path, log_is_empty: bool) -> Result<(), String> {
-    let marker = marker(data, STARTED);
-    if !log_is_empty && !marker.exists() {
-        haven_pki::write_file(&marker, b"", 0o644).map_err(|e| e.to_string())?;
-    }
-    match log_is_empty && marker.exists() {
+    match log_is_empty && marker(data, STARTED).exists() {
         true => Err(format!(
             "the log of this node is gone from {}. It must not come back under its number: remove it with `haven node \
              remove` on another node, move the directory away, and let the machine join with a new token",
             data.display()
         )),
         false => Ok(()),
+    }
+}
+
+/// Notes that this node has a log, as soon as it has one.
+pub(crate) async fn note_started(data: PathBuf, consensus: Consensus<Outcome>) {
+    let marker = marker(&data, STARTED);
+    if marker.exists() {
+        return;
+    }
+    while consensus.status().last_log.is_none() {
+        tokio::time::sleep(LOG_POLL).await;
+    }
+    if let Err(why) = haven_pki::write_file(&marker, b"", 0o644) {
+        tracing::warn!("cannot note that this node has a log: {why}");
     }
 }
 
@@ -181,6 +194,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join(haven_pki::DIR)).unwrap();
         assert!(check_log(dir.path(), true).is_ok());
+        std::fs::write(marker(dir.path(), STARTED), b"").unwrap();
         assert!(check_log(dir.path(), false).is_ok());
         let why = check_log(dir.path(), true).unwrap_err();
         assert!(why.contains("haven node remove"), "{why}");
