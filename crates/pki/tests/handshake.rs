@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use haven_pki::rustls::pki_types::ServerName;
+use haven_pki::rustls::pki_types::pem::PemObject;
+use haven_pki::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use haven_pki::rustls::{self, ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use haven_pki::{Authority, Identity, NodeKey, PkiError, explain, join_config, member_name};
 use std::os::unix::fs::PermissionsExt;
@@ -65,6 +66,36 @@ fn another_node_than_the_wanted_one_and_another_cluster_are_refused() {
         let why = explain(&shake(client, name, server).map(drop).unwrap_err());
         assert!(why.contains("another cluster"), "{why}");
     }
+}
+
+#[test]
+fn a_member_refuses_a_certificate_of_another_cluster() {
+    let (ours, theirs) = (two(), two());
+    let dir = tempfile::tempdir().unwrap();
+    theirs[0].save(dir.path()).unwrap();
+    let own = dir.path().join(haven_pki::DIR);
+    // It trusts our node, but shows what its own authority certified.
+    let mut roots = rustls::RootCertStore::empty();
+    roots
+        .add(ours[0].authority().certificate().clone())
+        .unwrap();
+    let foreign = CertificateDer::from_pem_file(own.join("node.crt")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(own.join("node.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![foreign], key)
+        .unwrap();
+    let member = ours[1].tls().unwrap();
+    let shaken = shake(
+        Arc::new(client),
+        member.name_of(2).unwrap(),
+        member.server(),
+    );
+    let why = explain(&shaken.map(drop).unwrap_err());
+    assert!(why.contains("another cluster"), "{why}");
 }
 
 #[test]

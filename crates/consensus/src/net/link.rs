@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use socket2::SockRef;
 use socket2::TcpKeepalive;
 use tokio::io::AsyncWriteExt;
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -65,6 +66,12 @@ const PROBE_AFTER: Duration = Duration::from_secs(2);
 
 /// First byte of every TLS connection: a handshake record (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
+
+/// Bytes asked of the socket at once: TLS itself asks for 4 KiB, a fourth of a record.
+const READ_STEP: usize = 64 << 10;
+
+/// A socket under TLS.
+type Socket = BufReader<TcpStream>;
 
 /// What whoever speaks anything else is told.
 const NOT_TLS: &[u8] =
@@ -145,7 +152,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    fn new(stream: TlsStream<TcpStream>) -> Self {
+    fn new(stream: TlsStream<Socket>) -> Self {
         let (read, write) = tokio::io::split(stream);
         Self {
             reader: FrameReader::new(read, HELLO_BODY_MAX),
@@ -163,6 +170,10 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
             .with_time(PROBE_AFTER)
             .with_interval(Duration::from_secs(1)),
     )
+}
+
+fn buffered(socket: TcpStream) -> Socket {
+    BufReader::with_capacity(READ_STEP, socket)
 }
 
 /// What an error on a stream means: TLS wraps its own into those of sockets.
@@ -216,8 +227,15 @@ async fn connect_now(
     let socket = open(address).await?;
     let greeting = async {
         let name = tls.name_of(peer).map_err(pki)?;
-        let shaken = TlsConnector::from(tls.client()).connect(name, socket).await;
-        let stream = shaken.map_err(io_error)?;
+        let shaken = TlsConnector::from(tls.client())
+            .connect(name, buffered(socket))
+            .await;
+        let stream = shaken.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => WireError::Peer(
+                "it hung up during the TLS handshake: it is stopping, or a Haven of a version without TLS",
+            ),
+            _ => io_error(error),
+        })?;
         let shown = stream.get_ref().1.peer_certificates();
         let key = tls.key_of(shown.unwrap_or_default(), peer);
         if target.key.is_some() && key != target.key {
@@ -311,7 +329,9 @@ pub async fn ask_to_join(
     let asking = async {
         let socket = open(address).await?;
         let name = haven_pki::member_name().map_err(pki)?;
-        let stream = TlsConnector::from(tls).connect(name, socket).await;
+        let stream = TlsConnector::from(tls)
+            .connect(name, buffered(socket))
+            .await;
         let hello = Hello {
             version: message::PROTOCOL_VERSION,
             cluster: String::new(),
@@ -357,7 +377,7 @@ pub(crate) async fn accept(
             ));
         }
         let shaken = TlsAcceptor::from(place.tls()?.server())
-            .accept(socket)
+            .accept(buffered(socket))
             .await;
         let stream = shaken.map_err(io_error)?;
         let shown = stream.get_ref().1.peer_certificates();
