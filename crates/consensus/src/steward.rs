@@ -315,13 +315,15 @@ impl<R: Send + 'static> Steward<R> {
         {
             return Some((Step::Introduce(own.clone()), at));
         }
-        for (id, record) in roster.nodes.iter().filter(|(_, record)| record.leaving) {
+        if let Some((id, record)) = roster.nodes.iter().find(|(_, record)| record.leaving) {
+            if *id == self.place.node_id && roster.voters.contains(id) {
+                return Some((Step::HandOver, at));
+            }
+            tracing::info!(peer = id, "removing node {id} ({})", record.name);
             let step = match roster.voters.contains(id) {
-                true if *id == self.place.node_id => Step::HandOver,
                 true => Step::Votes(ChangeMembers::RemoveVoters(BTreeSet::from([*id]))),
                 false => Step::Strike,
             };
-            tracing::info!(peer = id, "removing node {id} ({})", record.name);
             return Some((step, at));
         }
         let last = now.last_log_index.unwrap_or(0);
