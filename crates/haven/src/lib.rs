@@ -7,7 +7,8 @@ pub mod addresses;
 pub mod bench;
 pub mod check;
 pub mod classic;
-mod clock;
+#[doc(hidden)]
+pub mod clock;
 pub mod control;
 pub mod demo;
 pub mod driver;
