@@ -49,6 +49,7 @@ use crate::options::Role;
 use crate::options::StartError;
 use crate::options::Status;
 use crate::options::TransferError;
+use crate::pulse::Pulse;
 use crate::start;
 use crate::types::Command;
 use crate::types::Types;
@@ -97,6 +98,7 @@ pub(crate) struct Inner<R: Send + 'static> {
     pub(crate) revoked: Arc<Notify>,
     /// Rung when a quorum's answer is wanted now.
     pub(crate) quorum: Arc<Notify>,
+    pub(crate) vote_pulse: Pulse,
     pub(crate) board: Arc<Board>,
     pub(crate) slots: Semaphore,
     /// Bytes of proposals, in units of [`ROOM_UNIT`].
@@ -396,6 +398,12 @@ impl<R: Send + 'static> Consensus<R> {
             .snapshot()
             .await
             .map_err(|_| ProposeError::Stopped)
+    }
+
+    /// The saving of votes, for whoever judges whether it hangs.
+    #[must_use]
+    pub fn vote_pulse(&self) -> Pulse {
+        self.inner.vote_pulse.clone()
     }
 
     /// How this node sees itself and its peers.

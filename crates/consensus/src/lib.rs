@@ -17,6 +17,8 @@ mod machine;
 mod monitor;
 mod net;
 mod options;
+mod pulse;
+pub mod rejoin;
 mod stand;
 mod start;
 #[cfg(test)]
@@ -28,6 +30,7 @@ mod worker;
 
 pub use consensus::Consensus;
 pub use options::*;
+pub use pulse::{Beat, Pulse};
 
 /// The deterministic machine that entries are applied to, with its durable state.
 ///

@@ -41,6 +41,8 @@ use crate::options::ConsensusOptions;
 use crate::options::PROPOSAL_BYTES_MAX;
 use crate::options::PROPOSALS_MAX;
 use crate::options::StartError;
+use crate::rejoin;
+use crate::rejoin::Voice;
 use crate::stand;
 use crate::stand::Heard;
 use crate::store::Store;
@@ -185,6 +187,15 @@ async fn assemble<R: Send + 'static>(
     } else {
         started + options.timing.lease
     };
+    let forgot = store.forgot();
+    if single && forgot.is_some() {
+        let text =
+            "this log was made for a node that lost its own, but there is no other to learn from";
+        return Err(StartError::Recover(text.into()));
+    }
+    let voice = Arc::new(Voice::new(votes_from, forgot.is_some()));
+    let vote_pulse = store.vote_pulse();
+    let memory = store.clone();
     let place = Arc::new(Place {
         node_id: options.node_id,
         cluster: options.cluster.clone(),
@@ -208,7 +219,7 @@ async fn assemble<R: Send + 'static>(
         machine,
         transfers,
         board: board.clone(),
-        votes_from,
+        voice: voice.clone(),
         receiving: Semaphore::new(1),
         quiet: Quiet::default(),
         heard: heard.clone(),
@@ -219,17 +230,24 @@ async fn assemble<R: Send + 'static>(
         &raft,
         &options,
         fresh,
-        (!free).then_some(votes_from),
+        (!free).then_some((votes_from, voice.clone())),
     );
+    if let Some(forgot) = forgot {
+        tasks.spawn(rejoin::regain(raft.clone(), memory, voice.clone(), forgot));
+    }
     tasks.spawn(checkpoint_on_pressure(raft.clone(), pressure));
-    tasks.spawn(stand::stand(
+    let standing = stand::stand(
         raft.clone(),
         heard,
         options.timing,
         options.peers.keys().copied().collect(),
         options.node_id,
         votes_from + ELECTION_PAUSE,
-    ));
+    );
+    tasks.spawn(async move {
+        voice.regained().await;
+        standing.await;
+    });
     for peer in place.others() {
         tasks.spawn(hints::tell(place.clone(), board.clone(), peer));
     }
@@ -258,6 +276,7 @@ async fn assemble<R: Send + 'static>(
         public: public_seen,
         revoked,
         quorum,
+        vote_pulse,
         board,
         slots: Semaphore::new(PROPOSALS_MAX),
         room: Semaphore::new(PROPOSAL_BYTES_MAX / ROOM_UNIT),
@@ -292,10 +311,10 @@ fn spawn_helpers<R: Send + 'static>(
     raft: &Raft<Types, Machine<R>>,
     options: &ConsensusOptions,
     fresh: bool,
-    quarantined_until: Option<Instant>,
+    quarantine: Option<(Instant, Arc<Voice>)>,
 ) {
-    if let Some(end) = quarantined_until {
-        tasks.spawn(elect_after(raft.clone(), end + ELECTION_PAUSE));
+    if let Some((end, voice)) = quarantine {
+        tasks.spawn(elect_after(raft.clone(), end + ELECTION_PAUSE, voice));
     }
     if fresh {
         tasks.spawn(found(raft.clone(), options.clone()));
@@ -347,9 +366,14 @@ async fn check_members<R: Send + 'static>(
     Err(StartError::Members { stored, configured })
 }
 
-/// Lets this node stand for election from `when` on.
-async fn elect_after<R: Send + 'static>(raft: Raft<Types, Machine<R>>, when: Instant) {
+/// Lets this node stand for election from `when` on, once it has a voice.
+async fn elect_after<R: Send + 'static>(
+    raft: Raft<Types, Machine<R>>,
+    when: Instant,
+    voice: Arc<Voice>,
+) {
     tokio::time::sleep_until(when).await;
+    voice.regained().await;
     raft.runtime_config().elect(true);
 }
 
