@@ -6,6 +6,7 @@
 //! and all nodes hold the same state.
 
 mod afflicted;
+mod faults;
 mod linear;
 mod mixed;
 mod one_node;
@@ -52,6 +53,8 @@ enum Command {
     Silence,
     /// Kill one node again and again, at any moment, and check its data directory each time.
     OneNode(one_node::Plan),
+    /// Play one kind of fault after another, and check what must hold during each.
+    Faults(faults::Plan),
     /// Play random faults while clients note every call and answer: some order must explain them all.
     Linearizable(linear::Plan),
     /// A node whose machine can be made to fail (started by the others).
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::PowerLosses(plan) => torture(plan, Blow::PowerLoss),
         Command::OneNode(plan) => kept_on_failure(|dir| one_node::run(&plan, dir, &haven_exe()?)),
         Command::Silence => kept_on_failure(|dir| silence::run(&haven_exe()?, dir)),
+        Command::Faults(plan) => faults::run(&plan),
         Command::Linearizable(plan) => linear::run(plan),
         Command::Steady { seconds, clients } => steady(Duration::from_secs(seconds), clients),
     };
