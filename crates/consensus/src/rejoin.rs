@@ -8,7 +8,7 @@
 //!    and with `F` in a slot. So no leader of a term up to `F` gets an answer from it any more, nor does one
 //!    count what the node acknowledged and forgot for more than it is: such a leader hears of the later
 //!    term and gives up.
-//! 3. While `F` is in its slot the node has no voice ([`Voice`]): it answers no vote, pre-vote or transfer, and
+//! 3. While `F` is in its slot the node has no voice (`Voice`): it answers no vote, pre-vote or transfer, and
 //!    does not stand. Every leader of a term after `F` is therefore elected by nodes that forgot nothing,
 //!    and any quorum of those shares a node with every quorum that committed something up to `F`: there are
 //!    fewer of them, but the forgetful node is missing from both.
