@@ -48,6 +48,10 @@ pub struct Node {
     pub reserve_mib: Option<u64>,
     /// Milliseconds that a flush of the log may take.
     pub flush_ms_max: Option<u64>,
+    /// Milliseconds that a checkpoint may take.
+    pub checkpoint_ms_max: Option<u64>,
+    /// A watchdog timer of the machine.
+    pub watchdog_device: Option<PathBuf>,
 }
 
 /// `[cluster]`

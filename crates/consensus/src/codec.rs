@@ -378,6 +378,22 @@ pub(crate) fn read_vote_slot(bytes: &[u8]) -> Result<Vote, DecodeError> {
     Ok(vote)
 }
 
+/// A value of a log slot: a term.
+pub(crate) fn term_slot(term: u64) -> Vec<u8> {
+    let mut out = BytesMut::with_capacity(9);
+    out.put_u8(FORMAT);
+    out.put_u64_le(term);
+    out.to_vec()
+}
+
+pub(crate) fn read_term_slot(bytes: &[u8]) -> Result<u64, DecodeError> {
+    let mut r = Reader::new(bytes);
+    format(&mut r)?;
+    let term = r.u64()?;
+    r.end()?;
+    Ok(term)
+}
+
 /// A value of a log slot: a log id (purge point, committed).
 pub(crate) fn log_id_slot(id: LogId) -> Vec<u8> {
     let mut out = BytesMut::with_capacity(17);

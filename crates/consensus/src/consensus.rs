@@ -49,6 +49,7 @@ use crate::options::Role;
 use crate::options::StartError;
 use crate::options::Status;
 use crate::options::TransferError;
+use crate::pulse::Pulse;
 use crate::start;
 use crate::steward;
 use crate::steward::Steward;
@@ -99,6 +100,7 @@ pub(crate) struct Inner<R: Send + 'static> {
     pub(crate) revoked: Arc<Notify>,
     /// Rung when a quorum's answer is wanted now.
     pub(crate) quorum: Arc<Notify>,
+    pub(crate) vote_pulse: Pulse,
     pub(crate) board: Arc<Board>,
     pub(crate) steward: Arc<Steward<R>>,
     pub(crate) slots: Semaphore,
@@ -406,6 +408,20 @@ impl<R: Send + 'static> Consensus<R> {
             .snapshot()
             .await
             .map_err(|_| ProposeError::Stopped)
+    }
+
+    /// Waits until the newest members are known, and not so many of them vote; gives how many do.
+    pub async fn voters_other_than(&self, known: usize) -> Option<usize> {
+        let mut roster = self.inner.place.roster.subscribe();
+        let news = |count: usize| count != 0 && count != known;
+        let roster = roster.wait_for(|now| news(now.voters.len())).await;
+        roster.ok().map(|now| now.voters.len())
+    }
+
+    /// The saving of votes, for whoever judges whether it hangs.
+    #[must_use]
+    pub fn vote_pulse(&self) -> Pulse {
+        self.inner.vote_pulse.clone()
     }
 
     /// How this node sees itself and its peers.

@@ -22,8 +22,9 @@
 //! What would break 1 and how it is kept:
 //! - *A restarted voter has forgotten its promise.* Unless its log and vote were empty (then it never
 //!   answered any leader), it answers no vote, pre-vote or transfer and does not stand for `L` after
-//!   its start (`Quarantine`). A node whose disk was wiped is a new node and must not come back under
-//!   its old id.
+//!   its start (`Quarantine`). A node whose disk was wiped must not come back under its old id
+//!   (whoever starts it refuses); one that lost its log but not its vote has no voice until it has caught up (see
+//!   [`crate::rejoin`]).
 //! - *A planned transfer* lets voters break their promise by the leader's own order. The order for
 //!   term `T` leaves this node only after the lease of term `T` was revoked for ever
 //!   ([`Lease::revoke`], called again by the transport itself with the term that the message

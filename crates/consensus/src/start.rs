@@ -48,6 +48,8 @@ use crate::options::ConsensusOptions;
 use crate::options::PROPOSAL_BYTES_MAX;
 use crate::options::PROPOSALS_MAX;
 use crate::options::StartError;
+use crate::rejoin;
+use crate::rejoin::Voice;
 use crate::roster::Applicant;
 use crate::roster::Book;
 use crate::roster::Entitlement;
@@ -215,12 +217,22 @@ async fn assemble<R: Send + 'static>(
     let single = stored.voter_ids().eq([options.node_id]);
 
     let fresh = store.is_fresh();
-    let free = single || fresh;
+    let forgot = store.forgot();
+    let free = fresh || (single && forgot.is_none());
     let votes_from = if free {
         started
     } else {
         started + options.timing.lease
     };
+    // Where there may be others, the members as of the last checkpoint need not be those of today.
+    if options.security.is_none() && forgot.is_some() {
+        let text =
+            "this log was made for a node that lost its own, but there is no other to learn from";
+        return Err(StartError::Recover(text.into()));
+    }
+    let voice = Arc::new(Voice::new(votes_from, forgot.is_some()));
+    let vote_pulse = store.vote_pulse();
+    let memory = store.clone();
     let place = Arc::new(Place {
         node_id: options.node_id,
         version: options.security.as_ref().map_or(0, |s| s.version),
@@ -259,7 +271,7 @@ async fn assemble<R: Send + 'static>(
         machine,
         transfers,
         board: board.clone(),
-        votes_from,
+        voice: voice.clone(),
         receiving: Semaphore::new(1),
         quiet: Quiet::default(),
         heard: heard.clone(),
@@ -275,16 +287,23 @@ async fn assemble<R: Send + 'static>(
         &raft,
         &options,
         fresh,
-        (!free).then_some(votes_from),
+        (!free).then_some((votes_from, voice.clone())),
     );
+    if let Some(forgot) = forgot {
+        tasks.spawn(rejoin::regain(raft.clone(), memory, voice.clone(), forgot));
+    }
     tasks.spawn(checkpoint_on_pressure(raft.clone(), pressure));
-    tasks.spawn(stand::stand(
+    let standing = stand::stand(
         raft.clone(),
         heard,
         options.timing,
         options.node_id,
         votes_from + ELECTION_PAUSE,
-    ));
+    );
+    tasks.spawn(async move {
+        voice.regained().await;
+        standing.await;
+    });
     tasks.spawn(members::follow(raft.clone(), place.clone(), board.clone()));
 
     let (standing, public) = (watch::Sender::default(), watch::Sender::default());
@@ -310,6 +329,7 @@ async fn assemble<R: Send + 'static>(
         public: public_seen,
         revoked,
         quorum,
+        vote_pulse,
         board,
         steward,
         slots: Semaphore::new(PROPOSALS_MAX),
@@ -340,10 +360,10 @@ fn spawn_helpers<R: Send + 'static>(
     raft: &Raft<Types, Machine<R>>,
     options: &ConsensusOptions,
     fresh: bool,
-    quarantined_until: Option<Instant>,
+    quarantine: Option<(Instant, Arc<Voice>)>,
 ) {
-    if let Some(end) = quarantined_until {
-        tasks.spawn(elect_after(raft.clone(), end + ELECTION_PAUSE));
+    if let Some((end, voice)) = quarantine {
+        tasks.spawn(elect_after(raft.clone(), end + ELECTION_PAUSE, voice));
     }
     if fresh && !options.peers.is_empty() {
         tasks.spawn(found(raft.clone(), options.clone()));
@@ -392,9 +412,14 @@ fn check_members(stored: &Membership, options: &ConsensusOptions) -> Result<(), 
     })
 }
 
-/// Lets this node stand for election from `when` on.
-async fn elect_after<R: Send + 'static>(raft: Raft<Types, Machine<R>>, when: Instant) {
+/// Lets this node stand for election from `when` on, once it has a voice.
+async fn elect_after<R: Send + 'static>(
+    raft: Raft<Types, Machine<R>>,
+    when: Instant,
+    voice: Arc<Voice>,
+) {
     tokio::time::sleep_until(when).await;
+    voice.regained().await;
     raft.runtime_config().elect(true);
 }
 

@@ -8,7 +8,7 @@
 //! they wait for the checkpoint that is under way: memory stays bounded, and clients feel the disk's pace.
 
 use bytes::Bytes;
-use haven_consensus::{MachineError, Replicated, SnapshotSink, SnapshotSource};
+use haven_consensus::{MachineError, Pulse, Replicated, SnapshotSink, SnapshotSource};
 use haven_disk::Disk;
 use haven_nfsd::{Fatal, Machine};
 use haven_store::{SnapshotReader, SnapshotWriter, Store, StoreOptions};
@@ -31,6 +31,16 @@ pub struct Engine {
     pending_bytes_max: usize,
     /// One checkpoint at a time.
     checkpointing: Mutex<()>,
+    pulses: Pulses,
+}
+
+/// For how long the machine has been at what it does, for whoever judges whether it hangs.
+#[derive(Debug, Clone, Default)]
+pub struct Pulses {
+    /// Applying a batch, without what it waits for a checkpoint.
+    pub apply: Pulse,
+    /// A checkpoint.
+    pub checkpoint: Pulse,
 }
 
 impl Engine {
@@ -50,6 +60,7 @@ impl Engine {
             machine: Arc::new(RwLock::new(machine)),
             pending_bytes_max,
             checkpointing: Mutex::default(),
+            pulses: Pulses::default(),
         }))
     }
 
@@ -65,6 +76,11 @@ impl Engine {
             .state_hash()
             .map_err(|e| e.to_string())?;
         Ok(hash.iter().map(|b| format!("{b:02x}")).collect())
+    }
+
+    /// How long it has been at what it does.
+    pub fn pulses(&self) -> Pulses {
+        self.pulses.clone()
     }
 
     /// Looks at the state, unless a batch is being applied.
@@ -110,6 +126,7 @@ impl Replicated for Engine {
         position: Bytes,
     ) -> Result<Vec<Outcome>, MachineError> {
         self.wait_for_room();
+        let _applying = self.pulses.apply.begin();
         let mut machine = self.machine.write();
         let outcomes = entries
             .iter()
@@ -122,6 +139,7 @@ impl Replicated for Engine {
 
     fn checkpoint(&self) -> Result<Option<Bytes>, MachineError> {
         let _one = self.checkpointing.lock();
+        let _under_way = self.pulses.checkpoint.begin();
         let Some(job) = self.machine.write().fs_mut().freeze().map_err(stop)? else {
             return self.machine.read().fs().durable_position().map_err(stop);
         };

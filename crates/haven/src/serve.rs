@@ -9,17 +9,19 @@ use crate::exports::Exports;
 use crate::listening::Listening;
 use crate::notify;
 use crate::peers::Clients;
+use crate::rebuild;
 use crate::reload::reload;
 use crate::rpcbind::Rpcbind;
 use crate::service::{Service, bindings};
 use crate::space::SpaceGuard;
-use crate::watchdog;
+use crate::timer::Timer;
+use crate::watchdog::{self, Vitals};
 use crate::{exports, resolve};
 use haven_cluster::Phase;
 use haven_config::Config;
 use haven_consensus::{CheckpointPolicy, Consensus, ConsensusOptions, Timing};
 use haven_disk::Disk;
-use haven_log::{Log, LogOptions};
+use haven_log::Log;
 use haven_net::{Gate, Limits, Server};
 use haven_nfsd::Binding;
 use haven_pki::Identity;
@@ -28,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 /// Directory of the log within the data directory.
@@ -122,6 +125,10 @@ pub async fn serve(
         () = node.consensus.shutdown() => info!("stopped"),
         signal = signals.end() => return Err(format!("stopped at once, by a second {signal}")),
     }
+    // All that is left is the machine's watchdog timer, which the watch switches off.
+    if node.clean_end.send(()).is_ok() {
+        drop(hung.await);
+    }
     Ok(())
 }
 
@@ -175,11 +182,15 @@ impl Signals {
 async fn gave_up(
     consensus: &Consensus<crate::engine::Outcome>,
     log: &Log,
-    hung: &mut tokio::task::JoinHandle<String>,
+    hung: &mut tokio::task::JoinHandle<Result<(), String>>,
 ) -> String {
     tokio::select! {
         why = hung => {
-            let why = why.unwrap_or_else(|e| format!("the watchdog ended: {e}"));
+            let why = match why {
+                Ok(Err(why)) => why,
+                Ok(Ok(())) => "the watchdog ended".into(),
+                Err(why) => format!("the watchdog ended: {why}"),
+            };
             error!("{why}");
             why
         }
@@ -247,8 +258,10 @@ struct Node {
     log: Log,
     registration: Registration,
     exports: Arc<Exports>,
-    /// Ends when the disk hangs, with the reason.
-    hung: tokio::task::JoinHandle<String>,
+    /// Ends when this node hangs, with the reason.
+    hung: tokio::task::JoinHandle<Result<(), String>>,
+    /// To be told when the end is as it should be.
+    clean_end: oneshot::Sender<()>,
 }
 
 impl Node {
@@ -259,15 +272,12 @@ impl Node {
         file: Option<PathBuf>,
     ) -> Result<Self, String> {
         let identity = cluster::identity(&config)?;
-        let log = Log::open(Arc::clone(&disk), Path::new(LOG_DIR), LogOptions::default())
-            .map_err(|e| format!("the log in {}: {e}", config.node.data.display()))?;
+        let (log, engine) = rebuild::open(&disk, &config)?;
         if identity.is_some() {
-            let empty = log.last_index().is_none() && log.purged_index() == 0;
-            cluster::check_log(&config.node.data, empty)?;
+            // Before anything is promised to anybody.
+            cluster::note_started(&config.node.data)?;
         }
-        let space = SpaceGuard::new(Arc::clone(&disk), config.health.reserve_bytes)?;
-        let engine = Engine::open(disk)
-            .map_err(|e| format!("the store in {}: {e}", config.node.data.display()))?;
+        let space = SpaceGuard::new(disk, config.health.reserve_bytes)?;
         let Listening {
             streams,
             datagrams,
@@ -276,7 +286,7 @@ impl Node {
         } = Listening::open(&config).await?;
         let socket = control::bind(&config.node.control)
             .map_err(|e| format!("control socket {}: {e}", config.node.control.display()))?;
-        let machine = Arc::clone(&engine);
+        let (machine, pulses) = (Arc::clone(&engine), engine.pulses());
         let options = consensus_options(&config, identity.as_ref())?;
         let consensus = Consensus::start(options, log.clone(), machine)
             .await
@@ -284,7 +294,7 @@ impl Node {
         let office = identity.map(|own| Office::open(own, consensus.clone(), &config, file));
         if office.is_some() {
             let data = config.node.data.clone();
-            tokio::spawn(cluster::note_started(data, consensus.clone()));
+            tokio::spawn(cluster::note_voters(data, consensus.clone()));
         }
         let gate = Arc::new(Gate::default());
         let service = Service::new(
@@ -347,14 +357,15 @@ impl Node {
         tokio::spawn(control::serve(socket, Arc::new(desk)));
         tell_start(&config, ports, rpcbind.is_some());
         let others = config.cluster.shared;
-        let flush_max = config.health.flush_max;
-        let watch = watchdog::watch(
-            log.clone(),
-            consensus.clone(),
-            handle.clone(),
-            flush_max,
-            others,
-        );
+        let vitals = Vitals {
+            log: log.clone(),
+            consensus: consensus.clone(),
+            machine: pulses,
+            health: config.health.clone(),
+        };
+        let timer = Timer::start(config.health.watchdog_device.as_deref())?;
+        let (clean_end, ended) = oneshot::channel();
+        let watch = watchdog::watch(vitals, handle.clone(), others, timer, ended);
         Ok(Self {
             driver,
             handle,
@@ -365,6 +376,7 @@ impl Node {
             registration: Registration::new(rpcbind, bindings(config.service.listen, ports)),
             exports,
             hung: tokio::spawn(watch),
+            clean_end,
         })
     }
 }

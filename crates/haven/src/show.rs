@@ -107,9 +107,13 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
     );
     writeln!(
         out,
-        "health    {reserve} kept free; a flush may take {} ms",
-        health.flush_max.as_millis()
+        "health    {reserve} kept free; a flush may take {} ms, a checkpoint {} ms",
+        health.flush_max.as_millis(),
+        health.checkpoint_max.as_millis()
     )?;
+    if let Some(device) = &health.watchdog_device {
+        writeln!(out, "watchdog  {}", device.display())?;
+    }
     writeln!(
         out,
         "log       {} and graver, {:?}",

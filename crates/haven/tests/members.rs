@@ -132,6 +132,18 @@ fn done(output: Output) -> String {
     text(&output.stdout)
 }
 
+/// Changes a bit of a log's last segment, with records before and behind it.
+fn damage_middle(log: &Path) {
+    let names = std::fs::read_dir(log).unwrap();
+    let segments = names.map(|entry| entry.unwrap().path());
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|e| e == "seg");
+    let last = segments.filter(is_segment).max().unwrap();
+    let mut bytes = std::fs::read(&last).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end * 2 / 3] ^= 1;
+    std::fs::write(&last, bytes).unwrap();
+}
+
 /// The files written so far, which must never be lost.
 #[derive(Default)]
 struct Files(Vec<String>);
@@ -266,6 +278,19 @@ async fn three_machines_become_a_cluster_and_the_first_of_them_goes() {
     b.process.take().unwrap().kill();
     files.write(&[&c, &d], "without b").await;
     b.start();
+    files.write(&[&b, &c, &d], "of all three").await;
+
+    // The log of one that joined is damaged: it fetches what it lost, and is who it was.
+    d.process.take().unwrap().kill();
+    damage_middle(&d.data().join("log"));
+    d.start();
+    let rebuilt = d.process.as_ref().unwrap();
+    rebuilt.until("the log was damaged and is set aside");
+    rebuilt.until("it takes part in elections again");
+    b.await_voters(&["b", "c", "d"]);
+    c.process.take().unwrap().kill();
+    files.write(&[&b, &d], "with the vote of d").await;
+    c.start();
     files.write(&[&b, &c, &d], "at the end").await;
     let start = Instant::now();
     loop {

@@ -5,6 +5,7 @@
 //!   message that does not fit.
 //! - In the quarantine after a start, votes and transfers get no answer but a refusal: this node may
 //!   have promised a leader not to elect another before it restarted (see [`crate::lease`]).
+//!   The same holds as long as it does not know what it promised (see [`crate::rejoin`]).
 //! - Connections are bounded, and so are the appends taken from one before they are answered.
 //!
 //! It must not know how openraft decides.
@@ -28,7 +29,6 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio::time::timeout;
 
 use crate::Replicated;
@@ -50,6 +50,7 @@ use crate::net::message::Purpose;
 use crate::net::message::SnapshotPart;
 use crate::net::pace::Faults;
 use crate::net::pace::Quiet;
+use crate::rejoin::Voice;
 use crate::stand::Heard;
 use crate::steward::Steward;
 use crate::types::AppendRequest;
@@ -81,8 +82,8 @@ pub(crate) struct Server<R: Send + 'static> {
     pub(crate) machine: Arc<dyn Replicated<Reply = R>>,
     pub(crate) transfers: Worker,
     pub(crate) board: Arc<Board>,
-    /// End of the quarantine.
-    pub(crate) votes_from: Instant,
+    /// Whether votes are answered.
+    pub(crate) voice: Arc<Voice>,
     /// One snapshot comes in at a time.
     pub(crate) receiving: Semaphore,
     /// When a leader was heard last.
@@ -230,10 +231,8 @@ impl<R: Send + 'static> Server<R> {
         reader.set_body_max(message::SMALL_BODY_MAX);
         loop {
             let ballot = message::read_ballot(hello.from, &reader.next().await?)?;
-            if Instant::now() < self.votes_from {
-                writer
-                    .send(message::refused("this node started a moment ago"))
-                    .await?;
+            if let Some(why) = self.voice.refusal() {
+                writer.send(message::refused(why)).await?;
                 continue;
             }
             let answer = match ballot {

@@ -20,6 +20,7 @@ use haven_consensus::PROTOCOL_VERSION;
 use haven_consensus::ProposeError;
 use haven_consensus::StartError;
 use haven_consensus::TransferError;
+use haven_log::Slot;
 use haven_pki::rustls::ClientConfig;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
@@ -641,6 +642,85 @@ async fn restarted_node_does_not_vote_until_its_promises_have_lapsed() {
     let until_vote = async { while ask_for_vote(&cluster, 2000).await.0 != voted {} };
     soon("a vote after the quarantine", until_vote).await;
     assert!(started.elapsed() >= cluster.options(1).timing.lease);
+}
+
+#[tokio::test]
+async fn node_that_lost_its_log_joins_again_and_then_votes() {
+    for keep_machine in [true, false] {
+        let mut cluster = Cluster::of(3);
+        cluster.checkpoints.entries = 10;
+        for id in 1..=3 {
+            cluster.start(id).await;
+        }
+        let leader = cluster.leader(&[1, 2, 3]).await;
+        let mut texts = names(0..30);
+        for text in &texts {
+            cluster.propose(leader, text).await.unwrap();
+        }
+        cluster.all_hold(&texts).await;
+        let loser = *cluster.all().iter().find(|id| **id != leader).unwrap();
+        cluster.stop(loser).await;
+        cluster.lose_log(loser, keep_machine);
+        cluster.start(loser).await;
+        // The leader of the terms it may have forgotten gives up, and another is elected without it.
+        let others: Vec<u64> = cluster
+            .all()
+            .into_iter()
+            .filter(|id| *id != loser)
+            .collect();
+        let seen = cluster.leadership(loser, "a leader is followed", |l| l.leader.is_some());
+        let next = seen.await.leader.unwrap();
+        assert!(others.contains(&next));
+        let next = cluster.leader(&others).await;
+        cluster.propose(next, "later").await.unwrap();
+        texts.push("later".into());
+        cluster.all_hold(&texts).await;
+        // Now its vote counts: without it nobody could lead.
+        let forgotten = || cluster.node(loser).log.read_slot(Slot::Forgotten).unwrap();
+        until("it knows everything", || forgotten().is_none()).await;
+        cluster.stop(next).await;
+        let last = cluster.leader(&cluster.all()).await;
+        cluster.propose(last, "last").await.unwrap();
+        texts.push("last".into());
+        cluster.all_hold(&texts).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_committed_with_a_forgetful_node_is_not_led_away_without_it() {
+    let mut cluster = Cluster::running(3).await;
+    cluster.leader(&[1, 2, 3]).await;
+    cluster.stop(3).await;
+    let leader = cluster.leader(&[1, 2]).await;
+    let mut texts = names(0..10);
+    for text in &texts {
+        cluster.propose(leader, text).await.unwrap();
+    }
+    cluster.all_hold(&texts).await;
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+    // Node 3 never heard of these entries, node 1 has forgotten them: together they must not lead.
+    cluster.lose_log(1, false);
+    cluster.start(1).await;
+    cluster.start(3).await;
+    let timing = cluster.options(1).timing;
+    let led = tokio::time::timeout(timing.lease * 6, async {
+        tokio::select! {
+            led = cluster.leadership(1, "", |l| l.is_leader) => led,
+            led = cluster.leadership(3, "", |l| l.is_leader) => led,
+        }
+    });
+    assert!(led.await.is_err(), "a leader without what was acknowledged");
+    let (kind, why) = ask_for_vote(&cluster, 1000).await;
+    assert_eq!(kind, 3, "{why}");
+    assert!(why.contains("lost its log"), "{why}");
+
+    cluster.start(2).await;
+    let leader = cluster.leader(&[1, 2, 3]).await;
+    assert_eq!(leader, 2, "only it has everything");
+    cluster.propose(leader, "entry 10").await.unwrap();
+    texts.push("entry 10".into());
+    cluster.all_hold(&texts).await;
 }
 
 #[tokio::test]

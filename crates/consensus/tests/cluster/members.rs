@@ -2,6 +2,7 @@
 
 use haven_consensus::CheckpointPolicy;
 use haven_consensus::MembershipError;
+use haven_log::Slot;
 
 use crate::nodes::Cluster;
 use crate::nodes::names;
@@ -162,4 +163,38 @@ async fn no_node_is_removed_that_the_others_cannot_do_without() {
     until("the lease of a single voter", || node.lease_valid()).await;
     let last = soon("an answer", node.remove_node(leader)).await;
     assert!(matches!(last, Err(MembershipError::Refused(_))), "{last:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_lost_its_log_learns_from_the_others_who_is_a_member() {
+    let (mut cluster, mut texts) = grown().await;
+    // Node 1's checkpoint may be of when it was alone; node 3 keeps nothing and founded nothing.
+    for (loser, keep_machine) in [(1, true), (3, false)] {
+        cluster.leader(&[1, 2, 3]).await;
+        cluster.stop(loser).await;
+        cluster.lose_log(loser, keep_machine);
+        cluster.start(loser).await;
+        let others: Vec<u64> = (1..=3).filter(|id| *id != loser).collect();
+        let forgotten = cluster.node(loser).log.read_slot(Slot::Forgotten).unwrap();
+        assert!(forgotten.is_some());
+        // The leader of the terms it may have forgotten gives up first.
+        let seen = cluster.leadership(loser, "a leader is followed", |l| l.leader.is_some());
+        assert!(others.contains(&seen.await.leader.unwrap()));
+        let next = cluster.leader(&others).await;
+        let text = format!("without a voice of {loser}");
+        cluster.propose(next, &text).await.unwrap();
+        texts.push(text);
+        cluster.all_hold(&texts).await;
+        cluster.voters(loser, &[1, 2, 3]).await;
+        let forgotten = || cluster.node(loser).log.read_slot(Slot::Forgotten).unwrap();
+        until("it knows everything", || forgotten().is_none()).await;
+        // Its vote is needed now.
+        cluster.stop(next).await;
+        let last = cluster.leader(&cluster.all()).await;
+        let text = format!("with the vote of {loser}");
+        cluster.propose(last, &text).await.unwrap();
+        texts.push(text);
+        cluster.start(next).await;
+        cluster.all_hold(&texts).await;
+    }
 }

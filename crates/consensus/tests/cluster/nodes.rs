@@ -19,9 +19,12 @@ use haven_consensus::Leadership;
 use haven_consensus::MembershipError;
 use haven_consensus::PROTOCOL_VERSION;
 use haven_consensus::ProposeError;
+use haven_consensus::Replicated;
 use haven_consensus::Security;
 use haven_consensus::StartError;
 use haven_consensus::Timing;
+use haven_consensus::rejoin;
+use haven_disk::Disk;
 use haven_disk::RealDisk;
 use haven_log::Log;
 use haven_log::LogOptions;
@@ -231,6 +234,21 @@ impl Cluster {
     pub async fn stop(&mut self, id: u64) {
         let node = self.nodes.remove(&id).unwrap();
         soon("shutdown", node.consensus.shutdown()).await;
+    }
+
+    /// Takes a stopped node's log away, and its machine with it unless that is kept; puts a log in its place
+    /// that knows what may be forgotten.
+    pub fn lose_log(&mut self, id: u64, keep_machine: bool) {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(self.dirs[&id].path()).unwrap());
+        let found = haven_log::check(&*disk, Path::new("log"), &mut |_| {}, &mut |_| {}).unwrap();
+        let forgot = haven_consensus::check::read_vote_slot(&found.vote.unwrap()).unwrap();
+        disk.remove_dir_all(Path::new("log")).unwrap();
+        if !keep_machine {
+            self.disks.insert(id, TestDisk::default());
+        }
+        let position = TestMachine::open(&self.disks[&id]).position().unwrap();
+        let log = Log::open(disk, Path::new("log"), LogOptions::default()).unwrap();
+        rejoin::prepare(&log, id, forgot, position.as_deref()).unwrap();
     }
 
     pub fn node(&self, id: u64) -> &Node {

@@ -18,7 +18,7 @@ use haven_pki::Identity;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Port for the other nodes, where none is given.
 pub const PEER_PORT: u16 = 7400;
@@ -33,8 +33,10 @@ pub const TOKEN_HOURS_MAX: u64 = 24 * 365;
 const REMOVED: &str = "removed";
 /// Says in a node's identity that it has started before.
 const STARTED: &str = "started";
-/// How often a starting node looks whether it has a log.
-const LOG_POLL: Duration = Duration::from_millis(50);
+/// Holds how many nodes vote, as this one knew last.
+const VOTERS: &str = "voters";
+/// More than that is no number of nodes.
+const VOTERS_BYTES_MAX: u64 = 8;
 
 /// Seconds since the epoch. A clock before it counts as at it.
 pub(crate) fn now() -> u64 {
@@ -122,32 +124,40 @@ pub(crate) fn note_removed(data: &Path, why: &str) {
     }
 }
 
-/// Makes sure that a node does not come back without its log: it would vote again where it has voted already.
+/// Whether this node has started before, so that it may have promised something to others.
+pub(crate) fn has_started(config: &Config) -> bool {
+    config.cluster.shared && marker(&config.node.data, STARTED).exists()
+}
+
+/// Notes that this node starts: from now on it must not come back without its log. The log has been made.
 ///
 /// # Errors
-/// When the log was there once and is gone.
-pub(crate) fn check_log(data: &Path, log_is_empty: bool) -> Result<(), String> {
-    match log_is_empty && marker(data, STARTED).exists() {
-        true => Err(format!(
-            "the log of this node is gone from {}. It must not come back under its number: remove it with `haven node \
-             remove` on another node, move the directory away, and let the machine join with a new token",
-            data.display()
-        )),
-        false => Ok(()),
+/// What the system says.
+pub(crate) fn note_started(data: &Path) -> Result<(), String> {
+    let marker = marker(data, STARTED);
+    match marker.exists() {
+        true => Ok(()),
+        false => haven_pki::write_file(&marker, b"", 0o644).map_err(|e| e.to_string()),
     }
 }
 
-/// Notes that this node has a log, as soon as it has one.
-pub(crate) async fn note_started(data: PathBuf, consensus: Consensus<Outcome>) {
-    let marker = marker(&data, STARTED);
-    if marker.exists() {
-        return;
-    }
-    while consensus.status().last_log.is_none() {
-        tokio::time::sleep(LOG_POLL).await;
-    }
-    if let Err(why) = haven_pki::write_file(&marker, b"", 0o644) {
-        tracing::warn!("cannot note that this node has a log: {why}");
+/// How many nodes voted, as this one knew last. With a damaged log nothing else knows.
+pub(crate) fn noted_voters(data: &Path) -> Option<usize> {
+    let bytes = haven_pki::read_bounded(&marker(data, VOTERS), VOTERS_BYTES_MAX).ok()??;
+    String::from_utf8(bytes).ok()?.trim().parse().ok()
+}
+
+/// Notes how many nodes vote whenever that changes.
+pub(crate) async fn note_voters(data: PathBuf, consensus: Consensus<Outcome>) {
+    let mut known = noted_voters(&data).unwrap_or(0);
+    while let Some(now) = consensus.voters_other_than(known).await {
+        let path = marker(&data, VOTERS);
+        let text = format!("{now}\n");
+        let writing = move || haven_pki::write_file(&path, text.as_bytes(), 0o644);
+        if let Ok(Err(why)) = tokio::task::spawn_blocking(writing).await {
+            tracing::warn!("cannot note how many nodes vote: {why}");
+        }
+        known = now;
     }
 }
 
@@ -187,16 +197,5 @@ mod tests {
         for bad in ["", "host", "0.0.0.0", "[::]:7400", "192.0.2.1:0"] {
             assert!(peer_address(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_log_that_was_there_must_not_be_gone() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join(haven_pki::DIR)).unwrap();
-        assert!(check_log(dir.path(), true).is_ok());
-        std::fs::write(marker(dir.path(), STARTED), b"").unwrap();
-        assert!(check_log(dir.path(), false).is_ok());
-        let why = check_log(dir.path(), true).unwrap_err();
-        assert!(why.contains("haven node remove"), "{why}");
     }
 }
