@@ -3,8 +3,8 @@
 //! Must not know: which node is which, what answers mean.
 
 use crate::types::{
-    ClusterStatus, MoveRequest, NodeReport, Question, Refusal, RefusalKind, StandbyRequest,
-    StateHash,
+    ClusterStatus, MoveRequest, NodeReport, NodeRow, Question, Refusal, RefusalKind, RemoveRequest,
+    StandbyRequest, StateHash, TokenRequest,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -111,6 +111,30 @@ impl Client {
         self.json(&Question::Standby(request)).await
     }
 
+    /// A token with which one machine may join.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn token(&self, request: TokenRequest) -> Result<String, ClientError> {
+        self.json(&Question::Token(request)).await
+    }
+
+    /// Who belongs to the cluster.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn nodes(&self) -> Result<Vec<NodeRow>, ClientError> {
+        self.json(&Question::Nodes).await
+    }
+
+    /// Ends a node's membership; returns when it has ended.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn remove_node(&self, request: RemoveRequest) -> Result<(), ClientError> {
+        self.json(&Question::RemoveNode(request)).await
+    }
+
     async fn json<T: DeserializeOwned>(&self, question: &Question) -> Result<T, ClientError> {
         let body = self.ask(question).await?;
         serde_json::from_slice(&body).map_err(|e| self.silent(&e))
@@ -199,6 +223,9 @@ fn request(question: &Question) -> Result<Request<Full<Bytes>>, AskError> {
         Question::Metrics => get("/metrics"),
         Question::Move(request) => post("/v1/move", request),
         Question::Standby(request) => post("/v1/standby", request),
+        Question::Token(request) => post("/v1/token", request),
+        Question::Nodes => get("/v1/nodes"),
+        Question::RemoveNode(request) => post("/v1/nodes/remove", request),
     }?;
     Request::builder()
         .method(method)

@@ -5,7 +5,9 @@
 //!
 //! Must not know: answers, who listens where.
 
-use crate::types::{MoveRequest, Question, Refusal, RefusalKind, StandbyRequest};
+use crate::types::{
+    MoveRequest, Question, Refusal, RefusalKind, RemoveRequest, StandbyRequest, TokenRequest,
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
@@ -200,6 +202,11 @@ async fn read(request: Request<Incoming>, scope: Scope) -> Result<Question, Refu
         (Method::GET, "/metrics") => Ok(Question::Metrics),
         (Method::POST, "/v1/move") => json::<MoveRequest>(body).await.map(Question::Move),
         (Method::POST, "/v1/standby") => json::<StandbyRequest>(body).await.map(Question::Standby),
+        (Method::POST, "/v1/token") => json::<TokenRequest>(body).await.map(Question::Token),
+        (Method::GET, "/v1/nodes") => Ok(Question::Nodes),
+        (Method::POST, "/v1/nodes/remove") => {
+            json::<RemoveRequest>(body).await.map(Question::RemoveNode)
+        }
         (method, path) => {
             let why = format!("there is no {method} {path}");
             Err(Refusal::new(RefusalKind::NotFound, why))

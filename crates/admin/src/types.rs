@@ -342,6 +342,37 @@ pub struct MoveRequest {
     pub to: Option<String>,
 }
 
+/// `POST /v1/token`: let one machine in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRequest {
+    /// How long the token counts.
+    pub hours: u64,
+}
+
+/// `POST /v1/nodes/remove`: end a node's membership.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveRequest {
+    /// Its name or number.
+    pub node: String,
+}
+
+/// A member as `haven node list` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Its number.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// Where it listens for its peers.
+    pub address: String,
+    /// `leader`, `voter`, `catching up` or `leaving`.
+    pub state: String,
+    /// The beginning of its key's fingerprint (SHA-256).
+    pub key: String,
+}
+
 /// `POST /v1/standby`: may a node lead?
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -370,6 +401,12 @@ pub enum Question {
     Move(MoveRequest),
     /// `POST /v1/standby`; answers nothing.
     Standby(StandbyRequest),
+    /// `POST /v1/token`: a token with which one machine may join; text.
+    Token(TokenRequest),
+    /// `GET /v1/nodes`: who belongs to the cluster; a list of [`NodeRow`].
+    Nodes,
+    /// `POST /v1/nodes/remove`; answers nothing, when it is done.
+    RemoveNode(RemoveRequest),
 }
 
 /// Why something was not done.

@@ -38,7 +38,7 @@ fn bad(section: impl Into<String>, why: impl Into<String>) -> ConfigError {
 
 /// Checks a file; `listed` is what the exports(5) file says, if the file names one.
 pub(crate) fn check(raw: raw::File, listed: Option<Exports>) -> Result<Config, ConfigError> {
-    let cluster = cluster(raw.cluster)?;
+    let cluster = cluster(raw.cluster, &raw.node)?;
     let health = operate::health(&raw.node)?;
     let node = node(raw.node, &cluster)?;
     let mut warnings = Vec::new();
@@ -82,8 +82,8 @@ pub(crate) fn check(raw: raw::File, listed: Option<Exports>) -> Result<Config, C
     })
 }
 
-fn cluster(raw: Option<raw::Cluster>) -> Result<Cluster, ConfigError> {
-    let Some(raw) = raw else {
+fn cluster(raw: Option<raw::Cluster>, own: &raw::Node) -> Result<Cluster, ConfigError> {
+    let Some(mut raw) = raw else {
         let alone = Peer {
             id: 1,
             name: "single".into(),
@@ -91,10 +91,27 @@ fn cluster(raw: Option<raw::Cluster>) -> Result<Cluster, ConfigError> {
         };
         return Ok(Cluster {
             name: "single".into(),
+            shared: false,
             nodes: vec![alone],
         });
     };
     name("cluster.name", &raw.name)?;
+    if let Some(address) = raw.address.take() {
+        if !raw.node.is_empty() {
+            return Err(bad(
+                "cluster.address",
+                "the nodes are listed in [[cluster.node]]: remove one of the two",
+            ));
+        }
+        raw.node.push(raw::Peer {
+            id: own.id.unwrap_or(1),
+            name: own
+                .name
+                .clone()
+                .ok_or_else(|| bad("node.name", "missing: a node of a cluster needs a name"))?,
+            address,
+        });
+    }
     if raw.node.is_empty() || raw.node.len() > NODES_MAX {
         return Err(bad(
             "cluster.node",
@@ -135,6 +152,7 @@ fn cluster(raw: Option<raw::Cluster>) -> Result<Cluster, ConfigError> {
     )?;
     Ok(Cluster {
         name: raw.name,
+        shared: true,
         nodes,
     })
 }
@@ -183,6 +201,12 @@ fn node(raw: raw::Node, cluster: &Cluster) -> Result<Node, ConfigError> {
             )
         })?,
     };
+    if raw.id.is_some_and(|id| id != own.id) {
+        return Err(bad(
+            "node.id",
+            format!("node \"{}\" has the number {}", own.name, own.id),
+        ));
+    }
     if raw.data.as_os_str().is_empty() {
         return Err(bad(
             "node.data",

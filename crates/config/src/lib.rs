@@ -1,7 +1,7 @@
 //! The configuration: raw file -> checked [`Config`].
 //!
-//! One TOML file describes a node. Every node of a cluster carries the same `[cluster]`, `[service]`
-//! and `[[export]]` parts; only `[node]` differs. An exports(5) file may add exports ([`exports`]). Parsing and checking are separate steps: [`raw`]
+//! One TOML file describes a node. Every node of a cluster carries the same `[service]`
+//! and `[[export]]` parts; `[node]` and the address in `[cluster]` differ. An exports(5) file may add exports ([`exports`]). Parsing and checking are separate steps: [`raw`]
 //! mirrors the file (unknown keys are refused there, with their line), [`Config`] holds values that
 //! make sense together, and nothing behind it needs to check again.
 //!
@@ -108,9 +108,12 @@ impl Default for Checkpoints {
 /// The cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
-    /// Its name: nodes of another cluster are refused.
+    /// Its name.
     pub name: String,
-    /// Its nodes, by rising id.
+    /// Whether there are to be other nodes, now or later: then this one needs a certificate.
+    pub shared: bool,
+    /// This node; with others, if they make a cluster together that is not made by `haven init`. By rising id.
+    /// Who belongs to the cluster by now is not in the configuration.
     pub nodes: Vec<Peer>,
 }
 

@@ -4,6 +4,7 @@
 
 use crate::{ConfigError, MOUNT_PORT_DEFAULT, NFS_PORT_DEFAULT, raw};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The port mapper's well-known port.
@@ -14,6 +15,8 @@ const RESERVE_MIB_MIN: u64 = 128;
 const RESERVE_MIB_MAX: u64 = 1 << 20;
 /// Bounds of how long a flush may hang, in milliseconds.
 const FLUSH_MS: (u64, u64) = (100, 600_000);
+/// Bounds of how long a checkpoint may take, in milliseconds.
+const CHECKPOINT_MS: (u64, u64) = (1_000, 86_400_000);
 
 /// Least and most of each key of `[limits]`.
 const CONNECTIONS: (u64, u64) = (1, 1_000_000);
@@ -155,13 +158,18 @@ pub enum Portmapper {
 }
 
 /// When a node that is no longer well stops taking changes, or stops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// Growing changes are refused when less than this is free where the data are. `None`: 5 % of the file system,
     /// but at least 256 MiB and at most 4 GiB.
     pub reserve_bytes: Option<u64>,
-    /// How long a flush of the log may hang before this node gives up the service.
+    /// How long a flush of the log, the saving of a vote or the applying of entries may hang before this node
+    /// gives up the service.
     pub flush_max: Duration,
+    /// How long a checkpoint may take before.
+    pub checkpoint_max: Duration,
+    /// The watchdog timer of the machine, which resets it unless it is told again and again that all is well.
+    pub watchdog_device: Option<PathBuf>,
 }
 
 impl Default for Health {
@@ -169,6 +177,8 @@ impl Default for Health {
         Self {
             reserve_bytes: None,
             flush_max: Duration::from_secs(5),
+            checkpoint_max: Duration::from_secs(300),
+            watchdog_device: None,
         }
     }
 }
@@ -291,9 +301,15 @@ pub(crate) fn health(raw: &raw::Node) -> Result<Health, ConfigError> {
         None => usual.flush_max,
         Some(ms) => Duration::from_millis(within("node.flush_ms_max", ms, FLUSH_MS)?),
     };
+    let checkpoint_max = match raw.checkpoint_ms_max {
+        None => usual.checkpoint_max,
+        Some(ms) => Duration::from_millis(within("node.checkpoint_ms_max", ms, CHECKPOINT_MS)?),
+    };
     Ok(Health {
         reserve_bytes: reserve.transpose()?,
         flush_max,
+        checkpoint_max,
+        watchdog_device: raw.watchdog_device.clone(),
     })
 }
 
@@ -400,6 +416,7 @@ mod tests {
         for (key, expect) in [
             ("reserve_mib = 1", "not within 128"),
             ("flush_ms_max = 1", "not within 100"),
+            ("checkpoint_ms_max = 1", "not within 1000"),
         ] {
             let why = Config::parse(&REST.replace("[[export]]", &format!("{key}\n[[export]]")));
             let why = why.unwrap_err().to_string();

@@ -33,6 +33,8 @@ pub struct File {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
+    /// Its number in the cluster, as `haven init` or `haven join` wrote it.
+    pub id: Option<u64>,
     /// Which of `[[cluster.node]]` this is.
     pub name: Option<String>,
     /// Data directory.
@@ -53,6 +55,10 @@ pub struct Node {
     pub reserve_mib: Option<u64>,
     /// Milliseconds that a flush of the log may take.
     pub flush_ms_max: Option<u64>,
+    /// Milliseconds that a checkpoint may take.
+    pub checkpoint_ms_max: Option<u64>,
+    /// A watchdog timer of the machine.
+    pub watchdog_device: Option<PathBuf>,
 }
 
 /// `[cluster]`
@@ -61,6 +67,8 @@ pub struct Node {
 pub struct Cluster {
     /// Name of the cluster.
     pub name: String,
+    /// Where this node listens for its peers, as `address:port`.
+    pub address: Option<String>,
     /// `[[cluster.node]]`
     #[serde(default)]
     pub node: Vec<Peer>,

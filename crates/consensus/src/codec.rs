@@ -5,14 +5,22 @@
 //!
 //! It must not know where the bytes come from or go to.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use bytes::BufMut;
 use bytes::Bytes;
 use bytes::BytesMut;
+use haven_pki::KeyId;
+use haven_pki::SecretHash;
 use openraft::EntryPayload;
 use openraft::vote::RaftLeaderId;
 
+use crate::roster::Book;
+use crate::roster::Entitlement;
+use crate::roster::Record;
+use crate::roster::TOKENS_MAX;
 use crate::types::Command;
 use crate::types::Entry;
 use crate::types::LeaderId;
@@ -27,6 +35,9 @@ use crate::types::log_id;
 /// Version of entry headers, votes and positions on disk.
 const FORMAT: u8 = 1;
 
+/// Version of positions that tell who the members are, where version 1 had only their ids.
+const FORMAT_NAMED: u8 = 2;
+
 /// Members of a cluster, and of each side of a membership change.
 const MEMBERS_MAX: u32 = 64;
 
@@ -35,7 +46,9 @@ const SIDES_MAX: u32 = 2;
 
 const KIND_BLANK: u8 = 0;
 const KIND_COMMAND: u8 = 1;
-const KIND_MEMBERS: u8 = 2;
+/// Members by their ids: no longer written.
+const KIND_IDS: u8 = 2;
+const KIND_MEMBERS: u8 = 3;
 
 /// Bytes that do not decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,10 +91,6 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {
         Ok(self.array::<1>()?[0])
-    }
-
-    pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
-        Ok(u16::from_le_bytes(self.array()?))
     }
 
     pub(crate) fn u32(&mut self) -> Result<u32, DecodeError> {
@@ -182,16 +191,15 @@ fn put_membership(out: &mut BytesMut, members: &Membership) {
     let sides = members.get_joint_config();
     out.put_u32_le(sides.len() as u32);
     for side in sides {
-        put_ids(out, side.iter().copied());
+        out.put_u32_le(side.len() as u32);
+        for id in side {
+            out.put_u64_le(*id);
+        }
     }
-    put_ids(out, members.learner_ids());
-}
-
-fn put_ids(out: &mut BytesMut, ids: impl Iterator<Item = u64>) {
-    let ids: Vec<u64> = ids.collect();
-    out.put_u32_le(ids.len() as u32);
-    for id in ids {
-        out.put_u64_le(id);
+    out.put_u32_le(members.nodes().count() as u32);
+    for (id, record) in members.nodes() {
+        out.put_u64_le(*id);
+        put_record(out, record);
     }
 }
 
@@ -200,18 +208,144 @@ fn get_ids(r: &mut Reader<'_>) -> Result<BTreeSet<u64>, DecodeError> {
     (0..count).map(|_| r.u64()).collect()
 }
 
-fn get_membership(r: &mut Reader<'_>) -> Result<Membership, DecodeError> {
+fn get_sides(r: &mut Reader<'_>) -> Result<Vec<BTreeSet<u64>>, DecodeError> {
     let sides = r.count("number of membership sides", SIDES_MAX)?;
     let sides: Vec<BTreeSet<u64>> = (0..sides).map(|_| get_ids(r)).collect::<Result<_, _>>()?;
-    let learners = get_ids(r)?;
     if sides.iter().any(BTreeSet::is_empty) {
         return Err(DecodeError::Invalid("a membership side without voters"));
     }
-    let nodes: BTreeSet<u64> = sides.iter().flatten().chain(&learners).copied().collect();
+    Ok(sides)
+}
+
+fn get_membership(r: &mut Reader<'_>) -> Result<Membership, DecodeError> {
+    let sides = get_sides(r)?;
+    let count = r.count("number of members", MEMBERS_MAX)?;
+    let mut nodes = BTreeMap::new();
+    for _ in 0..count {
+        nodes.insert(r.u64()?, get_record(r)?);
+    }
+    membership(sides, nodes)
+}
+
+/// Members of whom only the ids were written: voters, then learners.
+fn get_membership_ids(r: &mut Reader<'_>) -> Result<Membership, DecodeError> {
+    let sides = get_sides(r)?;
+    let learners = get_ids(r)?;
+    let ids = sides.iter().flatten().chain(&learners);
+    let nodes = ids.map(|id| (*id, Record::default())).collect();
+    membership(sides, nodes)
+}
+
+fn membership(
+    sides: Vec<BTreeSet<u64>>,
+    nodes: BTreeMap<u64, Record>,
+) -> Result<Membership, DecodeError> {
     if sides.is_empty() {
         return Ok(Membership::default());
     }
     Membership::new(sides, nodes).map_err(|_| DecodeError::Invalid("a contradictory membership"))
+}
+
+/// Text with its length, at most 255 bytes.
+pub(crate) fn put_text(out: &mut BytesMut, text: &str) {
+    let mut len = text.len().min(usize::from(u8::MAX));
+    while !text.is_char_boundary(len) {
+        len -= 1;
+    }
+    out.put_u8(len as u8);
+    out.put_slice(&text.as_bytes()[..len]);
+}
+
+pub(crate) fn get_text(r: &mut Reader<'_>) -> Result<String, DecodeError> {
+    let len = usize::from(r.u8()?);
+    let text = std::str::from_utf8(r.take(len)?);
+    Ok(text
+        .map_err(|_| DecodeError::Invalid("text that is none"))?
+        .to_owned())
+}
+
+pub(crate) fn get_address(r: &mut Reader<'_>) -> Result<SocketAddr, DecodeError> {
+    let text = get_text(r)?;
+    text.parse()
+        .map_err(|_| DecodeError::Invalid("an address that is none"))
+}
+
+pub(crate) fn get_hash(r: &mut Reader<'_>) -> Result<[u8; 32], DecodeError> {
+    r.array()
+}
+
+fn put_record(out: &mut BytesMut, record: &Record) {
+    put_text(out, &record.name);
+    put_text(
+        out,
+        &record.address.map_or_else(String::new, |a| a.to_string()),
+    );
+    out.put_u8(u8::from(record.key.is_some()));
+    if let Some(key) = record.key {
+        out.put_slice(&key.0);
+    }
+    out.put_u8(u8::from(record.leaving));
+    out.put_u8(u8::from(record.book.is_some()));
+    if let Some(book) = &record.book {
+        put_book(out, book);
+    }
+}
+
+fn get_record(r: &mut Reader<'_>) -> Result<Record, DecodeError> {
+    let name = get_text(r)?;
+    let address = match r.clone_at().u8()? {
+        0 => {
+            r.u8()?;
+            None
+        }
+        _ => Some(get_address(r)?),
+    };
+    let key = match r.bool()? {
+        true => Some(KeyId(r.array()?)),
+        false => None,
+    };
+    let leaving = r.bool()?;
+    let book = match r.bool()? {
+        true => Some(get_book(r)?),
+        false => None,
+    };
+    Ok(Record {
+        name,
+        address,
+        key,
+        leaving,
+        book,
+    })
+}
+
+fn put_book(out: &mut BytesMut, book: &Book) {
+    out.put_u64_le(book.next_id);
+    out.put_u32_le(book.tokens.len() as u32);
+    for (hash, token) in &book.tokens {
+        out.put_slice(&hash.0);
+        out.put_u64_le(token.expires);
+        out.put_u8(u8::from(token.used.is_some()));
+        if let Some((id, key)) = token.used {
+            out.put_u64_le(id);
+            out.put_slice(&key.0);
+        }
+    }
+}
+
+fn get_book(r: &mut Reader<'_>) -> Result<Book, DecodeError> {
+    let next_id = r.u64()?;
+    let count = r.count("number of tokens", TOKENS_MAX as u32)?;
+    let mut tokens = BTreeMap::new();
+    for _ in 0..count {
+        let hash = SecretHash(r.array()?);
+        let expires = r.u64()?;
+        let used = match r.bool()? {
+            true => Some((r.u64()?, KeyId(r.array()?))),
+            false => None,
+        };
+        tokens.insert(hash, Entitlement { expires, used });
+    }
+    Ok(Book { next_id, tokens })
 }
 
 fn put_members(out: &mut BytesMut, members: &Members) {
@@ -219,9 +353,13 @@ fn put_members(out: &mut BytesMut, members: &Members) {
     put_membership(out, members.membership());
 }
 
-fn get_members(r: &mut Reader<'_>) -> Result<Members, DecodeError> {
+fn get_members(r: &mut Reader<'_>, named: bool) -> Result<Members, DecodeError> {
     let id = get_opt_log_id(r)?;
-    Ok(Members::new(id, get_membership(r)?))
+    let membership = match named {
+        true => get_membership(r)?,
+        false => get_membership_ids(r)?,
+    };
+    Ok(Members::new(id, membership))
 }
 
 /// A value of a log slot: the vote.
@@ -238,6 +376,22 @@ pub(crate) fn read_vote_slot(bytes: &[u8]) -> Result<Vote, DecodeError> {
     let vote = get_vote(&mut r)?;
     r.end()?;
     Ok(vote)
+}
+
+/// A value of a log slot: a term.
+pub(crate) fn term_slot(term: u64) -> Vec<u8> {
+    let mut out = BytesMut::with_capacity(9);
+    out.put_u8(FORMAT);
+    out.put_u64_le(term);
+    out.to_vec()
+}
+
+pub(crate) fn read_term_slot(bytes: &[u8]) -> Result<u64, DecodeError> {
+    let mut r = Reader::new(bytes);
+    format(&mut r)?;
+    let term = r.u64()?;
+    r.end()?;
+    Ok(term)
 }
 
 /// A value of a log slot: a log id (purge point, committed).
@@ -258,8 +412,8 @@ pub(crate) fn read_log_id_slot(bytes: &[u8]) -> Result<LogId, DecodeError> {
 
 /// The position blob a machine keeps: last applied entry and the members as of it.
 pub(crate) fn position(applied: Option<LogId>, members: &Members) -> Bytes {
-    let mut out = BytesMut::with_capacity(128);
-    out.put_u8(FORMAT);
+    let mut out = BytesMut::with_capacity(512);
+    out.put_u8(FORMAT_NAMED);
     put_opt_log_id(&mut out, applied);
     put_members(&mut out, members);
     out.freeze()
@@ -267,9 +421,18 @@ pub(crate) fn position(applied: Option<LogId>, members: &Members) -> Bytes {
 
 pub(crate) fn read_position(bytes: &[u8]) -> Result<SnapshotMeta, DecodeError> {
     let mut r = Reader::new(bytes);
-    format(&mut r)?;
+    let named = match r.u8()? {
+        FORMAT => false,
+        FORMAT_NAMED => true,
+        value => {
+            return Err(DecodeError::Unknown {
+                what: "format version",
+                value,
+            });
+        }
+    };
     let last_log_id = get_opt_log_id(&mut r)?;
-    let last_membership = get_members(&mut r)?;
+    let last_membership = get_members(&mut r, named)?;
     r.end()?;
     Ok(SnapshotMeta {
         last_log_id,
@@ -316,9 +479,12 @@ fn payload(kind: u8, body: Bytes) -> Result<Payload, DecodeError> {
         KIND_BLANK if body.is_empty() => Ok(EntryPayload::Blank),
         KIND_BLANK => Err(DecodeError::Excess(body.len())),
         KIND_COMMAND => Ok(EntryPayload::Normal(Command(body))),
-        KIND_MEMBERS => {
+        KIND_MEMBERS | KIND_IDS => {
             let mut r = Reader::new(&body);
-            let members = get_membership(&mut r)?;
+            let members = match kind {
+                KIND_MEMBERS => get_membership(&mut r)?,
+                _ => get_membership_ids(&mut r)?,
+            };
             r.end()?;
             Ok(EntryPayload::Membership(members))
         }
@@ -345,8 +511,49 @@ mod tests {
 
     fn members() -> Membership {
         let voters = BTreeSet::from([1, 2, 3]);
-        let nodes = BTreeSet::from([1, 2, 3, 9]);
-        Membership::new(vec![voters], nodes).unwrap()
+        let used = Some((2, KeyId([5; 32])));
+        let token = |n: u8, used| (SecretHash([n; 32]), Entitlement { expires: 77, used });
+        let first = Record {
+            name: "a".into(),
+            address: Some("[2001:db8::1]:7400".parse().unwrap()),
+            key: Some(KeyId([3; 32])),
+            leaving: true,
+            book: Some(Book {
+                next_id: 12,
+                tokens: [token(1, None), token(2, used)].into(),
+            }),
+        };
+        let others = [2, 3, 9].map(|id| (id, Record::default()));
+        let nodes = BTreeMap::from([(1, first)]).into_iter().chain(others);
+        Membership::new(vec![voters], nodes.collect::<BTreeMap<_, _>>()).unwrap()
+    }
+
+    #[test]
+    fn members_written_by_their_ids_are_still_read() {
+        // One side of the voters 1 and 2, and learner 9.
+        let mut ids = BytesMut::new();
+        for n in [1, 2] {
+            ids.put_u32_le(n);
+        }
+        for id in [1, 2] {
+            ids.put_u64_le(id);
+        }
+        ids.put_u32_le(1);
+        ids.put_u64_le(9);
+        let mut head = [0; HEAD_LEN];
+        (head[0], head[1]) = (FORMAT, KIND_IDS);
+        let entry = join_entry(4, &head, ids.clone().freeze()).unwrap();
+        let EntryPayload::Membership(found) = entry.payload else {
+            panic!("{entry:?}");
+        };
+        assert!(found.voter_ids().eq([1, 2]) && found.learner_ids().eq([9]));
+        let mut blob = BytesMut::new();
+        blob.put_u8(FORMAT);
+        put_opt_log_id(&mut blob, Some(log_id(3, 12)));
+        put_opt_log_id(&mut blob, Some(log_id(0, 0)));
+        blob.put_slice(&ids);
+        let meta = read_position(&blob).unwrap();
+        assert_eq!(meta.last_membership.membership(), &found);
     }
 
     #[test]

@@ -52,8 +52,11 @@ use crate::options::SnapshotsSent;
 use crate::options::StartError;
 use crate::options::Status;
 use crate::options::TransferError;
+use crate::pulse::Pulse;
 use crate::stand::Heard;
 use crate::start;
+use crate::steward;
+use crate::steward::Steward;
 use crate::types::Command;
 use crate::types::Types;
 use crate::types::log_id;
@@ -80,7 +83,7 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// This node's part in the cluster. Clones are the same node; it stops with [`Consensus::shutdown`] or
 /// with its last clone.
 pub struct Consensus<R: Send + 'static> {
-    inner: Arc<Inner<R>>,
+    pub(crate) inner: Arc<Inner<R>>,
 }
 
 impl<R: Send + 'static> Clone for Consensus<R> {
@@ -101,10 +104,12 @@ pub(crate) struct Inner<R: Send + 'static> {
     pub(crate) revoked: Arc<Notify>,
     /// Rung when a quorum's answer is wanted now.
     pub(crate) quorum: Arc<Notify>,
+    pub(crate) vote_pulse: Pulse,
     pub(crate) board: Arc<Board>,
     pub(crate) sent: Arc<Mutex<SnapshotsSent>>,
     pub(crate) heard: Arc<Heard>,
     pub(crate) candidacy: Arc<Candidacy>,
+    pub(crate) steward: Arc<Steward<R>>,
     pub(crate) slots: Semaphore,
     /// Bytes of proposals, in units of [`ROOM_UNIT`].
     pub(crate) room: Semaphore,
@@ -138,9 +143,14 @@ impl<R: Send + 'static> Consensus<R> {
         machine: Arc<dyn Replicated<Reply = R>>,
     ) -> Result<Self, StartError> {
         let inner = start::start(options, log, machine).await?;
-        Ok(Self {
+        let this = Self {
             inner: Arc::new(inner),
-        })
+        };
+        if this.inner.place.tls.is_some() {
+            let caring = steward::care(Arc::downgrade(&this.inner));
+            this.inner.tasks.lock().spawn_on(caring, &this.inner.handle);
+        }
+        Ok(this)
     }
 
     /// Proposes an entry and waits until it is applied here; gives the machine's reply.
@@ -380,7 +390,8 @@ impl<R: Send + 'static> Consensus<R> {
         if status.role != Role::Leader {
             return Err(TransferError::NotLeader(status.leader));
         }
-        if let Some(to) = to.filter(|to| !self.inner.place.others().any(|other| other == *to)) {
+        let voters = self.inner.place.roster.borrow().voters.clone();
+        if let Some(to) = to.filter(|to| *to == self.id() || !voters.contains(to)) {
             return Err(TransferError::NoSuchNode(to));
         }
         if let Some(to) = to.filter(|to| self.inner.board.is_witness(*to)) {
@@ -389,7 +400,8 @@ impl<R: Send + 'static> Consensus<R> {
         let last = status.last_log.unwrap_or(0);
         let fresh_ms = u64::try_from(self.inner.timing_lease.as_millis()).unwrap_or(u64::MAX);
         let ready = status.peers.iter().filter(|(id, peer)| {
-            to.map_or(!self.inner.candidacy.is_unwilling(**id), |to| to == **id)
+            voters.contains(id)
+                && to.map_or(!self.inner.candidacy.is_unwilling(**id), |to| to == **id)
                 && !peer.witness
                 && peer.acked_ms_ago.is_some_and(|age| age < fresh_ms)
                 && peer
@@ -422,6 +434,20 @@ impl<R: Send + 'static> Consensus<R> {
             .map_err(|_| ProposeError::Stopped)
     }
 
+    /// Waits until the newest members are known, and not so many of them vote; gives how many do.
+    pub async fn voters_other_than(&self, known: usize) -> Option<usize> {
+        let mut roster = self.inner.place.roster.subscribe();
+        let news = |count: usize| count != 0 && count != known;
+        let roster = roster.wait_for(|now| news(now.voters.len())).await;
+        roster.ok().map(|now| now.voters.len())
+    }
+
+    /// The saving of votes, for whoever judges whether it hangs.
+    #[must_use]
+    pub fn vote_pulse(&self) -> Pulse {
+        self.inner.vote_pulse.clone()
+    }
+
     /// How this node sees itself and its peers.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -450,6 +476,7 @@ impl<R: Send + 'static> Consensus<R> {
             .inner
             .place
             .others()
+            .into_iter()
             .map(|id| (id, PeerStatus::default()))
             .collect();
         for (id, peer) in &mut peers {

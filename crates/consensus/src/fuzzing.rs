@@ -3,6 +3,7 @@
 //! Each function panics if a decoder does, or if something that it took does not come back when it is
 //! written again. It must not be part of what ships: it exists with the feature `fuzzing` only.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
@@ -13,6 +14,7 @@ use openraft::vote::RaftLeaderId;
 
 use crate::Wanted;
 use crate::codec;
+use crate::net::affair;
 use crate::net::frame::Frame;
 use crate::net::frame::Inbox;
 use crate::net::frame::WireError;
@@ -20,6 +22,7 @@ use crate::net::message;
 use crate::net::message::Ballot;
 use crate::net::message::SnapshotPart;
 use crate::net::message::Told;
+use crate::roster::Record;
 use crate::types::AppendRequest;
 use crate::types::Command;
 use crate::types::Entry;
@@ -81,6 +84,11 @@ pub fn message(from: u64, found: &Bytes) {
         message::read_hello(found),
         |hello| body(message::hello(hello)),
         |b| message::read_hello(b),
+    );
+    comes_back(
+        affair::read_affair(found),
+        |affair| body(affair::affair(affair)),
+        |b| affair::read_affair(b),
     );
     comes_back(
         message::read_append(from, found),
@@ -194,6 +202,7 @@ pub fn messages() -> Vec<(&'static str, Vec<u8>)> {
     };
     let position = position_blob();
     let hello = message::Hello {
+        version: message::PROTOCOL_VERSION,
         cluster: "store-a".into(),
         from: 2,
         to: 1,
@@ -251,7 +260,8 @@ fn vote(committed: bool) -> Vote {
 
 fn members() -> Membership {
     let voters = BTreeSet::from([1, 2, 3]);
-    let nodes = BTreeSet::from([1, 2, 3, 9]);
+    let nodes = [1, 2, 3, 9].map(|id| (id, Record::default()));
+    let nodes = BTreeMap::from(nodes);
     Membership::new(vec![voters], nodes).unwrap_or_default()
 }
 

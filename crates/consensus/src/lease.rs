@@ -22,8 +22,9 @@
 //! What would break 1 and how it is kept:
 //! - *A restarted voter has forgotten its promise.* Unless its log and vote were empty (then it never
 //!   answered any leader), it answers no vote, pre-vote or transfer and does not stand for `L` after
-//!   its start (`Quarantine`). A node whose disk was wiped is a new node and must not come back under
-//!   its old id.
+//!   its start (`Quarantine`). A node whose disk was wiped must not come back under its old id
+//!   (whoever starts it refuses); one that lost its log but not its vote has no voice until it has caught up (see
+//!   [`crate::rejoin`]).
 //! - *A planned transfer* lets voters break their promise by the leader's own order. The order for
 //!   term `T` leaves this node only after the lease of term `T` was revoked for ever
 //!   ([`Lease::revoke`], called again by the transport itself with the term that the message
@@ -44,7 +45,15 @@
 //! machine and all of its clocks: there the lease may seem to hold for up to `W` after the machine
 //! goes on. Configure such hosts to let guest time jump.
 //!
-//! A single voter is its own quorum: while it leads, nobody else can.
+//! A single voter is its own quorum: while it leads, nobody else can. That ends before members of whom it is not
+//! the only voter leave its log ([`Lease::note_plural`]).
+//!
+//! # When members change
+//!
+//! Votes are given and taken one at a time (`steward`), so a quorum of the members before shares a node with every
+//! quorum of the members after, which is what 3 needs. Several changes within one window do no harm either: each
+//! is committed by taking appends, on a quorum of the new members, sent after the round that the lease is dated
+//! from, and taking them renewed the promises.
 //!
 //! This module must not know openraft, sockets or what is being read.
 
@@ -98,7 +107,6 @@ fn read(clock: ClockId) -> u64 {
 pub(crate) struct Lease<C = KernelClocks> {
     clocks: C,
     window_ns: u64,
-    single: bool,
     /// End of the window in monotonic time; 0: none, [`FOR_EVER`]: single voter that leads.
     until: AtomicU64,
     /// How long the machine had slept at the last look (boottime minus monotonic).
@@ -110,6 +118,10 @@ pub(crate) struct Lease<C = KernelClocks> {
 struct State {
     /// Terms up to this one never have a lease again.
     revoked_term: u64,
+    /// This node is its own quorum.
+    single: bool,
+    /// The index of the newest members among whom it is not.
+    plural_at: Option<u64>,
     /// Rounds sent before this monotonic time do not count: the machine slept since.
     void_before_ns: u64,
 }
@@ -118,10 +130,12 @@ impl<C: Clocks> Lease<C> {
     pub(crate) fn new(clocks: C, window: Duration, single: bool) -> Self {
         let lease = Self {
             window_ns: u64::try_from(window.as_nanos()).unwrap_or(0),
-            single,
             until: AtomicU64::new(0),
             slept: AtomicU64::new(0),
-            state: Mutex::new(State::default()),
+            state: Mutex::new(State {
+                single,
+                ..State::default()
+            }),
             clocks,
         };
         let monotonic = lease.clocks.monotonic_ns();
@@ -153,7 +167,7 @@ impl<C: Clocks> Lease<C> {
         let state = self.state.lock();
         let until = if term <= state.revoked_term {
             0
-        } else if self.single {
+        } else if state.single {
             FOR_EVER
         } else {
             self.window_end(&state, now_ns, age)
@@ -169,6 +183,24 @@ impl<C: Clocks> Lease<C> {
             return 0;
         }
         sent_ns.saturating_add(self.window_ns).min(FOR_EVER - 1)
+    }
+
+    /// Members among whom this node is not its own quorum are written to the log at `index`. From the return on
+    /// they may spread, so what this node allowed itself as the only voter ends before.
+    pub(crate) fn note_plural(&self, index: u64) {
+        let mut state = self.state.lock();
+        state.plural_at = state.plural_at.max(Some(index));
+        if std::mem::take(&mut state.single) {
+            self.until.store(0, Ordering::SeqCst);
+        }
+    }
+
+    /// Says since which members this node is its own quorum, if it is. Gives whether it counts as that: not if
+    /// newer members are in the log.
+    pub(crate) fn set_single(&self, alone_at: Option<u64>) -> bool {
+        let mut state = self.state.lock();
+        state.single = alone_at.is_some() && alone_at >= state.plural_at;
+        state.single
     }
 
     /// This node does not lead.
@@ -335,6 +367,25 @@ mod tests {
         assert!(lease.valid());
         lease.clear();
         assert!(!lease.valid());
+    }
+
+    #[test]
+    fn single_voter_that_gets_company_needs_answers_at_once() {
+        let (lease, _hands) = lease(true);
+        assert!(lease.set_single(Some(1)));
+        lease.renew(1, lease.now_ns(), None);
+        assert!(lease.valid());
+        lease.note_plural(7);
+        assert!(!lease.valid());
+        // What openraft tells is older.
+        assert!(!lease.set_single(Some(1)));
+        lease.renew(1, lease.now_ns(), None);
+        assert!(!lease.valid());
+        lease.renew(1, lease.now_ns(), ms(1));
+        assert!(lease.valid());
+        // All others went again.
+        assert!(!lease.set_single(None));
+        assert!(lease.set_single(Some(9)));
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! between nodes, moves snapshots, tells who leads and whether the leader's lease holds, and takes
 //! proposals. What entries mean is the [`Replicated`] machine's business.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use bytes::Bytes;
 
 mod candidacy;
@@ -15,12 +18,17 @@ mod consensus;
 pub mod fuzzing;
 mod lease;
 mod machine;
+mod members;
 mod monitor;
 mod net;
 mod options;
+mod pulse;
 mod purge;
+pub mod rejoin;
+mod roster;
 mod stand;
 mod start;
+mod steward;
 #[cfg(test)]
 mod storage_tests;
 mod store;
@@ -30,7 +38,14 @@ mod witness;
 mod worker;
 
 pub use consensus::Consensus;
+pub use net::link::ask_to_join;
+pub use net::message::PROTOCOL_VERSION;
 pub use options::*;
+pub use pulse::{Beat, Pulse};
+pub use roster::Applicant;
+pub use roster::NAME_MAX;
+pub use steward::Member;
+pub use steward::MembershipError;
 
 /// The deterministic machine that entries are applied to, with its durable state.
 ///
@@ -102,6 +117,16 @@ pub trait SnapshotSink: Send {
     fn push(&mut self, chunk: Bytes) -> Result<(), MachineError>;
     /// Replaces the machine's state, durably and atomically, by what was received, which must be whole.
     fn install(self: Box<Self>) -> Result<(), MachineError>;
+}
+
+/// Decides about machines that want to join. What they say and are told is its business alone.
+pub trait Gatekeeper: Send + Sync + 'static {
+    /// Answers one, or says why not, in words for its operator. The machine holds no certificate yet, but knows
+    /// that it talks to a member; what it sends may be anything.
+    fn admit(
+        &self,
+        request: Bytes,
+    ) -> Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send + '_>>;
 }
 
 /// The machine cannot go on (its disk failed, its format is broken): this replica stops.

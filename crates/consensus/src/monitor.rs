@@ -45,7 +45,6 @@ pub(crate) struct Standing {
 pub(crate) struct Monitor {
     pub(crate) lease: Arc<Lease>,
     pub(crate) timing: Timing,
-    pub(crate) single: bool,
     /// This node cannot serve: it never counts as leader, and never has a lease.
     pub(crate) witness: bool,
     pub(crate) metrics: WatchReceiverOf<Types, RaftMetrics<Types>>,
@@ -112,6 +111,7 @@ impl Monitor {
                 rest,
             );
         }
+        let single = self.lease.set_single(is_alone(&metrics));
         let age = metrics.last_quorum_acked.map(|sent| sent.elapsed());
         if !self.witness {
             self.lease.renew(term, now_ns, age);
@@ -124,9 +124,9 @@ impl Monitor {
         // A new leader was in touch with a quorum when it was elected.
         let silent = age.unwrap_or(since.elapsed()).min(since.elapsed());
         let limit = self.timing.quorum_loss();
-        let leading = self.single || silent < limit;
+        let leading = single || silent < limit;
         public.is_leader = leading && !self.witness && !self.lease.is_revoked(term);
-        let fresh = age.is_none() && !self.single && since.elapsed() < self.timing.lease;
+        let fresh = age.is_none() && !single && since.elapsed() < self.timing.lease;
         let wait = if fresh {
             self.quorum.notify_one();
             QUORUM_PAUSE
@@ -142,6 +142,15 @@ impl Monitor {
             wait,
         )
     }
+}
+
+/// The index of the members that make this node, which leads, a quorum of its own.
+fn is_alone(metrics: &RaftMetrics<Types>) -> Option<u64> {
+    let members = &metrics.membership_config;
+    let alone = members.voter_ids().eq([metrics.id]);
+    let committed = members.log_id() == metrics.committed_membership_config.log_id();
+    let at = members.log_id().map_or(0, |id| id.index);
+    (alone && committed).then_some(at)
 }
 
 fn set_if_new<T: PartialEq + Copy>(sender: &watch::Sender<T>, value: T) {
@@ -168,7 +177,6 @@ mod tests {
         Monitor {
             lease: Arc::new(Lease::new(KernelClocks, timing.lease_window(), false)),
             timing,
-            single: false,
             witness: false,
             metrics,
             standing: watch::Sender::default(),

@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use haven_pki::Issued;
+use haven_pki::KeyId;
+use haven_pki::Tls;
+
 /// Longest cluster name, in bytes.
 pub const CLUSTER_NAME_MAX: usize = 255;
 
@@ -27,14 +31,17 @@ pub const PROPOSAL_BYTES_MAX: usize = 24 << 20;
 /// How a node takes part in its cluster.
 #[derive(Debug, Clone)]
 pub struct ConsensusOptions {
-    /// This node's id; a key of `peers`.
+    /// This node's id.
     pub node_id: u64,
-    /// Name or id of the cluster. Nodes of other clusters are refused.
+    /// Name of the cluster.
     pub cluster: String,
-    /// All voters, this node included, and where they listen.
+    /// The nodes that make the cluster together, and where they listen: its voters until they change. Empty for
+    /// one that joined. What was agreed on later is in the log.
     pub peers: BTreeMap<u64, SocketAddr>,
     /// Where this node listens for its peers.
     pub listen: SocketAddr,
+    /// This node's part in a cluster; `None`: it is alone for good, and talks to nobody.
+    pub security: Option<Security>,
     /// Heartbeats, leases and elections.
     pub timing: Timing,
     /// When the machine makes a checkpoint and the log is cut.
@@ -44,6 +51,21 @@ pub struct ConsensusOptions {
     /// soon as one has all entries. It keeps what not all of those have, within
     /// [`CheckpointPolicy::keep_bytes`].
     pub witness: bool,
+}
+
+/// What makes a node a member of a cluster.
+#[derive(Debug, Clone)]
+pub struct Security {
+    /// This node's ends of connections. Nodes of other clusters are refused.
+    pub tls: Tls,
+    /// How this node is called.
+    pub name: String,
+    /// Names and keys of those in [`ConsensusOptions::peers`].
+    pub founders: BTreeMap<u64, (String, KeyId)>,
+    /// Tokens that count from the cluster's beginning.
+    pub tokens: Vec<Issued>,
+    /// The protocol version this node speaks: [`crate::PROTOCOL_VERSION`], but in tests.
+    pub version: u32,
 }
 
 /// Heartbeats, leases and elections. Must be the same on all nodes of a cluster.
@@ -152,9 +174,10 @@ pub enum StartError {
     /// Log or machine cannot be read, or do not fit together.
     #[error("cannot recover the replicated state: {0}")]
     Recover(String),
-    /// The cluster was set up with other voters.
+    /// The log belongs to a cluster, but the node was started as one that is alone.
     #[error(
-        "the log was written by a cluster of nodes {stored:?}, but the configuration names {configured:?}"
+        "the data belong to a cluster of the nodes {stored:?}, but this node was started alone (as {configured:?}); \
+         start it with the configuration that `haven init` or `haven join` wrote"
     )]
     Members {
         /// Voters in the log or machine.
@@ -299,11 +322,11 @@ pub struct Status {
     pub checkpoint: Option<u64>,
     /// The last entry cut from the log.
     pub purged: Option<u64>,
-    /// On the leader: the other voters.
+    /// On the leader: the other members.
     pub peers: BTreeMap<u64, PeerStatus>,
 }
 
-/// The leader's view of another voter.
+/// The leader's view of another member.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PeerStatus {
     /// The last entry known to be in its log.

@@ -4,6 +4,7 @@
 //! - Only entries within the machine's last checkpoint go.
 //! - A witness keeps every entry that not all nodes with a state have for good, because it may be the only
 //!   one that has it; but no more than its bound in bytes. A node that was never heard has nothing.
+//!   All members count, whether they vote or catch up.
 //! - Entries go a file of the log at a time, since nothing is gained before the whole file goes.
 //!
 //! It must not know what entries mean.
@@ -17,6 +18,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::machine::Machine;
 use crate::net::hints::Board;
+use crate::net::link::Place;
 use crate::net::message::Kept;
 use crate::store::Store;
 use crate::types::Types;
@@ -28,11 +30,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub(crate) struct Purger<R: Send + 'static> {
     pub(crate) raft: Raft<Types, Machine<R>>,
     pub(crate) store: Store,
+    pub(crate) place: Arc<Place>,
     pub(crate) board: Arc<Board>,
     pub(crate) keep_bytes: u64,
     pub(crate) witness: bool,
-    /// The other voters.
-    pub(crate) others: Vec<u64>,
 }
 
 impl<R: Send + 'static> Purger<R> {
@@ -69,7 +70,7 @@ impl<R: Send + 'static> Purger<R> {
         if !self.witness {
             return beyond.min(checkpoint);
         }
-        let everywhere = everywhere(&self.others, &self.board.kept());
+        let everywhere = everywhere(&self.place.others(), &self.board.kept());
         if beyond > everywhere && beyond <= checkpoint {
             tracing::warn!(
                 "the log has more than {} bytes: this witness drops entries that not every other node \

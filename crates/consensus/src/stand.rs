@@ -92,7 +92,8 @@ impl Heard {
         })
     }
 
-    fn last(&self) -> Option<(u64, Instant)> {
+    /// Who sent it, and when.
+    pub(crate) fn last(&self) -> Option<(u64, Instant)> {
         self.0.lock().map(|sign| (sign.from, sign.at))
     }
 }
@@ -127,7 +128,6 @@ pub(crate) async fn stand<R: Send + 'static>(
     heard: Arc<Heard>,
     candidacy: Arc<Candidacy>,
     timing: Timing,
-    voters: Vec<u64>,
     this: (u64, bool),
     from: Instant,
 ) {
@@ -138,6 +138,11 @@ pub(crate) async fn stand<R: Send + 'static>(
         let Some((leader, at)) = last.filter(|_| last != stood) else {
             tokio::time::sleep(timing.heartbeat).await;
             continue;
+        };
+        let voters = {
+            let metrics = raft.metrics();
+            let now = metrics.borrow_watched();
+            now.membership_config.voter_ids().collect::<Vec<_>>()
         };
         let due = at + patience(&timing, &voters, this, leader);
         if Instant::now() < due {

@@ -2,14 +2,19 @@
 //!
 //! It must not know what comes after the start.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use haven_pki::Issued;
 use openraft::Config;
 use openraft::Raft;
 use openraft::SnapshotPolicy;
 use openraft::StepDownPolicy;
+use openraft::StorageHelper;
 use openraft::async_runtime::watch::WatchReceiver;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -29,13 +34,15 @@ use crate::lease::KernelClocks;
 use crate::lease::Lease;
 use crate::machine::Machine;
 use crate::machine::Pressure;
+use crate::members;
 use crate::monitor::Monitor;
 use crate::net::client::Network;
-use crate::net::hints;
 use crate::net::hints::Board;
 use crate::net::link::Place;
+use crate::net::pace::Faults;
 use crate::net::pace::Pacer;
 use crate::net::pace::Quiet;
+use crate::net::server;
 use crate::net::server::Server;
 use crate::options::CLUSTER_NAME_MAX;
 use crate::options::ConsensusOptions;
@@ -44,9 +51,19 @@ use crate::options::PROPOSALS_MAX;
 use crate::options::SnapshotsSent;
 use crate::options::StartError;
 use crate::purge::Purger;
+use crate::rejoin;
+use crate::rejoin::Voice;
+use crate::roster::Applicant;
+use crate::roster::Book;
+use crate::roster::Entitlement;
+use crate::roster::Record;
+use crate::roster::Roster;
+use crate::roster::TOKENS_MAX;
 use crate::stand;
 use crate::stand::Heard;
+use crate::steward::Steward;
 use crate::store::Store;
+use crate::types::Membership;
 use crate::types::Types;
 use crate::witness;
 use crate::worker::Worker;
@@ -54,7 +71,7 @@ use haven_log::Log;
 
 /// Threads of the consensus runtime: openraft's core on one, messages on the other.
 const THREADS: usize = 2;
-/// A node alone has no messages: a second thread would only hand work to and fro.
+/// A node alone for good has no messages: a second thread would only hand work to and fro.
 const THREADS_ALONE: usize = 1;
 
 /// Nice value of these threads where permitted: before client IO.
@@ -80,9 +97,9 @@ pub(crate) async fn start<R: Send + 'static>(
     machine: Arc<dyn Replicated<Reply = R>>,
 ) -> Result<Inner<R>, StartError> {
     check(&options)?;
-    let threads = match options.peers.len() {
-        1 => THREADS_ALONE,
-        _ => THREADS,
+    let threads = match options.security {
+        None => THREADS_ALONE,
+        Some(_) => THREADS,
     };
     let runtime = runtime(threads).map_err(StartError::Thread)?;
     let handle = runtime.handle().clone();
@@ -108,10 +125,27 @@ fn check(options: &ConsensusOptions) -> Result<(), StartError> {
             "the cluster name must have 1 to {CLUSTER_NAME_MAX} bytes"
         ));
     }
-    if !options.peers.contains_key(&options.node_id) {
-        return bad(format!("node {} is not among the peers", options.node_id));
+    let founds = options.peers.contains_key(&options.node_id);
+    match &options.security {
+        None if options.peers.len() > 1 => {
+            return bad(
+                "nodes talk to each other only with certificates: make the cluster with `haven init`, and let the \
+                 others join with `haven join`"
+                    .into(),
+            );
+        }
+        Some(_) if options.peers.is_empty() => {}
+        Some(security) if !options.peers.keys().eq(security.founders.keys()) => {
+            return bad(
+                "the nodes of the configuration are not those that the cluster was made of".into(),
+            );
+        }
+        _ if !founds => {
+            return bad(format!("node {} is not among the peers", options.node_id));
+        }
+        _ => {}
     }
-    if options.witness && options.peers.len() == 1 {
+    if options.witness && options.security.is_none() {
         return bad("a witness alone serves nobody: it needs other nodes".into());
     }
     if options.checkpoints.entries == 0 || options.checkpoints.bytes == 0 {
@@ -165,18 +199,19 @@ async fn assemble<R: Send + 'static>(
     machine: Arc<dyn Replicated<Reply = R>>,
 ) -> Result<Inner<R>, StartError> {
     let started = Instant::now();
-    let addr = options.listen;
-    let listening = TcpListener::bind(addr).await;
-    let listener = listening.map_err(|error| StartError::Listen { addr, error })?;
+    let listener = match &options.security {
+        None => None,
+        Some(_) => {
+            let addr = options.listen;
+            let listening = TcpListener::bind(addr).await;
+            Some(listening.map_err(|error| StartError::Listen { addr, error })?)
+        }
+    };
 
     let transfers = Worker::start("haven-raft-snap").map_err(StartError::Thread)?;
     let pressure = Arc::new(Pressure::new(options.checkpoints.bytes));
-    let single = options.peers.len() == 1;
-    let lease = Arc::new(Lease::new(
-        KernelClocks,
-        options.timing.lease_window(),
-        single,
-    ));
+    let window = options.timing.lease_window();
+    let lease = Arc::new(Lease::new(KernelClocks, window, false));
     let (in_use, released) = mpsc::channel(1);
     let opening = open(
         log,
@@ -186,21 +221,38 @@ async fn assemble<R: Send + 'static>(
         lease.clone(),
         in_use,
     );
-    let (store, adapter) = opening.await?;
+    let (mut store, mut adapter) = opening.await?;
+    let stored = stored_members(&mut store, &mut adapter).await?;
+    check_members(&stored, &options)?;
+    let single = stored.voter_ids().eq([options.node_id]);
 
     let fresh = store.is_fresh();
-    let free = single || fresh;
+    let forgot = store.forgot();
+    let free = fresh || (single && forgot.is_none());
     let votes_from = if free {
         started
     } else {
         started + options.timing.lease
     };
+    // Where there may be others, the members as of the last checkpoint need not be those of today.
+    if options.security.is_none() && forgot.is_some() {
+        let text =
+            "this log was made for a node that lost its own, but there is no other to learn from";
+        return Err(StartError::Recover(text.into()));
+    }
+    let voice = Arc::new(Voice::new(votes_from, forgot.is_some()));
+    let vote_pulse = store.vote_pulse();
+    let memory = store.clone();
     let place = Arc::new(Place {
         node_id: options.node_id,
-        cluster: options.cluster.clone(),
-        peers: options.peers.clone(),
+        version: options.security.as_ref().map_or(0, |s| s.version),
+        tls: options.security.as_ref().map(|s| s.tls.clone()),
+        roster: watch::Sender::new(Arc::new(Roster::of(&stored))),
+        targets: parking_lot::Mutex::default(),
+        removed: watch::Sender::new(None),
+        gatekeeper: OnceLock::new(),
         severed: watch::Sender::new(BTreeSet::new()),
-        pacer: Pacer::new(options.peers.keys().copied()),
+        pacer: Pacer::default(),
     });
     let sent = Arc::new(Mutex::new(SnapshotsSent::default()));
     let network = Network {
@@ -217,43 +269,67 @@ async fn assemble<R: Send + 'static>(
     let mut tasks = JoinSet::new();
     let board = Arc::new(Board::new());
     let heard = Arc::new(Heard::default());
+    let steward = Arc::new(Steward {
+        raft: raft.clone(),
+        place: place.clone(),
+        timing: options.timing,
+        own: options.security.as_ref().map(|s| Applicant {
+            name: s.name.clone(),
+            address: options.listen,
+            key: s.tls.key(),
+        }),
+        heard: heard.clone(),
+        board: board.clone(),
+        witness: options.witness,
+    });
     let server = Server {
         place: place.clone(),
         raft: raft.clone(),
         machine,
         transfers,
         board: board.clone(),
-        votes_from,
+        voice: voice.clone(),
         receiving: Semaphore::new(1),
         quiet: Quiet::default(),
         heard: heard.clone(),
+        faults: Faults::default(),
+        strangers: server::places_for_strangers(),
+        steward: steward.clone(),
     };
-    tasks.spawn(Arc::new(server).run(listener));
+    if let Some(listener) = listener {
+        tasks.spawn(Arc::new(server).run(listener));
+    }
     spawn_helpers(
         &mut tasks,
         &raft,
         &options,
         fresh,
-        (!free).then_some(votes_from),
+        (!free).then_some((votes_from, voice.clone())),
         &candidacy,
     );
+    if let Some(forgot) = forgot {
+        tasks.spawn(rejoin::regain(raft.clone(), memory, voice.clone(), forgot));
+    }
     tasks.spawn(checkpoint_on_pressure(raft.clone(), pressure));
-    tasks.spawn(stand::stand(
+    let standing = stand::stand(
         raft.clone(),
         heard.clone(),
         candidacy.clone(),
         options.timing,
-        options.peers.keys().copied().collect(),
         (options.node_id, options.witness),
         votes_from + ELECTION_PAUSE,
-    ));
+    );
+    tasks.spawn(async move {
+        voice.regained().await;
+        standing.await;
+    });
     let purger = Purger {
         raft: raft.clone(),
         store: log,
+        place: place.clone(),
         board: board.clone(),
         keep_bytes: options.checkpoints.keep_bytes,
         witness: options.witness,
-        others: place.others().collect(),
     };
     tasks.spawn(purger.run());
     if options.witness {
@@ -265,9 +341,7 @@ async fn assemble<R: Send + 'static>(
             options.timing,
         ));
     }
-    for peer in place.others() {
-        tasks.spawn(hints::tell(place.clone(), board.clone(), peer));
-    }
+    tasks.spawn(members::follow(raft.clone(), place.clone(), board.clone()));
 
     let (standing, public) = (watch::Sender::default(), watch::Sender::default());
     let (revoked, quorum) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -276,7 +350,6 @@ async fn assemble<R: Send + 'static>(
     let monitor = Monitor {
         lease: lease.clone(),
         timing: options.timing,
-        single,
         witness: options.witness,
         metrics: raft.metrics(),
         standing,
@@ -294,10 +367,12 @@ async fn assemble<R: Send + 'static>(
         public: public_seen,
         revoked,
         quorum,
+        vote_pulse,
         board,
         sent,
         heard,
         candidacy,
+        steward,
         slots: Semaphore::new(PROPOSALS_MAX),
         room: Semaphore::new(PROPOSAL_BYTES_MAX / ROOM_UNIT),
         handle: tokio::runtime::Handle::current(),
@@ -307,7 +382,7 @@ async fn assemble<R: Send + 'static>(
     })
 }
 
-/// Openraft on the recovered state, once the voters are known to be the configured ones.
+/// Openraft on the recovered state.
 async fn recover<R: Send + 'static>(
     options: &ConsensusOptions,
     may_elect: bool,
@@ -317,12 +392,7 @@ async fn recover<R: Send + 'static>(
 ) -> Result<Raft<Types, Machine<R>>, StartError> {
     let config = Arc::new(config(options, may_elect)?);
     let raft = Raft::new(options.node_id, config, network, store, adapter).await;
-    let raft = raft.map_err(|error| StartError::Recover(error.to_string()))?;
-    if let Err(error) = check_members(&raft, options).await {
-        let _ = raft.shutdown().await;
-        return Err(error);
-    }
-    Ok(raft)
+    raft.map_err(|error| StartError::Recover(error.to_string()))
 }
 
 /// Founds the cluster, or ends the quarantine, when it is time.
@@ -331,17 +401,14 @@ fn spawn_helpers<R: Send + 'static>(
     raft: &Raft<Types, Machine<R>>,
     options: &ConsensusOptions,
     fresh: bool,
-    quarantined_until: Option<Instant>,
+    quarantine: Option<(Instant, Arc<Voice>)>,
     candidacy: &Arc<Candidacy>,
 ) {
-    if let Some(end) = quarantined_until {
-        tasks.spawn(elect_after(
-            raft.clone(),
-            candidacy.clone(),
-            end + ELECTION_PAUSE,
-        ));
+    if let Some((end, voice)) = quarantine {
+        let (raft, candidacy) = (raft.clone(), candidacy.clone());
+        tasks.spawn(elect_after(raft, candidacy, end + ELECTION_PAUSE, voice));
     }
-    if fresh {
+    if fresh && !options.peers.is_empty() {
         tasks.spawn(found(raft.clone(), options.clone()));
     }
 }
@@ -365,55 +432,80 @@ async fn open<R: Send + 'static>(
     opened.map_err(|error| StartError::Recover(error.to_string()))
 }
 
-/// The voters in log or machine must be those of the configuration.
-async fn check_members<R: Send + 'static>(
-    raft: &Raft<Types, Machine<R>>,
-    options: &ConsensusOptions,
-) -> Result<(), StartError> {
-    let stored = raft.with_raft_state(|state| {
-        state
-            .membership_state
-            .effective()
-            .voter_ids()
-            .collect::<BTreeSet<u64>>()
-    });
-    let stored = stored
-        .await
-        .map_err(|error| StartError::Recover(error.to_string()))?;
-    let configured: BTreeSet<u64> = options.peers.keys().copied().collect();
-    if stored.is_empty() || stored == configured {
-        return Ok(());
-    }
-    let (stored, configured) = (
-        stored.into_iter().collect(),
-        configured.into_iter().collect(),
-    );
-    Err(StartError::Members { stored, configured })
+/// The newest members in log or machine.
+async fn stored_members<R: Send + 'static>(
+    store: &mut Store,
+    adapter: &mut Machine<R>,
+) -> Result<Membership, StartError> {
+    let found = StorageHelper::new(store, adapter).get_membership().await;
+    let found = found.map_err(|error| StartError::Recover(error.to_string()))?;
+    Ok(found.effective().membership().clone())
 }
 
-/// Lets this node stand for election from `when` on.
+/// A node that is alone must not run on the data of a cluster.
+fn check_members(stored: &Membership, options: &ConsensusOptions) -> Result<(), StartError> {
+    let in_cluster = stored.nodes().any(|(_, record)| record.key.is_some());
+    let alone = stored.voter_ids().eq([options.node_id]) || stored.voter_ids().next().is_none();
+    if options.security.is_some() || (alone && !in_cluster) {
+        return Ok(());
+    }
+    Err(StartError::Members {
+        stored: stored.voter_ids().collect(),
+        configured: options.peers.keys().copied().collect(),
+    })
+}
+
+/// Lets this node stand for election from `when` on, once it has a voice.
 async fn elect_after<R: Send + 'static>(
     raft: Raft<Types, Machine<R>>,
     candidacy: Arc<Candidacy>,
     when: Instant,
+    voice: Arc<Voice>,
 ) {
     tokio::time::sleep_until(when).await;
+    voice.regained().await;
     candidacy.end_quarantine(&raft);
 }
 
 /// Founds the cluster, with the same first entry on every node. The lowest node begins; the others
 /// wait for it a while, so that they do not all stand for election at once.
 async fn found<R: Send + 'static>(raft: Raft<Types, Machine<R>>, options: ConsensusOptions) {
-    let voters: BTreeSet<u64> = options.peers.keys().copied().collect();
-    if voters.first() != Some(&options.node_id) {
+    if options.peers.keys().next() != Some(&options.node_id) {
         let mut metrics = raft.metrics();
         let heard = metrics.wait_until(|m| m.current_term > 0 || m.last_log_index.is_some());
         let _ = tokio::time::timeout(options.timing.lease * 2, heard).await;
     }
-    if let Err(error) = raft.initialize(voters).await {
+    if let Err(error) = raft.initialize(first_members(&options)).await {
         // Another node was faster, which is as good.
         tracing::debug!("the cluster exists already: {error}");
     }
+}
+
+/// Who makes the cluster, and which tokens count from its beginning.
+fn first_members(options: &ConsensusOptions) -> BTreeMap<u64, Record> {
+    let security = options.security.as_ref();
+    let record = |(id, address): (&u64, &SocketAddr)| {
+        let founder = security.and_then(|s| s.founders.get(id));
+        let record = founder.map_or_else(Record::default, |(name, key)| Record {
+            name: name.clone(),
+            address: Some(*address),
+            key: Some(*key),
+            ..Record::default()
+        });
+        (*id, record)
+    };
+    let mut nodes: BTreeMap<u64, Record> = options.peers.iter().map(record).collect();
+    let next_id = nodes.keys().last().map_or(1, |last| last.saturating_add(1));
+    let tokens = security.map(|s| s.tokens.iter()).unwrap_or_default();
+    let entitlement = |token: &Issued| {
+        let (expires, used) = (token.expires, None);
+        (token.hash, Entitlement { expires, used })
+    };
+    let tokens = tokens.take(TOKENS_MAX).map(entitlement).collect();
+    if let (Some(first), Some(_)) = (nodes.values_mut().next(), security) {
+        first.book = Some(Book { next_id, tokens });
+    }
+    nodes
 }
 
 /// Sends heartbeats out of turn when somebody waits for a quorum's answer.

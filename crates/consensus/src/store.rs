@@ -32,6 +32,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream;
+use openraft::EntryPayload;
 use openraft::LogState;
 use openraft::OptionalSend;
 use openraft::RaftLogReader;
@@ -44,6 +45,7 @@ use tokio::sync::watch;
 use crate::codec;
 use crate::codec::DecodeError;
 use crate::lease::Lease;
+use crate::pulse::Pulse;
 use crate::tail::Tail;
 use crate::types::Entry;
 use crate::types::LogId;
@@ -71,7 +73,7 @@ const COMMITTED_EVERY: Duration = Duration::from_millis(100);
 const SLOW_VOTE: Duration = Duration::from_millis(50);
 
 /// Record index of openraft's entry index.
-const fn record_index(index: u64) -> u64 {
+pub(crate) const fn record_index(index: u64) -> u64 {
     index + 1
 }
 
@@ -106,6 +108,7 @@ struct Shared {
     /// Whether a job that writes the committed position is waiting to run.
     commit_queued: AtomicBool,
     lease: Arc<Lease>,
+    voting: Pulse,
     /// Says, by being dropped, that the log is no longer used.
     _in_use: mpsc::Sender<()>,
 }
@@ -114,6 +117,8 @@ struct State {
     tail: Tail,
     vote: Option<Vote>,
     purged: Option<LogId>,
+    /// See [`crate::rejoin`].
+    forgot: Option<u64>,
     committed: Option<LogId>,
     /// When it may be written again.
     committed_due: Instant,
@@ -130,6 +135,7 @@ impl Store {
             "committed position",
             codec::read_log_id_slot,
         )?;
+        let forgot = read_slot(&log, Slot::Forgotten, "term", codec::read_term_slot)?;
         if let Some(purged) = purged {
             drop_purged(&log, purged)?;
         } else if log.purged_index() > 0 {
@@ -140,6 +146,7 @@ impl Store {
             tail: Tail::default(),
             vote,
             purged,
+            forgot,
             committed,
             committed_due: Instant::now(),
         };
@@ -149,6 +156,7 @@ impl Store {
             durable_end: AtomicU64::new(log.last_index().unwrap_or(0)),
             commit_queued: AtomicBool::new(false),
             lease,
+            voting: Pulse::default(),
             _in_use: in_use,
         };
         Ok(Self {
@@ -178,6 +186,28 @@ impl Store {
     pub(crate) fn is_fresh(&self) -> bool {
         let state = self.shared.state.lock();
         state.vote.is_none() && state.purged.is_none() && self.log.last_index().is_none()
+    }
+
+    /// The newest term of which this node may have forgotten what it did: see [`crate::rejoin`].
+    pub(crate) fn forgot(&self) -> Option<u64> {
+        self.shared.state.lock().forgot
+    }
+
+    /// Notes, when everything taken so far is durable, that nothing is forgotten any more.
+    pub(crate) async fn remembered(&self) -> io::Result<()> {
+        self.wait_flushed().await?;
+        self.on_worker(|log| {
+            log.save_slot(Slot::Forgotten, &[], true)
+                .map_err(log_failed)
+        })
+        .await?;
+        self.shared.state.lock().forgot = None;
+        Ok(())
+    }
+
+    /// The saving of votes.
+    pub(crate) fn vote_pulse(&self) -> Pulse {
+        self.shared.voting.clone()
     }
 
     async fn wait_flushed(&self) -> io::Result<()> {
@@ -388,6 +418,7 @@ impl RaftLogStorage<Types> for Store {
             .lease
             .revoke(vote.leader_id.term.saturating_sub(1));
         let begun = Instant::now();
+        let _voting = self.shared.voting.begin();
         self.wait_flushed().await?;
         self.on_worker(move |log| {
             log.save_slot(Slot::Vote, &codec::vote_slot(vote), true)
@@ -437,6 +468,11 @@ impl RaftLogStorage<Types> for Store {
         {
             let mut state = self.shared.state.lock();
             for entry in entries {
+                if let EntryPayload::Membership(members) = &entry.payload
+                    && members.voter_ids().count() > 1
+                {
+                    self.shared.lease.note_plural(entry.log_id.index);
+                }
                 let (head, body) = codec::split_entry(&entry);
                 let index = record_index(entry.log_id.index);
                 end = index;

@@ -15,13 +15,15 @@ use bytes::Bytes;
 use openraft::alias;
 use parking_lot::Mutex;
 
+use crate::roster::Record;
+
 openraft::declare_raft_types!(
     /// Openraft's parameters for Haven.
     pub(crate) Types:
         D = Command,
         R = Outcome,
         NodeId = u64,
-        Node = (),
+        Node = Record,
         Term = u64,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
         AsyncRuntime = openraft::TokioRuntime,
@@ -33,7 +35,7 @@ pub(crate) type LeaderId = alias::LeaderIdOf<Types>;
 pub(crate) type Entry = alias::EntryOf<Types>;
 pub(crate) type Payload = alias::PayloadOf<Types>;
 pub(crate) type Members = alias::StoredMembershipOf<Types>;
-pub(crate) type Membership = openraft::Membership<u64, ()>;
+pub(crate) type Membership = openraft::Membership<u64, Record>;
 pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<Types>;
 pub(crate) type AppendRequest = openraft::raft::AppendEntriesRequest<Types>;
 pub(crate) type AppendResult = openraft::raft::StreamAppendResult<Types>;

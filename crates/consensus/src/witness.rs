@@ -72,12 +72,16 @@ fn heir(
 ) -> Option<u64> {
     let matched = metrics.replication.as_ref()?;
     let acked = metrics.heartbeat.as_ref()?;
-    place.others().find(|id| {
-        let index = matched.get(id).copied().flatten().map(|id| id.index);
-        let at = acked.get(id).copied().flatten();
-        index.is_some()
-            && index == metrics.last_log_index
-            && at.is_some_and(|at| at.elapsed() < timing.lease)
-            && !board.is_witness(*id)
-    })
+    let voters = place.roster.borrow().voters.clone();
+    voters
+        .into_iter()
+        .filter(|id| *id != place.node_id)
+        .find(|id| {
+            let index = matched.get(id).copied().flatten().map(|id| id.index);
+            let at = acked.get(id).copied().flatten();
+            index.is_some()
+                && index == metrics.last_log_index
+                && at.is_some_and(|at| at.elapsed() < timing.lease)
+                && !board.is_witness(*id)
+        })
 }

@@ -9,6 +9,7 @@
 use crate::engine::Outcome;
 use crate::history::History;
 use crate::peers::Clients;
+use crate::roll::Roll;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use haven_admin::{Facts, NodeFacts, NodeReport};
 use haven_config::Config;
@@ -43,7 +44,7 @@ pub struct Bulletins {
 struct Inner {
     own: u64,
     base: Facts,
-    ids: Vec<u64>,
+    roll: Roll,
     heard: Mutex<BTreeMap<u64, Heard>>,
     history: Arc<History>,
     news: Notify,
@@ -57,26 +58,20 @@ struct Heard {
 
 impl Bulletins {
     /// Of a node that has heard nothing yet.
-    pub fn new(config: &Config, history: Arc<History>) -> Self {
-        let nodes = config.cluster.nodes.iter().map(|peer| NodeFacts {
-            name: peer.name.clone(),
-            address: peer.address,
-            heard_ms_ago: None,
-            report: None,
-        });
+    pub fn new(config: &Config, roll: Roll, history: Arc<History>) -> Self {
         let base = Facts {
             cluster: config.cluster.name.clone(),
             service: config.service.name.clone(),
             asked: config.node.name.clone(),
             now_unix_ms: 0,
-            nodes: nodes.collect(),
+            nodes: Vec::new(),
             floating: config.service.addresses.iter().map(|a| a.address).collect(),
         };
         Self {
             inner: Arc::new(Inner {
                 own: config.node.id,
                 base,
-                ids: config.cluster.nodes.iter().map(|n| n.id).collect(),
+                roll,
                 heard: Mutex::default(),
                 history,
                 news: Notify::new(),
@@ -89,15 +84,23 @@ impl Bulletins {
         let mut facts = self.inner.base.clone();
         facts.now_unix_ms = now_unix_ms;
         let mut heard = self.heard();
-        for (id, node) in self.inner.ids.iter().zip(&mut facts.nodes) {
-            if *id == self.inner.own {
-                node.heard_ms_ago = Some(0);
-                node.report = Some(own.clone());
-            } else if let Some((age, report)) = heard.remove(id) {
-                node.heard_ms_ago = Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-                node.report = Some(report);
+        let nodes = self.inner.roll.entries().into_iter().map(|entry| {
+            let (heard_ms_ago, report) = match heard.remove(&entry.id) {
+                _ if entry.id == self.inner.own => (Some(0), Some(own.clone())),
+                Some((age, report)) => {
+                    let ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+                    (Some(ms), Some(report))
+                }
+                None => (None, None),
+            };
+            NodeFacts {
+                name: entry.name,
+                address: entry.address,
+                heard_ms_ago,
+                report,
             }
-        }
+        });
+        facts.nodes = nodes.collect();
         facts
     }
 

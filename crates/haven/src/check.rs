@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 pub const LINES_MAX: usize = 100;
 
 const ADVICE_NONE: &str = "nothing to do";
-const ADVICE_DAMAGE: &str = "keep a copy of the data directory; in a cluster empty it and let the node fetch everything from the \
-     others, else restore a backup";
+const ADVICE_DAMAGE: &str = "keep a copy of the data directory; in a cluster of three or more a node sets a damaged log aside by itself and \
+     fetches what it lost from the others, else restore a backup";
 
 /// One thing that was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -7,11 +7,13 @@
 
 use crate::addresses::Addresses;
 use crate::bulletin::Bulletins;
+use crate::cluster::office::Office;
 use crate::driver::Handle;
 use crate::engine::{Engine, Outcome};
 use crate::history::{History, now_unix_ms};
 use crate::metrics::{self, Meter, PeerReading, Reading};
 use crate::peers::Clients;
+use crate::roll::Roll;
 use crate::serve::Ports;
 use crate::space::SpaceGuard;
 use crate::standby::Standby;
@@ -37,8 +39,10 @@ pub struct Desk {
     pub name: String,
     /// Name of the service.
     pub service: String,
-    /// All nodes: name and id.
-    pub nodes: Vec<(String, u64)>,
+    /// Who belongs to the cluster.
+    pub roll: Roll,
+    /// Lets nodes in and out; `None` for a node that is alone for good.
+    pub office: Option<Arc<Office>>,
     /// When the process started.
     pub started_unix_ms: u64,
     /// The state.
@@ -123,21 +127,33 @@ fn conflict(why: impl Into<String>) -> Refusal {
     Refusal::new(RefusalKind::Conflict, why)
 }
 
-impl Desk {
-    fn name_of(&self, id: u64) -> Option<String> {
-        let known = self.nodes.iter().find(|(_, i)| *i == id);
-        known.map(|(name, _)| name.clone())
-    }
+fn failed(why: String) -> Refusal {
+    Refusal::new(RefusalKind::Failed, why)
+}
 
+impl Desk {
     fn id_of(&self, name: &str) -> Result<u64, Refusal> {
-        let known = self.nodes.iter().find(|(n, _)| n == name);
-        known.map(|(_, id)| *id).ok_or_else(|| {
-            let names: Vec<&str> = self.nodes.iter().map(|(n, _)| n.as_str()).collect();
+        let nodes = self.roll.entries();
+        let known = nodes.iter().find(|node| node.name == name);
+        known.map(|node| node.id).ok_or_else(|| {
+            let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
             let why = format!(
                 "there is no node {name}; the nodes are {}",
                 names.join(", ")
             );
             Refusal::new(RefusalKind::NotFound, why)
+        })
+    }
+
+    fn is_alone(&self) -> bool {
+        self.roll.entries().len() == 1
+    }
+
+    fn office(&self) -> Result<&Office, Refusal> {
+        self.office.as_deref().ok_or_else(|| {
+            conflict(
+                "this node is alone, and its configuration names no cluster: make one of it with `haven init`",
+            )
         })
     }
 
@@ -149,7 +165,7 @@ impl Desk {
             self.log.stats(),
         );
         let (free, reserve) = self.space.bytes();
-        let peers = peer_views(&consensus, |id| self.name_of(id));
+        let peers = peer_views(&consensus, |id| self.roll.name_of(id));
         NodeReport {
             node: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -188,7 +204,7 @@ impl Desk {
     fn leader_now(&self) -> Option<String> {
         let leadership = *self.consensus.leadership().borrow();
         let leader = leadership.leader?;
-        let own = self.name_of(leader)?;
+        let own = self.roll.name_of(leader)?;
         if own == self.name {
             return leadership.is_leader.then_some(own);
         }
@@ -200,7 +216,6 @@ impl Desk {
 
     /// The hash of a state that did not change while it was read.
     async fn state_hash(&self) -> Result<StateHash, Refusal> {
-        let failed = |why: String| Refusal::new(RefusalKind::Failed, why);
         loop {
             let applied = self.consensus.applied_index();
             let engine = Arc::clone(&self.engine);
@@ -219,7 +234,7 @@ impl Desk {
             return Err(Refusal::new(RefusalKind::NotFound, why));
         }
         let target = request.to.as_deref().map(|to| self.id_of(to)).transpose()?;
-        if self.nodes.len() == 1 {
+        if self.is_alone() {
             return Err(conflict("this node is alone: there is nowhere to move to"));
         }
         if !self.consensus.leadership().borrow().is_leader {
@@ -292,7 +307,7 @@ impl Desk {
     }
 
     fn check_standby(&self, force: bool) -> Result<(), Refusal> {
-        if self.nodes.len() == 1 {
+        if self.is_alone() {
             return Err(conflict(
                 "this node is alone: without it nobody serves. To stop it: systemctl stop haven",
             ));
@@ -377,6 +392,15 @@ impl Api for Desk {
             Question::Move(request) => {
                 self.move_service(request).await?;
                 Answer::json(&())
+            }
+            Question::Token(request) => {
+                let token = self.office()?.new_token(request.hours).await;
+                Answer::json(&token.map_err(failed)?)
+            }
+            Question::Nodes => Answer::json(&self.office()?.nodes()),
+            Question::RemoveNode(request) => {
+                let removed = self.office()?.remove_node(&request.node).await;
+                Answer::json(&removed.map_err(failed)?)
             }
             Question::Standby(request) => {
                 self.set_standby(request).await?;

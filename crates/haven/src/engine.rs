@@ -10,7 +10,7 @@
 use crate::metrics::{Buckets, Histogram};
 use crate::witness;
 use bytes::Bytes;
-use haven_consensus::{MachineError, Replicated, SnapshotSink, SnapshotSource, Wanted};
+use haven_consensus::{MachineError, Pulse, Replicated, SnapshotSink, SnapshotSource, Wanted};
 use haven_disk::Disk;
 use haven_nfsd::{Fatal, Identity, Machine, VolumeId};
 use haven_store::{SnapshotReader, SnapshotWriter, Store, StoreOptions};
@@ -41,6 +41,16 @@ pub struct Engine {
     checkpoints: Histogram,
     /// Bytes of changes that the last checkpoint wrote down.
     checkpoint_bytes: AtomicU64,
+    pulses: Pulses,
+}
+
+/// For how long the machine has been at what it does, for whoever judges whether it hangs.
+#[derive(Debug, Clone, Default)]
+pub struct Pulses {
+    /// Applying a batch, without what it waits for a checkpoint.
+    pub apply: Pulse,
+    /// A checkpoint.
+    pub checkpoint: Pulse,
 }
 
 impl Engine {
@@ -63,6 +73,7 @@ impl Engine {
             checkpointing: Arc::default(),
             checkpoints: Histogram::default(),
             checkpoint_bytes: AtomicU64::new(0),
+            pulses: Pulses::default(),
         }))
     }
 
@@ -84,6 +95,11 @@ impl Engine {
     pub fn checkpoints(&self) -> (Buckets, u64) {
         let bytes = self.checkpoint_bytes.load(Ordering::Relaxed);
         (self.checkpoints.read(), bytes)
+    }
+
+    /// How long it has been at what it does.
+    pub fn pulses(&self) -> Pulses {
+        self.pulses.clone()
     }
 
     /// Looks at the state, unless a batch is being applied.
@@ -129,6 +145,7 @@ impl Replicated for Engine {
         position: Bytes,
     ) -> Result<Vec<Outcome>, MachineError> {
         self.wait_for_room();
+        let _applying = self.pulses.apply.begin();
         let mut machine = self.machine.write();
         let outcomes = entries
             .iter()
@@ -145,6 +162,7 @@ impl Replicated for Engine {
     fn checkpoint(&self) -> Result<Option<Bytes>, MachineError> {
         let _one = self.checkpointing.lock();
         let began = Instant::now();
+        let _under_way = self.pulses.checkpoint.begin();
         let (bytes, job) = {
             let mut machine = self.machine.write();
             let bytes = machine.fs().pending_bytes();

@@ -9,7 +9,6 @@ use crate::clock;
 use haven_admin::{Cause, Failover};
 use haven_consensus::{Farewell, LeaderSign};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ const FIRST_ANSWER: Duration = Duration::from_secs(2);
 /// See the module's head comment.
 pub struct History {
     own: String,
-    names: BTreeMap<u64, String>,
+    name_of: Box<dyn Fn(u64) -> Option<String> + Send + Sync>,
     state: Mutex<State>,
     /// Nobody was answered yet since the service came up.
     waiting: AtomicBool,
@@ -47,10 +46,10 @@ struct Elected {
 
 impl History {
     /// Of a node that has just started.
-    pub fn new(own: &str, names: impl IntoIterator<Item = (u64, String)>) -> Self {
+    pub fn new(own: &str, name_of: impl Fn(u64) -> Option<String> + Send + Sync + 'static) -> Self {
         Self {
             own: own.to_owned(),
-            names: names.into_iter().collect(),
+            name_of: Box::new(name_of),
             state: Mutex::default(),
             waiting: AtomicBool::new(false),
             elections: AtomicU64::new(0),
@@ -170,7 +169,7 @@ impl History {
     }
 
     fn name(&self, id: u64) -> String {
-        let known = self.names.get(&id).cloned();
+        let known = (self.name_of)(id);
         known.unwrap_or_else(|| format!("node {id}"))
     }
 }
@@ -190,7 +189,11 @@ mod tests {
     use super::*;
 
     fn history() -> History {
-        History::new("b", [(1, "a".to_owned()), (2, "b".to_owned())])
+        History::new("b", |id| match id {
+            1 => Some("a".to_owned()),
+            2 => Some("b".to_owned()),
+            _ => None,
+        })
     }
 
     fn sign(farewell: Farewell, ago: Duration) -> Option<LeaderSign> {

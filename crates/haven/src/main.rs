@@ -1,8 +1,8 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand};
-use haven::{bench, check, demo, logging, quick, serve, show, status};
-use haven_admin::{Client, MoveRequest, StandbyRequest};
+use haven::{bench, check, cluster, demo, logging, quick, serve, show, status};
+use haven_admin::{Client, MoveRequest, RemoveRequest, StandbyRequest, TokenRequest};
 use haven_config::{Config, LogFormat, LogLevel};
 use std::io::Write;
 use std::net::IpAddr;
@@ -14,6 +14,13 @@ mod memory;
 
 /// How long a node may take to do what it is told.
 const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a change of the members may take.
+const MEMBERS_PATIENCE: Duration = Duration::from_secs(60);
+/// Where the configuration is, as the package has it.
+const CONFIG_DEFAULT: &str = "/etc/haven.toml";
+/// Where the data are, as the package has it.
+const DATA_DEFAULT: &str = "/var/lib/haven";
 
 /// A highly available NFS server.
 #[derive(Parser)]
@@ -27,6 +34,22 @@ struct Cli {
 enum Command {
     /// Run a node: with a configuration file, or a single node without one.
     Serve(ServeArgs),
+    /// Make a cluster of this machine, to which others can be added. Writes a configuration and prints what to do
+    /// next. Overwrites nothing.
+    Init(InitArgs),
+    /// Let this machine join a cluster. May be repeated when it was cut short.
+    Join(JoinArgs),
+    /// Print a token that lets one machine join this node's cluster, once.
+    Token {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// How long it counts.
+        #[arg(long, default_value_t = cluster::TOKEN_HOURS)]
+        hours: u64,
+    },
+    /// List, add and remove the nodes of a cluster. Works on every member.
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Show three nodes on this machine surviving faults, with a client that takes the classic test.
     Demo(DemoArgs),
     /// Measure an NFS server, this or another, with NFSv3; or compare several.
@@ -64,6 +87,86 @@ enum ConfigCommand {
     Check {
         /// The file.
         file: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct InitArgs {
+    /// Where the other nodes reach this one: ADDRESS or ADDRESS:PORT (default port 7400).
+    #[arg(long)]
+    address: String,
+    /// This node's name; default: the machine's.
+    #[arg(long)]
+    name: Option<String>,
+    /// The cluster's name.
+    #[arg(long, default_value = "haven")]
+    cluster: String,
+    /// Configuration file to write.
+    #[arg(long, default_value = CONFIG_DEFAULT)]
+    config: PathBuf,
+    /// Data directory.
+    #[arg(long, default_value = DATA_DEFAULT)]
+    data: PathBuf,
+    /// Floating address of the service, as ADDRESS/PREFIX: what clients mount. May be given several times.
+    #[arg(long)]
+    floating: Vec<String>,
+    /// Path to export. May be given several times.
+    #[arg(long, default_value = "/data")]
+    export: Vec<String>,
+    /// How many tokens for further machines to print.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=cluster::setup::TOKENS_MAX))]
+    tokens: u64,
+    /// How long these count.
+    #[arg(long, default_value_t = cluster::TOKEN_HOURS)]
+    hours: u64,
+}
+
+#[derive(Args)]
+struct JoinArgs {
+    /// The token, from `haven init` or `haven token`.
+    token: String,
+    /// Where the other nodes reach this one: ADDRESS or ADDRESS:PORT; default: the address from which this
+    /// machine reaches the cluster, port 7400.
+    #[arg(long)]
+    address: Option<String>,
+    /// This node's name; default: the machine's.
+    #[arg(long)]
+    name: Option<String>,
+    /// Configuration file to write.
+    #[arg(long, default_value = CONFIG_DEFAULT)]
+    config: PathBuf,
+    /// Data directory, to be empty.
+    #[arg(long, default_value = DATA_DEFAULT)]
+    data: PathBuf,
+    /// Ask this member rather than the one that the token names.
+    #[arg(long)]
+    at: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum NodeCommand {
+    /// The cluster's nodes.
+    List {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what to run on a machine that shall become a node (as `haven token`).
+    Add {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// How long it counts.
+        #[arg(long, default_value_t = cluster::TOKEN_HOURS)]
+        hours: u64,
+    },
+    /// Remove a node for good: running or not, this one or another, the leader too.
+    Remove {
+        #[command(flatten)]
+        node: NodeArgs,
+        /// Its name or number.
+        which: String,
     },
 }
 
@@ -119,8 +222,8 @@ struct DemoArgs {
 
 #[derive(Args)]
 struct NodeArgs {
-    /// Configuration file of the node.
-    #[arg(long, required_unless_present = "data")]
+    /// Configuration file of the node; default: /etc/haven.toml.
+    #[arg(long)]
     config: Option<PathBuf>,
     /// Data directory of the node.
     #[arg(long, conflicts_with = "config")]
@@ -169,7 +272,15 @@ impl NodeArgs {
                 .map(|c| c.node.data)
                 .map_err(|e| e.to_string()),
             (None, Some(data)) => Ok(data.clone()),
-            (None, None) => Err("give --config or --data".into()),
+            (None, None) => Self::usual().data(),
+        }
+    }
+
+    /// The packaged configuration.
+    fn usual() -> Self {
+        Self {
+            config: Some(CONFIG_DEFAULT.into()),
+            data: None,
         }
     }
 
@@ -181,7 +292,7 @@ impl NodeArgs {
                 Ok((config.node.control.clone(), Some(config)))
             }
             (None, Some(data)) => Ok((data.join("control.sock"), None)),
-            (None, None) => Err("give --config or --data".into()),
+            (None, None) => Self::usual().read(),
         }
     }
 }
@@ -199,6 +310,13 @@ fn main() -> ExitCode {
         Command::Config(ConfigCommand::Check { file }) => run_check(&file).map(|()| true),
         Command::Bench(args) => bench::run(&args).map(|()| true),
         Command::Status(args) => return run_status(args),
+        Command::Init(args) => run_init(args).map(|()| true),
+        Command::Join(args) => run_join(args).map(|()| true),
+        Command::Token { node, hours } => new_token(&node, hours).map(|token| {
+            println!("{token}");
+            true
+        }),
+        Command::Node(command) => run_node(command).map(|()| true),
         Command::Check(args) => return run_data_check(&args),
         Command::Migrate { node, what } => run_migrate(&node, what).map(|()| true),
         Command::Standby(args) => run_standby(&args, true).map(|()| true),
@@ -298,6 +416,83 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
 
 /// Status when it cannot be found out how the cluster is.
 const EXIT_UNKNOWN: u8 = 2;
+
+fn run_init(args: InitArgs) -> Result<(), String> {
+    let told = cluster::setup::init(&cluster::setup::Wishes {
+        config: args.config,
+        data: args.data,
+        name: args.name,
+        address: args.address,
+        cluster: args.cluster,
+        floating: args.floating,
+        exports: args.export,
+        tokens: args.tokens,
+        hours: args.hours,
+    })?;
+    print!("{told}");
+    Ok(())
+}
+
+fn run_join(args: JoinArgs) -> Result<(), String> {
+    let told = runtime()?.block_on(cluster::join::join(&cluster::join::Wishes {
+        token: args.token,
+        config: args.config,
+        data: args.data,
+        name: args.name,
+        address: args.address,
+        at: args.at,
+    }))?;
+    print!("{told}");
+    Ok(())
+}
+
+fn about_members(node: &NodeArgs) -> Result<(Client, tokio::runtime::Runtime), String> {
+    let (socket, _) = node.read()?;
+    Ok((Client::unix(&socket, MEMBERS_PATIENCE), runtime()?))
+}
+
+fn new_token(node: &NodeArgs, hours: u64) -> Result<String, String> {
+    let (client, runtime) = about_members(node)?;
+    let token = runtime.block_on(client.token(TokenRequest { hours }));
+    token.map_err(|e| e.to_string())
+}
+
+fn run_node(command: NodeCommand) -> Result<(), String> {
+    match command {
+        NodeCommand::List { node, json } => {
+            let (client, runtime) = about_members(&node)?;
+            let rows = runtime
+                .block_on(client.nodes())
+                .map_err(|e| e.to_string())?;
+            if json {
+                let text = serde_json::to_string_pretty(&rows).map_err(|e| e.to_string())?;
+                println!("{text}");
+                return Ok(());
+            }
+            println!("number  name              address                   state        key");
+            for row in rows {
+                println!(
+                    "{:6}  {:16}  {:24}  {:11}  {}",
+                    row.id, row.name, row.address, row.state, row.key
+                );
+            }
+        }
+        NodeCommand::Add { node, hours } => {
+            let token = new_token(&node, hours)?;
+            println!("On the new machine, within {hours} hours:\n\n    haven join {token}\n");
+        }
+        NodeCommand::Remove { node, which } => {
+            let (client, runtime) = about_members(&node)?;
+            let request = RemoveRequest {
+                node: which.clone(),
+            };
+            let removed = runtime.block_on(client.remove_node(request));
+            removed.map_err(|e| e.to_string())?;
+            println!("{which} is no member any more; its certificate is not accepted");
+        }
+    }
+    Ok(())
+}
 
 fn run_status(args: StatusArgs) -> ExitCode {
     let told = args.node.read().and_then(|(socket, config)| {

@@ -52,6 +52,7 @@ pub fn config(wishes: &Wishes<'_>) -> Result<Config, String> {
         },
         cluster: Cluster {
             name: name.clone(),
+            shared: false,
             nodes: vec![Peer {
                 id: 1,
                 name,

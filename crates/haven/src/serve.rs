@@ -2,35 +2,40 @@
 
 use crate::addresses::Addresses;
 use crate::bulletin::Bulletins;
+use crate::cluster::{self, office::Office};
 use crate::control;
 use crate::desk::Desk;
 use crate::driver::{Driver, Handle, Parts};
-use crate::engine::Engine;
 use crate::exports::Exports;
 use crate::history::{History, now_unix_ms};
 use crate::listening::Listening;
 use crate::notify;
 use crate::peers::Clients;
+use crate::rebuild;
 use crate::reload::reload;
+use crate::roll::Roll;
 use crate::rpcbind::Rpcbind;
 use crate::service::{Service, bindings};
 use crate::space::SpaceGuard;
 use crate::standby::{self, Standby};
 use crate::strangers::Strangers;
-use crate::watchdog;
+use crate::timer::Timer;
+use crate::watchdog::{self, Vitals};
 use crate::witness;
 use crate::{exports, resolve};
 use haven_cluster::Phase;
 use haven_config::{Config, Role};
 use haven_consensus::{CheckpointPolicy, Consensus, ConsensusOptions, Timing};
 use haven_disk::Disk;
-use haven_log::{Log, LogOptions};
+use haven_log::Log;
 use haven_net::{Gate, Limits, Server};
 use haven_nfsd::Binding;
+use haven_pki::Identity;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 /// Directory of the log within the data directory.
@@ -41,6 +46,9 @@ const FAILURE_POLL: Duration = Duration::from_millis(100);
 
 /// How long rpcbind may take to forget us.
 const WITHDRAW_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Pause before a node that is to be removed tries again to hand over.
+const LEAVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// How often a starting node is asked whether it serves.
 const FIRST_POLL: std::time::Duration = std::time::Duration::from_millis(5);
@@ -71,13 +79,14 @@ pub async fn serve(
     file: Option<PathBuf>,
     serving: impl FnOnce(Ports) + Send + 'static,
 ) -> Result<(), String> {
-    let mut signals = Signals::new(config.clone(), file)?;
+    let mut signals = Signals::new(config.clone(), file.clone())?;
     if config.node.role == Role::Witness {
         let end = async { signals.end().await };
-        return witness::serve(config, disk, end).await;
+        return witness::serve(config, disk, file, end).await;
     }
+    let data = config.node.data.clone();
     let node = tokio::select! {
-        node = Node::start(config, disk, exe) => node?,
+        node = Node::start(config, disk, exe, file) => node?,
         end = signals.end() => {
             info!(signal = end, "stopped before it began");
             return Ok(());
@@ -88,7 +97,18 @@ pub async fn serve(
     tokio::spawn(first_served(handle.clone(), node.ports, serving));
     let mut driver = tokio::spawn(node.driver.run());
     let mut hung = node.hung;
+    let mut removed = node.consensus.removed();
     let mut why = tokio::select! {
+        why = removed.wait_for(Option::is_some) => {
+            let why = why.ok().and_then(|why| why.clone()).unwrap_or_default();
+            cluster::note_removed(&data, &why);
+            error!(
+                "{why}: it stops serving, and does not start again. Its data stay in {}; to use the machine again, \
+                 move them away and let it join with a new token",
+                data.display()
+            );
+            Ok("the removal of this node")
+        }
         end = &mut driver => return end.map_err(|e| format!("the takeover ended: {e}")),
         why = gave_up(&node.consensus, &node.log, &mut hung) => Err(why),
         end = signals.end() => Ok(end),
@@ -113,6 +133,10 @@ pub async fn serve(
     tokio::select! {
         () = node.consensus.shutdown() => info!("stopped"),
         signal = signals.end() => return Err(format!("stopped at once, by a second {signal}")),
+    }
+    // All that is left is the machine's watchdog timer, which the watch switches off.
+    if node.clean_end.send(()).is_ok() {
+        drop(hung.await);
     }
     Ok(())
 }
@@ -167,11 +191,15 @@ impl Signals {
 async fn gave_up(
     consensus: &Consensus<crate::engine::Outcome>,
     log: &Log,
-    hung: &mut tokio::task::JoinHandle<String>,
+    hung: &mut tokio::task::JoinHandle<Result<(), String>>,
 ) -> String {
     tokio::select! {
         why = hung => {
-            let why = why.unwrap_or_else(|e| format!("the watchdog ended: {e}"));
+            let why = match why {
+                Ok(Err(why)) => why,
+                Ok(Ok(())) => "the watchdog ended".into(),
+                Err(why) => format!("the watchdog ended: {why}"),
+            };
             error!("{why}");
             why
         }
@@ -239,18 +267,27 @@ struct Node {
     log: Log,
     registration: Registration,
     exports: Arc<Exports>,
-    /// Ends when the disk hangs, with the reason.
-    hung: tokio::task::JoinHandle<String>,
+    /// Ends when this node hangs, with the reason.
+    hung: tokio::task::JoinHandle<Result<(), String>>,
+    /// To be told when the end is as it should be.
+    clean_end: oneshot::Sender<()>,
 }
 
 impl Node {
-    async fn start(config: Config, disk: Arc<dyn Disk>, exe: &Path) -> Result<Self, String> {
-        let log = Log::open(Arc::clone(&disk), Path::new(LOG_DIR), LogOptions::default())
-            .map_err(|e| format!("the log in {}: {e}", config.node.data.display()))?;
+    async fn start(
+        config: Config,
+        disk: Arc<dyn Disk>,
+        exe: &Path,
+        file: Option<PathBuf>,
+    ) -> Result<Self, String> {
+        let identity = cluster::identity(&config)?;
+        let (log, engine) = rebuild::open(&disk, &config)?;
+        if identity.is_some() {
+            // Before anything is promised to anybody.
+            cluster::note_started(&config.node.data)?;
+        }
         let standby = Arc::new(Standby::open(Arc::clone(&disk))?);
-        let space = SpaceGuard::new(Arc::clone(&disk), config.health.reserve_bytes)?;
-        let engine = Engine::open(disk)
-            .map_err(|e| format!("the store in {}: {e}", config.node.data.display()))?;
+        let space = SpaceGuard::new(disk, config.health.reserve_bytes)?;
         let Listening {
             streams,
             datagrams,
@@ -260,16 +297,22 @@ impl Node {
         let socket = control::bind(&config.node.control)
             .map_err(|e| format!("control socket {}: {e}", config.node.control.display()))?;
         let metrics = control::bind_metrics(config.metrics.listen).await?;
-        let machine = Arc::clone(&engine);
-        let consensus = Consensus::start(consensus_options(&config), log.clone(), machine)
+        let (machine, pulses) = (Arc::clone(&engine), engine.pulses());
+        let options = consensus_options(&config, identity.as_ref())?;
+        let consensus = Consensus::start(options, log.clone(), machine)
             .await
             .map_err(|e| e.to_string())?;
+        let office = identity.map(|own| Office::open(own, consensus.clone(), &config, file));
+        if office.is_some() {
+            let data = config.node.data.clone();
+            tokio::spawn(cluster::note_voters(data, consensus.clone()));
+        }
         if standby.is_wished() {
             consensus.set_unwilling([config.node.id].into());
         }
-        let names = config.cluster.nodes.iter();
-        let names = names.map(|n| (n.id, n.name.clone()));
-        let history = Arc::new(History::new(&config.node.name, names));
+        let roll = Roll::new(&config, consensus.clone());
+        let names = roll.clone();
+        let history = Arc::new(History::new(&config.node.name, move |id| names.name_of(id)));
         let gate = Arc::new(Gate::default());
         let service = Service::new(
             &config,
@@ -295,7 +338,7 @@ impl Node {
             tokio::spawn(Arc::clone(&server).listen_datagrams(socket));
         }
         let clients = clients(&config, &server);
-        let bulletins = Bulletins::new(&config, Arc::clone(&history));
+        let bulletins = Bulletins::new(&config, roll.clone(), Arc::clone(&history));
         let hear = bulletins.clone();
         tokio::spawn(hear.hear(consensus.clone(), clients.clone()));
         let lost = Arc::new(parking_lot::Mutex::new(None::<Handle>));
@@ -317,9 +360,10 @@ impl Node {
             history: Arc::clone(&history),
         });
         *lost.lock() = Some(handle.clone());
-        let nodes = config.cluster.nodes.iter();
+        tokio::spawn(leave(consensus.clone(), handle.clone()));
         let desk = Arc::new(Desk {
-            nodes: nodes.map(|n| (n.name.clone(), n.id)).collect(),
+            roll,
+            office,
             name: config.node.name.clone(),
             service: config.service.name.clone(),
             started_unix_ms: now_unix_ms(),
@@ -350,15 +394,16 @@ impl Node {
         ));
         control::serve(socket, metrics, &desk);
         tell_start(&config, ports, rpcbind.is_some());
-        let others = config.cluster.nodes.len() > 1;
-        let flush_max = config.health.flush_max;
-        let watch = watchdog::watch(
-            log.clone(),
-            consensus.clone(),
-            handle.clone(),
-            flush_max,
-            others,
-        );
+        let others = config.cluster.shared;
+        let vitals = Vitals {
+            log: log.clone(),
+            consensus: consensus.clone(),
+            machine: pulses,
+            health: config.health.clone(),
+        };
+        let timer = Timer::start(config.health.watchdog_device.as_deref())?;
+        let (clean_end, ended) = oneshot::channel();
+        let watch = watchdog::watch(vitals, handle.clone(), others, timer, ended);
         Ok(Self {
             driver,
             handle,
@@ -369,6 +414,7 @@ impl Node {
             registration: Registration::new(rpcbind, bindings(config.service.listen, ports)),
             exports,
             hung: tokio::spawn(watch),
+            clean_end,
         })
     }
 }
@@ -391,7 +437,6 @@ fn tell_start(config: &Config, ports: Ports, registers: bool) {
         mount_port = ports.mount,
         portmap_port = ports.portmap,
         rpcbind = registers,
-        peers = config.cluster.nodes.len() - 1,
         peer_address = %config.own().address,
         addresses,
         exports,
@@ -413,30 +458,47 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-pub(crate) fn consensus_options(config: &Config) -> ConsensusOptions {
+pub(crate) fn consensus_options(
+    config: &Config,
+    identity: Option<&Identity>,
+) -> Result<ConsensusOptions, String> {
     let own = config.own();
-    ConsensusOptions {
+    let security = identity.map(|identity| cluster::security(config, identity));
+    let security = security.transpose()?;
+    let founds = |id: &u64| {
+        let founders = security.as_ref().map(|security| &security.founders);
+        founders.is_none_or(|founders| founders.contains_key(id))
+    };
+    let peers = config.cluster.nodes.iter().map(|n| (n.id, n.address));
+    Ok(ConsensusOptions {
         node_id: own.id,
         cluster: config.cluster.name.clone(),
-        peers: config
-            .cluster
-            .nodes
-            .iter()
-            .map(|n| (n.id, n.address))
-            .collect(),
+        peers: peers.filter(|(id, _)| founds(id)).collect(),
         listen: own.address,
+        security,
         timing: Timing::default(),
         checkpoints: CheckpointPolicy {
             entries: config.node.checkpoints.entries,
             bytes: config.node.checkpoints.bytes,
             // Without other nodes there is nobody to keep them for.
-            keep_entries: match config.cluster.nodes.len() {
-                1 => 0,
-                _ => config.node.checkpoints.keep_entries,
+            keep_entries: match config.cluster.shared {
+                false => 0,
+                true => config.node.checkpoints.keep_entries,
             },
             keep_bytes: config.node.checkpoints.keep_bytes,
         },
         witness: config.node.role == Role::Witness,
+    })
+}
+
+/// Hands the service over when this node is to be removed while it leads.
+async fn leave(consensus: Consensus<crate::engine::Outcome>, handle: Handle) {
+    consensus.until_leaving().await;
+    let mut leadership = consensus.leadership();
+    while leadership.wait_for(|now| now.is_leader).await.is_ok() {
+        info!("this node is to be removed: the service is handed over");
+        handle.request_move(None).await;
+        tokio::time::sleep(LEAVE_AGAIN).await;
     }
 }
 

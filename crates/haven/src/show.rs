@@ -32,7 +32,12 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
         node.data.display()
     )?;
     match cluster.nodes.as_slice() {
-        [_] => writeln!(out, "cluster   none: this node serves alone")?,
+        [_] if !cluster.shared => writeln!(out, "cluster   none: this node serves alone")?,
+        [own] => writeln!(
+            out,
+            "cluster   {}; the others reach this node at {} (who they are: haven node list)",
+            cluster.name, own.address
+        )?,
         nodes => {
             writeln!(
                 out,
@@ -71,7 +76,7 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
             floating.address, floating.prefix
         )?;
     }
-    if service.addresses.is_empty() && cluster.nodes.len() > 1 {
+    if service.addresses.is_empty() && cluster.shared {
         writeln!(
             out,
             "          no floating address: clients do not follow when the service moves"
@@ -103,9 +108,13 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
     );
     writeln!(
         out,
-        "health    {reserve} kept free; a flush may take {} ms",
-        health.flush_max.as_millis()
+        "health    {reserve} kept free; a flush may take {} ms, a checkpoint {} ms",
+        health.flush_max.as_millis(),
+        health.checkpoint_max.as_millis()
     )?;
+    if let Some(device) = &health.watchdog_device {
+        writeln!(out, "watchdog  {}", device.display())?;
+    }
     if let Some(listen) = metrics.listen {
         writeln!(out, "metrics   at http://{listen}/metrics, for everybody")?;
     }

@@ -11,11 +11,14 @@
 //! It must not know what entries mean.
 
 use crate::bulletin::Bulletins;
+use crate::cluster::{self, office::Office};
 use crate::control;
 use crate::engine::{Outcome, STORE_DIR};
 use crate::history::{History, now_unix_ms};
 use crate::notify;
 use crate::peers::Clients;
+use crate::rebuild;
+use crate::roll::Roll;
 use crate::serve::{LOG_DIR, consensus_options, failed};
 use bytes::Bytes;
 use desk::Desk;
@@ -28,7 +31,7 @@ use haven_store::POSITION_BYTES_MAX;
 use parking_lot::Mutex;
 use std::future::Future;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::info;
@@ -62,33 +65,44 @@ pub(crate) fn refuse_its_place(disk: &dyn Disk) -> Result<(), String> {
 pub(crate) async fn serve(
     config: Config,
     disk: Arc<dyn Disk>,
+    file: Option<PathBuf>,
     end: impl Future<Output = &'static str>,
 ) -> Result<(), String> {
     let data = config.node.data.display();
-    let log = Log::open(Arc::clone(&disk), Path::new(LOG_DIR), LogOptions::default())
-        .map_err(|e| format!("the log in {data}: {e}"))?;
+    let identity = cluster::identity(&config)?;
     let memory =
         Memory::open(Arc::clone(&disk)).map_err(|e| format!("the witness in {data}: {e}"))?;
+    let used = cluster::has_started(&config) || memory.position.lock().is_some();
+    rebuild::refuse_without_log(disk.as_ref(), &config, used)?;
+    let log = Log::open(Arc::clone(&disk), Path::new(LOG_DIR), LogOptions::default())
+        .map_err(|e| format!("the log in {data}: {e}"))?;
+    if identity.is_some() {
+        // Before anything is promised to anybody.
+        cluster::note_started(&config.node.data)?;
+    }
     let socket = control::bind(&config.node.control)
         .map_err(|e| format!("control socket {}: {e}", config.node.control.display()))?;
     let metrics = control::bind_metrics(config.metrics.listen).await?;
-    let consensus = Consensus::start(consensus_options(&config), log.clone(), memory)
+    let options = consensus_options(&config, identity.as_ref())?;
+    let consensus = Consensus::start(options, log.clone(), memory)
         .await
         .map_err(|e| e.to_string())?;
-    let nodes: Vec<_> = config
-        .cluster
-        .nodes
-        .iter()
-        .map(|n| (n.id, n.name.clone()))
-        .collect();
-    let history = Arc::new(History::new(&config.node.name, nodes.iter().cloned()));
-    let bulletins = Bulletins::new(&config, Arc::clone(&history));
+    let office = identity.map(|own| Office::open(own, consensus.clone(), &config, file));
+    tokio::spawn(cluster::note_voters(
+        config.node.data.clone(),
+        consensus.clone(),
+    ));
+    let roll = Roll::new(&config, consensus.clone());
+    let names = roll.clone();
+    let history = Arc::new(History::new(&config.node.name, move |id| names.name_of(id)));
+    let bulletins = Bulletins::new(&config, roll.clone(), Arc::clone(&history));
     // No clients, for ever.
     let (_nobody, changed) = watch::channel(0);
     let clients = Clients::new(Vec::new, changed, Vec::new());
     tokio::spawn(bulletins.clone().hear(consensus.clone(), clients.clone()));
     let desk = Arc::new(Desk {
-        nodes,
+        roll,
+        office,
         name: config.node.name.clone(),
         started_unix_ms: now_unix_ms(),
         consensus: consensus.clone(),
@@ -101,11 +115,9 @@ pub(crate) async fn serve(
     let closed = Arc::new(Gate::default());
     tokio::spawn(bulletins.tell(consensus.clone(), closed, clients, move || own.report()));
     control::serve(socket, metrics, &desk);
-    let peers = config.cluster.nodes.len() - 1;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         %data,
-        peers,
         peer_address = %config.own().address,
         "started as a witness"
     );

@@ -70,6 +70,7 @@ impl Node {
             cluster: "test".into(),
             peers: [(1, config.own().address)].into(),
             listen: config.own().address,
+            security: None,
             timing: Timing::default(),
             checkpoints: CheckpointPolicy {
                 entries: 100,
@@ -92,7 +93,7 @@ impl Node {
             consensus.clone(),
             space,
             ports,
-            Arc::new(haven::history::History::new("a", [])),
+            Arc::new(haven::history::History::new("a", |_| None)),
         );
         let mut leadership = consensus.leadership();
         leadership.wait_for(|now| now.is_leader).await.unwrap();

@@ -124,6 +124,23 @@ fn the_service_manager_hears_and_log_lines_are_json_with_the_node() {
 }
 
 #[test]
+fn a_watchdog_timer_is_fed_and_only_a_clean_end_switches_it_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let timer = dir.path().join("watchdog");
+    let (nfs, mount) = (free_port(), free_port());
+    let more = format!("watchdog_device = {timer:?}\n{}", ports(nfs, mount));
+    let file = config(dir.path(), &more);
+    for (signal, last) in [(Signal::KILL, b'\0'), (Signal::TERM, b'V')] {
+        std::fs::write(&timer, "").unwrap();
+        let node = start(&file, |_| {});
+        node.signal(signal);
+        assert_eq!(node.wait().success(), last == b'V');
+        let told = std::fs::read(&timer).unwrap();
+        assert_eq!((told.first(), told.last()), (Some(&0), Some(&last)));
+    }
+}
+
+#[test]
 fn the_first_line_says_what_was_started_and_hangup_reads_the_configuration_again() {
     let dir = tempfile::tempdir().unwrap();
     let (nfs, mount) = (free_port(), free_port());

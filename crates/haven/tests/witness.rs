@@ -8,6 +8,7 @@ mod support;
 use bytes::Bytes;
 use haven_admin::{Client as Admin, NodeReport, StateHash};
 use haven_client::{Client, Options};
+use haven_pki::Identity;
 use haven_proto::nfs3::{Createhow3, Fh3, Sattr3, StableHow};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ impl Cluster {
     fn new(dir: &Path) -> Self {
         let ports = [(); 3].map(|()| (free_port(), free_port()));
         let peers: Vec<u16> = (0..3).map(|_| free_port()).collect();
+        let identities = Identity::found(3, |_| Ok(Vec::new())).unwrap();
         for (index, name) in NAMES.iter().enumerate() {
             let role = if index == WITNESS { "witness" } else { "data" };
             let mut text = format!(
@@ -52,6 +54,7 @@ impl Cluster {
             }
             std::fs::create_dir_all(dir.join(name)).unwrap();
             std::fs::write(dir.join(format!("{name}.toml")), text).unwrap();
+            identities[index].save(&dir.join(name)).unwrap();
         }
         Self {
             dir: dir.to_owned(),

@@ -16,12 +16,9 @@ pub enum LogError {
         /// What the disk said.
         source: Arc<io::Error>,
     },
-    /// What is on disk is not what was written. Nothing is skipped or repaired: restore this node from
-    /// its peers.
-    #[error(
-        "log: {segment} is damaged at byte {offset}: {why}; the log is refused as it is: remove this \
-         node's data and let it join anew from its peers, or restore the file"
-    )]
+    /// What is on disk is not what was written. Nothing is skipped or repaired here. Never start a node
+    /// under its old number on an empty directory instead: it would vote without knowing what it promised.
+    #[error("log: {segment} is damaged at byte {offset}: {why}; the log is refused as it is")]
     Damaged {
         /// The file.
         segment: String,

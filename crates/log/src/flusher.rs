@@ -56,6 +56,9 @@ fn bucket(took: Duration) -> usize {
 /// while the one before is flushed.
 const GATHER_MAX: Duration = Duration::from_micros(250);
 
+/// A group of so many bytes is not waited for: its writing takes longer than its flush.
+const GATHER_BYTES: usize = 256 << 10;
+
 struct Flusher {
     shared: Arc<Shared>,
     tip: Tip,
@@ -203,6 +206,7 @@ impl Flusher {
         let until = Instant::now() + GATHER_MAX;
         state.wanted = self.last_group;
         while state.queue.len() < self.last_group
+            && state.stats.queued_bytes < GATHER_BYTES
             && !matches!(state.queue.back(), Some(Work::Change(..)))
             && !state.closing
             && state.failed.is_none()

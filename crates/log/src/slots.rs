@@ -40,8 +40,8 @@ pub enum Slot {
     Committed,
     /// The identity of the last purged record.
     Purged,
-    /// Free for the owner (for instance about snapshots).
-    Snapshot,
+    /// What the owner may have forgotten, in a log that took the place of a damaged one.
+    Forgotten,
 }
 
 impl Slot {
@@ -50,7 +50,7 @@ impl Slot {
             Slot::Vote => 1,
             Slot::Committed => 2,
             Slot::Purged => 3,
-            Slot::Snapshot => 4,
+            Slot::Forgotten => 4,
         }
     }
 }

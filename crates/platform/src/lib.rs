@@ -9,6 +9,7 @@
 //! | [`sockets`] | lists and drops the kernel's connections to a floating address |
 //! | [`guard`] | a helper process that takes the addresses off when the server is killed or frozen |
 //! | [`link`] | interfaces: list, make, connect |
+//! | [`neigh`] | makes a cable carry one way only, for trying clusters out |
 //! | [`netns`] | network namespaces for trying a cluster out on one machine |
 //!
 //! Rtnetlink is spoken blocking, over one small codec: the kernel answers within the call, the guard has
@@ -23,6 +24,7 @@ pub mod announce;
 mod error;
 pub mod guard;
 pub mod link;
+pub mod neigh;
 pub mod netns;
 mod nl;
 pub mod probe;

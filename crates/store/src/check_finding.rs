@@ -23,8 +23,8 @@ impl Finding {
 }
 
 /// What to do about damage of this replica's state.
-const ADVICE_DAMAGE: &str = "keep a copy of the data directory; in a cluster empty it and let the node fetch everything from the others, \
-     else restore a backup";
+const ADVICE_DAMAGE: &str = "keep a copy of the data directory; in a cluster of three or more empty its store directory, and only \
+     that, and let the node fetch everything from the others; else restore a backup";
 /// What to do about what a crash may leave.
 const ADVICE_NONE: &str = "nothing to do";
 

@@ -1,10 +1,13 @@
-//! Torture of a whole cluster on this machine: `torture kills`, `torture power-losses`, `torture steady`;
-//! and of one node: `torture one-node`.
+//! Torture of a whole cluster on this machine: `torture kills`, `torture power-losses`, `torture linearizable`,
+//! `torture steady`; and of one node: `torture one-node`.
 //!
 //! The nodes of a cluster are this same binary, in network namespaces of their own, on a disk that can be made to
 //! forget what was not flushed. Exit status 0 only if every acknowledged operation is there exactly once
 //! and all nodes hold the same state.
 
+mod afflicted;
+mod faults;
+mod linear;
 mod mixed;
 mod one_node;
 mod operate;
@@ -14,11 +17,8 @@ use clap::{Parser, Subcommand};
 use haven::demo::client::ClientThread;
 use haven::demo::lab::{Lab, NODES, Workplace};
 use haven::demo::random::Random;
-use haven_config::Config;
-use haven_disk::{Disk, VolatileDisk};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Operations that every worker completes between two blows, at least.
@@ -56,7 +56,11 @@ enum Command {
     Operate,
     /// Kill one node again and again, at any moment, and check its data directory each time.
     OneNode(one_node::Plan),
-    /// A node on a disk that forgets what was not flushed (started by `power-losses`).
+    /// Play one kind of fault after another, and check what must hold during each.
+    Faults(faults::Plan),
+    /// Play random faults while clients note every call and answer: some order must explain them all.
+    Linearizable(linear::Plan),
+    /// A node whose machine can be made to fail (started by the others).
     #[command(hide = true)]
     Serve {
         #[arg(long)]
@@ -82,7 +86,7 @@ struct Plan {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Serve { config } => serve_volatile(&config),
+        Command::Serve { config } => afflicted::serve(&config),
         Command::Guard => haven_platform::guard::run_child(std::io::stdin(), std::io::stdout())
             .map_err(|e| e.to_string()),
         Command::Kills(plan) => torture(plan, Blow::Kill),
@@ -93,6 +97,8 @@ fn main() -> ExitCode {
             in_own_network(operate::run(&exe, dir))
         }),
         Command::Silence => kept_on_failure(|dir| silence::run(&haven_exe()?, dir)),
+        Command::Faults(plan) => faults::run(&plan),
+        Command::Linearizable(plan) => linear::run(plan),
         Command::Steady { seconds, clients } => steady(Duration::from_secs(seconds), clients),
     };
     match result {
@@ -102,23 +108,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// A node whose unflushed writes live in this process only.
-fn serve_volatile(config: &Path) -> Result<(), String> {
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .init();
-    let config = Config::load(config).map_err(|e| e.to_string())?;
-    let disk: Arc<dyn Disk> =
-        Arc::new(VolatileDisk::open(&config.node.data).map_err(|e| e.to_string())?);
-    let exe = std::env::current_exe().map_err(|e| e.to_string())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
-    runtime
-        .map_err(|e| e.to_string())?
-        .block_on(haven::serve::serve(config, disk, &exe, None, |_| {}))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -63,7 +63,7 @@ pub fn run(exe: &Path, dir: &Path) -> Result<(), String> {
 }
 
 /// The handle of the first client's log.
-fn log_handle(lab: &Lab) -> Result<Fh3, String> {
+pub fn log_handle(lab: &Lab) -> Result<Fh3, String> {
     let look = || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -87,10 +87,10 @@ fn log_handle(lab: &Lab) -> Result<Fh3, String> {
 }
 
 /// A connection to a node's own address, from within that node.
-struct Spy(TcpStream);
+pub struct Spy(TcpStream);
 
 impl Spy {
-    fn connect(lab: &Lab, node: usize) -> Result<Self, String> {
+    pub fn connect(lab: &Lab, node: usize) -> Result<Self, String> {
         let address = SocketAddr::from((Lab::own_address(node), NFS_PORT_DEFAULT));
         let connect = || TcpStream::connect_timeout(&address, LISTEN);
         let stream = lab.nodes[node].run(connect)?.map_err(|e| e.to_string())?;
@@ -100,7 +100,7 @@ impl Spy {
         Ok(Self(stream))
     }
 
-    fn ask(&mut self, file: &Fh3) -> Result<(), String> {
+    pub fn ask(&mut self, file: &Fh3) -> Result<(), String> {
         let args = encode_all(&GetattrArgs {
             object: file.clone(),
         });
@@ -117,7 +117,7 @@ impl Spy {
         self.0.write_all(&bytes).map_err(|e| e.to_string())
     }
 
-    fn expect_answer(&mut self, file: &Fh3) -> Result<(), String> {
+    pub fn expect_answer(&mut self, file: &Fh3) -> Result<(), String> {
         self.ask(file)?;
         let mut reply = [0; 4];
         self.0
@@ -127,7 +127,7 @@ impl Spy {
         self.0.read_exact(&mut rest).map_err(|e| e.to_string())
     }
 
-    fn expect_silence(&mut self, who: &str) -> Result<(), String> {
+    pub fn expect_silence(&mut self, who: &str) -> Result<(), String> {
         let mut byte = [0; 1];
         match self.0.read(&mut byte) {
             Ok(0) | Err(_) => Ok(()),

@@ -30,6 +30,30 @@ const CASES: &[(&str, &[&str])] = &[
         "a leader that is frozen or cut off says nothing",
         &["silence"],
     ),
+    (
+        "what clients see under random faults is explained by one order",
+        &[
+            "linearizable",
+            "--seeds",
+            "5",
+            "--seed",
+            "14",
+            "--faults",
+            "4",
+        ],
+    ),
+    (
+        "cables are cut, or carry one way only",
+        &["faults", "partitions"],
+    ),
+    ("disks are slow", &["faults", "slow-disks"]),
+    ("disks are full", &["faults", "full-disks"]),
+    (
+        "logs are damaged, a store is emptied",
+        &["faults", "damage"],
+    ),
+    ("disks and machines hang", &["faults", "hangs"]),
+    ("clocks jump", &["faults", "clocks"]),
 ];
 
 fn main() -> ExitCode {

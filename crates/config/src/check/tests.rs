@@ -50,9 +50,28 @@ fn a_full_file() {
 }
 
 #[test]
+fn a_member_knows_itself_only() {
+    let text = "[node]\nid = 3\nname = \"c\"\ndata = \"/d\"\n[cluster]\nname = \"files\"\naddress = \"192.0.2.3:7400\"\n\
+        [[export]]\npath = \"/data\"\n";
+    let config = Config::parse(text).unwrap();
+    assert!(config.cluster.shared && config.cluster.nodes.len() == 1);
+    assert_eq!((config.node.id, config.own().name.as_str()), (3, "c"));
+    let both =
+        format!("{text}[[cluster.node]]\nid = 3\nname = \"c\"\naddress = \"192.0.2.3:7400\"\n");
+    assert!(error(&both).contains("remove one of the two"));
+    assert!(error(&text.replace("name = \"c\"\n", "")).contains("needs a name"));
+    let other = FULL.replace(
+        "name = \"b\"\n    data",
+        "id = 1\n    name = \"b\"\n    data",
+    );
+    assert!(error(&other).contains("has the number 2"));
+}
+
+#[test]
 fn a_single_node_needs_no_cluster() {
     let config = Config::parse("[node]\ndata = \"/d\"\n[[export]]\npath = \"/data\"\n").unwrap();
     assert_eq!((config.node.id, config.cluster.nodes.len()), (1, 1));
+    assert!(!config.cluster.shared);
     let client = &config.exports[0].clients[0];
     assert_eq!(client.who, Who::Everybody);
     assert_eq!(client.options.squash.mode, SquashMode::Root);

@@ -52,6 +52,7 @@ use crate::net::message;
 use crate::net::message::Purpose;
 use crate::net::message::SMALL_BODY_MAX;
 use crate::options::SnapshotsSent;
+use crate::roster::Record;
 use crate::types::AppendRequest;
 use crate::types::AppendResult;
 use crate::types::TransferRequest;
@@ -103,15 +104,16 @@ impl Network {
 impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
-    async fn new_client(&mut self, target: u64, _node: &()) -> Peer {
+    async fn new_client(&mut self, target: u64, node: &Record) -> Peer {
+        self.place.targets.lock().insert(target, node.clone());
         self.peer(target, Purpose::Entries)
     }
 
-    async fn new_heartbeat_client(&mut self, target: u64, _node: &()) -> Peer {
+    async fn new_heartbeat_client(&mut self, target: u64, _node: &Record) -> Peer {
         self.peer(target, Purpose::Heartbeats)
     }
 
-    async fn new_snapshot_client(&mut self, target: u64, _node: &()) -> Peer {
+    async fn new_snapshot_client(&mut self, target: u64, _node: &Record) -> Peer {
         self.peer(target, Purpose::Snapshot)
     }
 }

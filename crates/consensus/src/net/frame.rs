@@ -2,8 +2,8 @@
 //!
 //! Invariants
 //! - A length above the reader's limit is refused before memory is taken for it.
-//! - Bodies are sent from where they lie (gathered writes) and received into one buffer that callers
-//!   slice.
+//! - Bodies are sent from where they lie (gathered writes; TLS encrypts from there) and received into one
+//!   buffer that callers slice.
 //! - `next` may be dropped at any point and called again: nothing received is lost.
 //!
 //! It must not know what bodies mean.
@@ -17,13 +17,14 @@ use bytes::Buf;
 use bytes::BufMut;
 use bytes::Bytes;
 use bytes::BytesMut;
+use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedReadHalf;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::timeout;
 
 use crate::codec::DecodeError;
+use crate::net::link;
 
 /// Length and checksum.
 const HEADER_LEN: usize = 8;
@@ -53,6 +54,9 @@ pub(crate) enum WireError {
     Timeout(&'static str),
     #[error("refused by the peer: {0}")]
     Refused(String),
+    /// One of the two refuses the other, and trying again does not help.
+    #[error("{0}")]
+    Unfit(String),
     #[error("{0}")]
     Peer(&'static str),
 }
@@ -138,15 +142,15 @@ impl Buf for Gather {
 
 /// The sending side of a connection.
 pub(crate) struct FrameWriter {
-    socket: OwnedWriteHalf,
+    stream: Box<dyn AsyncWrite + Send + Sync + Unpin>,
     /// A frame was begun and not finished: nothing sensible can follow.
     torn: bool,
 }
 
 impl FrameWriter {
-    pub(crate) fn new(socket: OwnedWriteHalf) -> Self {
+    pub(crate) fn new(stream: impl AsyncWrite + Send + Sync + Unpin + 'static) -> Self {
         Self {
-            socket,
+            stream: Box::new(stream),
             torn: false,
         }
     }
@@ -159,7 +163,12 @@ impl FrameWriter {
     pub(crate) async fn send(&mut self, frame: Frame) -> Result<(), WireError> {
         let mut bytes = frame.gather()?;
         self.torn = true;
-        timeout(WRITE_TIMEOUT, self.socket.write_all_buf(&mut bytes))
+        let sending = async {
+            self.stream.write_all_buf(&mut bytes).await?;
+            // TLS may hold back the last record.
+            self.stream.flush().await
+        };
+        timeout(WRITE_TIMEOUT, sending)
             .await
             .map_err(|_| WireError::Timeout("sending"))??;
         self.torn = false;
@@ -169,14 +178,17 @@ impl FrameWriter {
 
 /// The receiving side of a connection.
 pub(crate) struct FrameReader {
-    socket: OwnedReadHalf,
+    stream: Box<dyn AsyncRead + Send + Sync + Unpin>,
     inbox: Inbox,
 }
 
 impl FrameReader {
-    pub(crate) fn new(socket: OwnedReadHalf, body_max: usize) -> Self {
+    pub(crate) fn new(
+        stream: impl AsyncRead + Send + Sync + Unpin + 'static,
+        body_max: usize,
+    ) -> Self {
         Self {
-            socket,
+            stream: Box::new(stream),
             inbox: Inbox::new(body_max),
         }
     }
@@ -193,12 +205,17 @@ impl FrameReader {
                 return Ok(body);
             }
             let buffer = self.inbox.room();
-            if self.socket.read_buf(buffer).await? == 0 {
-                return Err(match buffer.is_empty() {
-                    true => WireError::Closed,
-                    false => WireError::Io(io::ErrorKind::UnexpectedEof.into()),
-                });
+            match self.stream.read_buf(buffer).await {
+                Ok(0) => {}
+                Ok(_) => continue,
+                // A process that dies says no farewell in TLS. Frames have lengths, so none is needed.
+                Err(why) if why.kind() == io::ErrorKind::UnexpectedEof => {}
+                Err(why) => return Err(link::io_error(why)),
             }
+            return Err(match buffer.is_empty() {
+                true => WireError::Closed,
+                false => WireError::Io(io::ErrorKind::UnexpectedEof.into()),
+            });
         }
     }
 }

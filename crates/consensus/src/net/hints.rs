@@ -20,7 +20,7 @@ use crate::net::message::Kept;
 use crate::net::message::Purpose;
 use crate::net::message::SMALL_BODY_MAX;
 
-/// The newest hint to peers and the newest from each of them (the voters bound their number).
+/// The newest hint to peers and the newest from each of them (the members bound their number).
 pub(crate) struct Board {
     ours: watch::Sender<Option<Bytes>>,
     theirs: watch::Sender<BTreeMap<u64, Bytes>>,
@@ -116,7 +116,7 @@ async fn tell_on_one_link(
     kept.mark_changed();
     loop {
         tokio::select! {
-            () = place.until_severed(peer) => return Err(WireError::Closed),
+            () = place.until_cut(peer) => return Err(WireError::Closed),
             // What was sent on this link meanwhile may be long in coming.
             () = place.pacer.until_back(peer) => return Ok(()),
             changed = ours.changed() => {

@@ -1,40 +1,61 @@
-//! Setting up a connection between two nodes: sockets, timeouts, and who is at the other end.
+//! Setting up a connection between two nodes: sockets, TLS, timeouts, and who is at the other end.
 //!
-//! The one place that turns a TCP connection into one between two named members of one cluster;
-//! encryption and authentication belong here.
+//! The one place that turns a TCP connection into one between two named members of one cluster. TLS proves that
+//! the other end holds a key certified by the cluster's authority for a node; the hello says which node and what
+//! for; the roster says whether that node, with that key, is a member.
 //!
 //! Invariants
-//! - Before the hello was accepted, a peer gets [`HELLO_BODY_MAX`] bytes and [`HELLO_TIMEOUT`].
-//! - Both ends log why they refuse each other.
+//! - Before the hello was accepted, a peer gets [`HELLO_BODY_MAX`] bytes and [`HELLO_TIMEOUT`], TLS included.
+//! - Both ends log why they refuse each other, once for each change.
+//! - Whoever shows no certificate may ask to join, and nothing else.
 //!
 //! It must not know what connections carry.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use bytes::Bytes;
+use haven_pki::Tls;
+use haven_pki::rustls;
+use haven_pki::rustls::pki_types::CertificateDer;
+use parking_lot::Mutex;
 use socket2::SockRef;
 use socket2::TcpKeepalive;
+use tokio::io::AsyncWriteExt;
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::TlsStream;
 
+use crate::Gatekeeper;
+use crate::net::affair;
 use crate::net::frame::FrameReader;
 use crate::net::frame::FrameWriter;
 use crate::net::frame::WireError;
 use crate::net::message;
+use crate::net::message::Fault;
 use crate::net::message::HELLO_BODY_MAX;
 use crate::net::message::Hello;
 use crate::net::message::Purpose;
 use crate::net::pace::Pacer;
+use crate::roster::Record;
+use crate::roster::Roster;
+use crate::roster::Standing;
 
 /// Time for a TCP connection to a peer. The peer's kernel answers, however busy its processes are; and
 /// the kernel's own second attempt comes only after a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// Time for the hello and its answer.
+/// Time for the TLS handshake, the hello and its answer.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The kernel gives a peer up that acknowledges nothing for this long.
@@ -43,11 +64,34 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// The kernel probes a connection that carried nothing for this long.
 const PROBE_AFTER: Duration = Duration::from_secs(2);
 
+/// First byte of every TLS connection: a handshake record (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
+/// Bytes asked of the socket at once: TLS itself asks for 4 KiB, a fourth of a record.
+const READ_STEP: usize = 64 << 10;
+
+/// A socket under TLS.
+type Socket = BufReader<TcpStream>;
+
+/// What whoever speaks anything else is told.
+const NOT_TLS: &[u8] =
+    b"haven: this port is for the nodes of a Haven cluster, which speak TLS; clients mount over NFS\n";
+
 /// This node and its cluster, as connections need to know them.
 pub(crate) struct Place {
     pub(crate) node_id: u64,
-    pub(crate) cluster: String,
-    pub(crate) peers: BTreeMap<u64, SocketAddr>,
+    /// The protocol version this node speaks.
+    pub(crate) version: u32,
+    /// `None` for a node that is alone for good.
+    pub(crate) tls: Option<Tls>,
+    /// Who belongs to the cluster, as far as this node's log says.
+    pub(crate) roster: watch::Sender<Arc<Roster>>,
+    /// Whom openraft wants to reach; it may be ahead of the roster for a moment.
+    pub(crate) targets: Mutex<BTreeMap<u64, Record>>,
+    /// Why this node is no member any more, once it knows.
+    pub(crate) removed: watch::Sender<Option<String>>,
+    /// Who lets machines in.
+    pub(crate) gatekeeper: OnceLock<Arc<dyn Gatekeeper>>,
     /// Peers that this node pretends not to reach, nor to be reached by (fault injection).
     pub(crate) severed: watch::Sender<BTreeSet<u64>>,
     /// When peers that do not answer are tried again.
@@ -59,16 +103,45 @@ impl Place {
         self.severed.borrow().contains(&peer)
     }
 
-    /// Returns when `peer` is severed.
-    pub(crate) async fn until_severed(&self, peer: u64) {
+    /// Returns when `peer` is severed, or no member any more.
+    pub(crate) async fn until_cut(&self, peer: u64) {
         let mut severed = self.severed.subscribe();
-        // The sender lives in `self`: waiting cannot fail.
-        let _ = severed.wait_for(|set| set.contains(&peer)).await;
+        let mut roster = self.roster.subscribe();
+        let gone = |roster: &Arc<Roster>| {
+            !roster.nodes.is_empty()
+                && !roster.nodes.contains_key(&peer)
+                && peer < roster.book.next_id
+        };
+        // The senders live in `self`: waiting cannot fail.
+        tokio::select! {
+            _ = severed.wait_for(|set| set.contains(&peer)) => {}
+            _ = roster.wait_for(gone) => {}
+        }
     }
 
-    /// The other voters.
-    pub(crate) fn others(&self) -> impl Iterator<Item = u64> + '_ {
-        self.peers.keys().copied().filter(|id| *id != self.node_id)
+    /// The other members.
+    pub(crate) fn others(&self) -> Vec<u64> {
+        let roster = self.roster.borrow();
+        let ids = roster.nodes.keys().copied();
+        ids.filter(|id| *id != self.node_id).collect()
+    }
+
+    fn target(&self, peer: u64) -> Option<Record> {
+        let known = self.roster.borrow().nodes.get(&peer).cloned();
+        known.or_else(|| self.targets.lock().get(&peer).cloned())
+    }
+
+    /// Whether a member lives at this address.
+    pub(crate) fn is_home(&self, ip: IpAddr) -> bool {
+        let roster = self.roster.borrow();
+        let mut homes = roster.nodes.values().filter_map(|record| record.address);
+        homes.any(|home| home.ip() == ip)
+    }
+
+    fn tls(&self) -> Result<&Tls, WireError> {
+        self.tls
+            .as_ref()
+            .ok_or(WireError::Peer("this node is alone and has no certificate"))
     }
 }
 
@@ -79,22 +152,43 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    fn new(socket: TcpStream) -> Result<Self, WireError> {
-        socket.set_nodelay(true)?;
-        let options = SockRef::from(&socket);
-        options.set_tcp_user_timeout(Some(SILENCE_MAX))?;
-        options.set_tcp_keepalive(
-            &TcpKeepalive::new()
-                .with_time(PROBE_AFTER)
-                .with_interval(Duration::from_secs(1)),
-        )?;
-        let (read, write) = socket.into_split();
-        let reader = FrameReader::new(read, HELLO_BODY_MAX);
-        Ok(Self {
-            reader,
+    fn new(stream: TlsStream<Socket>) -> Self {
+        let (read, write) = tokio::io::split(stream);
+        Self {
+            reader: FrameReader::new(read, HELLO_BODY_MAX),
             writer: FrameWriter::new(write),
-        })
+        }
     }
+}
+
+fn prepare(socket: &TcpStream) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let options = SockRef::from(socket);
+    options.set_tcp_user_timeout(Some(SILENCE_MAX))?;
+    options.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(PROBE_AFTER)
+            .with_interval(Duration::from_secs(1)),
+    )
+}
+
+fn buffered(socket: TcpStream) -> Socket {
+    BufReader::with_capacity(READ_STEP, socket)
+}
+
+/// What an error on a stream means: TLS wraps its own into those of sockets.
+pub(crate) fn io_error(error: io::Error) -> WireError {
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(tls) => WireError::Unfit(haven_pki::explain(tls)),
+        None => WireError::Io(error),
+    }
+}
+
+fn pki(error: haven_pki::PkiError) -> WireError {
+    WireError::Io(io::Error::other(error))
 }
 
 /// Connects to `peer`, when it is time to try; the answers may have up to `body_max` bytes. Whoever gets
@@ -123,70 +217,252 @@ async fn connect_now(
     if place.is_severed(peer) {
         return Err(WireError::Peer("severed for a test"));
     }
-    let addr = place
-        .peers
-        .get(&peer)
-        .ok_or(WireError::Peer("not a configured peer"))?;
-    let socket = timeout(CONNECT_TIMEOUT, TcpStream::connect(addr))
-        .await
-        .map_err(|_| WireError::Timeout("connecting"))??;
-    let mut link = Link::new(socket)?;
-    let hello = Hello {
-        cluster: place.cluster.clone(),
-        from: place.node_id,
-        to: peer,
-        purpose,
-    };
+    let tls = place.tls()?;
+    let target = place
+        .target(peer)
+        .ok_or(WireError::Peer("no member of this cluster"))?;
+    let address = target
+        .address
+        .ok_or(WireError::Peer("its address is not known"))?;
+    let socket = open(address).await?;
     let greeting = async {
-        link.writer.send(message::hello(&hello)).await?;
-        message::read_welcome(&link.reader.next().await?)
+        let name = tls.name_of(peer).map_err(pki)?;
+        let shaken = TlsConnector::from(tls.client())
+            .connect(name, buffered(socket))
+            .await;
+        let stream = shaken.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => WireError::Peer(
+                "it hung up during the TLS handshake: it is stopping, or a Haven of a version without TLS",
+            ),
+            _ => io_error(error),
+        })?;
+        let shown = stream.get_ref().1.peer_certificates();
+        let key = tls.key_of(shown.unwrap_or_default(), peer);
+        if target.key.is_some() && key != target.key {
+            let why = "it shows another key than the one it became a member with";
+            return Err(Turned::Wire(WireError::Unfit(why.into())));
+        }
+        let hello = Hello {
+            version: place.version,
+            cluster: tls.cluster().to_owned(),
+            from: place.node_id,
+            to: peer,
+            purpose,
+        };
+        greet(Link::new(stream.into()), &hello).await
     };
     let greeted = timeout(HELLO_TIMEOUT, greeting)
         .await
         .map_err(|_| WireError::Timeout("the hello"))?;
-    greeted?;
+    let mut link = match greeted {
+        Ok(link) => link,
+        Err(Turned::Away(Fault::Removed, why)) => {
+            place.removed.send_replace(Some(why.clone()));
+            return Err(WireError::Unfit(why));
+        }
+        Err(Turned::Away(_, why)) => return Err(WireError::Unfit(why)),
+        Err(Turned::Wire(error)) => return Err(error),
+    };
     link.reader.set_body_max(body_max);
     Ok(link)
 }
 
-/// Takes a connection: learns who is there and whether it belongs here.
-pub(crate) async fn accept(place: &Place, socket: TcpStream) -> Result<(Hello, Link), WireError> {
-    let mut link = Link::new(socket)?;
-    let greeting = async {
-        let hello = message::read_hello(&link.reader.next().await?)?;
-        if let Err(reason) = check(place, &hello) {
-            link.writer.send(message::refused(&reason)).await?;
-            return Err(WireError::Refused(format!("{reason} (our answer)")));
-        }
-        if place.is_severed(hello.from) {
-            return Err(WireError::Peer("severed for a test"));
-        }
-        link.writer.send(message::welcome()).await?;
-        Ok(hello)
-    };
-    let hello = timeout(HELLO_TIMEOUT, greeting)
+async fn open(address: SocketAddr) -> Result<TcpStream, WireError> {
+    let socket = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
         .await
-        .map_err(|_| WireError::Timeout("the hello"))??;
+        .map_err(|_| WireError::Timeout("connecting"))??;
+    prepare(&socket)?;
+    Ok(socket)
+}
+
+/// Why there is no welcome.
+enum Turned {
+    Away(Fault, String),
+    Wire(WireError),
+}
+
+impl From<WireError> for Turned {
+    fn from(error: WireError) -> Self {
+        Self::Wire(error)
+    }
+}
+
+async fn greet(mut link: Link, hello: &Hello) -> Result<Link, Turned> {
+    link.writer.send(message::hello(hello)).await?;
+    match message::read_reception(&link.reader.next().await?)? {
+        Ok(()) => Ok(link),
+        Err((theirs, Fault::Version, _)) => {
+            let who = match hello.to {
+                0 => "that node".to_owned(),
+                id => format!("node {id}"),
+            };
+            let words = versions("this node", hello.version, &who, theirs);
+            Err(Turned::Away(Fault::Version, words))
+        }
+        Err((_, fault, why)) => Err(Turned::Away(fault, why)),
+    }
+}
+
+/// What to do about two versions of the protocol.
+fn versions(own: &str, own_version: u32, other: &str, other_version: u32) -> String {
+    let older = if own_version < other_version {
+        own
+    } else {
+        other
+    };
+    format!(
+        "{own} speaks version {own_version} of the protocol between nodes, {other} version {other_version}: update \
+         Haven on {older}, so that all nodes run the same version"
+    )
+}
+
+/// Asks the member at `address` to let this machine in, and gives its answer.
+///
+/// # Errors
+/// Why not, in words for the operator.
+pub async fn ask_to_join(
+    address: SocketAddr,
+    tls: Arc<rustls::ClientConfig>,
+    request: Bytes,
+    patience: Duration,
+) -> Result<Bytes, String> {
+    let asking = async {
+        let socket = open(address).await?;
+        let name = haven_pki::member_name().map_err(pki)?;
+        let stream = TlsConnector::from(tls)
+            .connect(name, buffered(socket))
+            .await;
+        let hello = Hello {
+            version: message::PROTOCOL_VERSION,
+            cluster: String::new(),
+            from: 0,
+            to: 0,
+            purpose: Purpose::Join,
+        };
+        let link = Link::new(stream.map_err(io_error)?.into());
+        let mut link = greet(link, &hello).await?;
+        link.writer.send(affair::join(request)).await?;
+        link.reader.set_body_max(message::JOINED_BODY_MAX);
+        Ok(affair::read_joined(&link.reader.next().await?)?)
+    };
+    match timeout(patience, asking).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(Turned::Away(_, why) | Turned::Wire(WireError::Refused(why)))) => Err(why),
+        Ok(Err(Turned::Wire(WireError::Unfit(why)))) => Err(format!("{address}: {why}")),
+        Ok(Err(Turned::Wire(why))) => Err(format!(
+            "cannot talk to {address}: {why}; does `haven serve` run there, and can this machine reach it?"
+        )),
+        Err(_) => Err(format!(
+            "{address} does not answer within {patience:?}; does the cluster have a leader?"
+        )),
+    }
+}
+
+/// Takes a connection: learns who is there and whether it belongs here.
+pub(crate) async fn accept(
+    place: &Place,
+    mut socket: TcpStream,
+) -> Result<(Hello, Link), WireError> {
+    prepare(&socket)?;
+    let greeting = async {
+        let mut first = [0];
+        if socket.peek(&mut first).await? == 0 {
+            return Err(WireError::Closed);
+        }
+        if first[0] != TLS_HANDSHAKE {
+            // Whether it is read makes no difference.
+            let _ = socket.write_all(NOT_TLS).await;
+            return Err(WireError::Unfit(
+                "it does not speak TLS: no Haven node, or one of a version without TLS, which must be updated".into(),
+            ));
+        }
+        let shaken = TlsAcceptor::from(place.tls()?.server())
+            .accept(buffered(socket))
+            .await;
+        let stream = shaken.map_err(io_error)?;
+        let shown = stream.get_ref().1.peer_certificates();
+        let shown: Vec<_> = shown.unwrap_or_default().to_vec();
+        welcome(place, &shown, Link::new(stream.into())).await
+    };
+    timeout(HELLO_TIMEOUT, greeting)
+        .await
+        .map_err(|_| WireError::Timeout("the hello"))?
+}
+
+async fn welcome(
+    place: &Place,
+    shown: &[CertificateDer<'_>],
+    mut link: Link,
+) -> Result<(Hello, Link), WireError> {
+    let body = link.reader.next().await?;
+    let (version, from) = message::read_greeting(&body)?;
+    let checked = match version == place.version {
+        false => Err((
+            Fault::Version,
+            versions("this node", place.version, &format!("node {from}"), version),
+        )),
+        true => {
+            let hello = message::read_hello(&body)?;
+            check(place, shown, &hello).map(|()| hello)
+        }
+    };
+    let hello = match checked {
+        Ok(hello) => hello,
+        Err((fault, reason)) => {
+            link.writer
+                .send(message::unfit(place.version, fault, &reason))
+                .await?;
+            return Err(WireError::Unfit(format!("{reason} (our answer)")));
+        }
+    };
+    if place.is_severed(hello.from) {
+        return Err(WireError::Peer("severed for a test"));
+    }
+    link.writer.send(message::welcome()).await?;
     Ok((hello, link))
 }
 
-fn check(place: &Place, hello: &Hello) -> Result<(), String> {
-    if hello.cluster != place.cluster {
-        return Err(format!(
-            "this is cluster {:?}, not {:?}",
-            place.cluster, hello.cluster
+fn check(
+    place: &Place,
+    shown: &[CertificateDer<'_>],
+    hello: &Hello,
+) -> Result<(), (Fault, String)> {
+    let other = |why: String| Err((Fault::Other, why));
+    if hello.purpose == Purpose::Join {
+        return Ok(());
+    }
+    let Some(tls) = &place.tls else {
+        return other("this node is alone".into());
+    };
+    let from = hello.from;
+    if hello.cluster != tls.cluster() {
+        return other(format!(
+            "this is cluster {}, not {}",
+            tls.cluster(),
+            hello.cluster
         ));
     }
     if hello.to != place.node_id {
-        return Err(format!("this is node {}, not {}", place.node_id, hello.to));
+        return other(format!("this is node {}, not {}", place.node_id, hello.to));
     }
-    if hello.from == place.node_id {
-        return Err(format!("two nodes call themselves {}", hello.from));
+    if from == place.node_id {
+        return other(format!(
+            "two nodes call themselves {from}: was a data directory copied? Stop one of them"
+        ));
     }
-    if !place.peers.contains_key(&hello.from) {
-        return Err(format!("node {} is not configured here", hello.from));
+    let Some(key) = tls.key_of(shown, from) else {
+        return other(format!("the certificate is not that of node {from}"));
+    };
+    match place.roster.borrow().standing(from, key) {
+        Standing::Member | Standing::Newer => Ok(()),
+        Standing::WrongKey => other(format!(
+            "node {from} shows another key than the one it became a member with; remove it and let it join again"
+        )),
+        Standing::Removed => Err((
+            Fault::Removed,
+            format!("node {from} was removed from this cluster"),
+        )),
     }
-    Ok(())
 }
 
 /// A link that is set up in the background, so that a caller who gives up waiting does not have to
@@ -240,6 +516,7 @@ impl Drop for LazyLink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Membership;
     use std::time::Instant;
 
     #[tokio::test]
@@ -247,12 +524,26 @@ mod tests {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = free.local_addr().unwrap();
         drop(free);
+        let both = haven_pki::Identity::found(2, |_| Ok(Vec::new())).unwrap();
+        let record = |id: u64| Record {
+            address: Some(addr),
+            name: id.to_string(),
+            ..Record::default()
+        };
+        let members = Membership::new(
+            vec![BTreeSet::from([1, 2])],
+            BTreeMap::from([1, 2].map(|id| (id, record(id)))),
+        );
         let place = Place {
             node_id: 1,
-            cluster: "test".into(),
-            peers: [(1, addr), (2, addr)].into(),
+            version: message::PROTOCOL_VERSION,
+            tls: Some(both[0].tls().unwrap()),
+            roster: watch::Sender::new(Arc::new(Roster::of(&members.unwrap()))),
+            targets: Mutex::default(),
+            removed: watch::Sender::new(None),
+            gatekeeper: OnceLock::new(),
             severed: watch::Sender::new(BTreeSet::new()),
-            pacer: Pacer::new([1, 2]),
+            pacer: Pacer::default(),
         };
         let begun = Instant::now();
         for _ in 0..5 {

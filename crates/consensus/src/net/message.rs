@@ -19,7 +19,6 @@ use crate::codec::Reader;
 use crate::net::frame::Frame;
 use crate::net::frame::WireError;
 use crate::options::BASE_BYTES_MAX;
-use crate::options::CLUSTER_NAME_MAX;
 use crate::options::ENTRY_BYTES_MAX;
 use crate::options::HINT_BYTES_MAX;
 use crate::store::MESSAGE_BYTES_MAX;
@@ -36,8 +35,10 @@ use crate::types::next_index;
 /// First bytes of every connection.
 const MAGIC: &[u8; 4] = b"HVNC";
 
-/// Version of everything in this module. Another version is refused.
-const VERSION: u8 = 2;
+/// Version of everything in this module but the beginning of a hello and of its refusal, which are the same in
+/// all versions. Another version is refused. Version 1 was that of nodes without TLS, version 2 that of nodes
+/// that sent each other whole snapshots only.
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Entries in one append.
 pub(crate) const APPEND_ENTRIES_MAX: u32 = 1024;
@@ -46,7 +47,7 @@ pub(crate) const APPEND_ENTRIES_MAX: u32 = 1024;
 const INDEX_MAX: u64 = u64::MAX / 2;
 
 /// Longest reason in a refusal.
-const REASON_MAX: usize = 256;
+const REASON_MAX: usize = 512;
 
 /// Largest snapshot chunk.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
@@ -90,8 +91,19 @@ const CHUNK: u8 = 12;
 const LAST: u8 = 13;
 const INSTALLED: u8 = 14;
 const HINT: u8 = 15;
-const WANTED: u8 = 16;
-const KEPT: u8 = 17;
+const UNFIT: u8 = 16;
+pub(crate) const AFFAIR: u8 = 17;
+pub(crate) const SETTLED: u8 = 18;
+pub(crate) const JOIN: u8 = 19;
+pub(crate) const JOINED: u8 = 20;
+const WANTED: u8 = 21;
+const KEPT: u8 = 22;
+
+/// Body limit of what a machine that wants to join says.
+pub(crate) const JOIN_BODY_MAX: usize = 16 << 10;
+
+/// Body limit of what it is told: configuration included.
+pub(crate) const JOINED_BODY_MAX: usize = 4 << 20;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,10 +113,16 @@ pub(crate) enum Purpose {
     Votes,
     Snapshot,
     Hints,
+    /// What a member asks of the leader: to change who belongs to the cluster.
+    Affairs,
+    /// A machine without a certificate wants one.
+    Join,
 }
 
 impl Purpose {
-    pub(crate) const ALL: [Purpose; 5] = [
+    pub(crate) const ALL: [Purpose; 7] = [
+        Self::Affairs,
+        Self::Join,
         Self::Entries,
         Self::Heartbeats,
         Self::Votes,
@@ -126,8 +144,12 @@ impl Purpose {
 /// The first message on a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hello {
+    pub(crate) version: u32,
+    /// The cluster's id; empty from a machine that joins.
     pub(crate) cluster: String,
+    /// 0 from a machine that joins.
     pub(crate) from: u64,
+    /// 0 for whoever is there.
     pub(crate) to: u64,
     pub(crate) purpose: Purpose,
 }
@@ -148,7 +170,7 @@ pub(crate) enum SnapshotPart {
     Last,
 }
 
-fn open<'a>(body: &'a [u8], kind: u8) -> Result<Reader<'a>, WireError> {
+pub(crate) fn open<'a>(body: &'a [u8], kind: u8) -> Result<Reader<'a>, WireError> {
     let mut r = Reader::new(body);
     match r.u8()? {
         found if found == kind => Ok(r),
@@ -160,46 +182,79 @@ fn open<'a>(body: &'a [u8], kind: u8) -> Result<Reader<'a>, WireError> {
 pub(crate) fn hello(hello: &Hello) -> Frame {
     let mut frame = Frame::of_kind(HELLO);
     let out = &mut frame.head;
+    // The same in all versions:
     out.put_slice(MAGIC);
-    out.put_u8(VERSION);
-    out.put_u8(hello.purpose as u8);
+    out.put_u32_le(hello.version);
     out.put_u64_le(hello.from);
+    // Of this version:
     out.put_u64_le(hello.to);
-    out.put_u16_le(hello.cluster.len() as u16);
-    out.put_slice(hello.cluster.as_bytes());
+    out.put_u8(hello.purpose as u8);
+    codec::put_text(out, &hello.cluster);
     frame
 }
 
-pub(crate) fn read_hello(body: &[u8]) -> Result<Hello, WireError> {
+/// The version and the sender in a hello of any version.
+pub(crate) fn read_greeting(body: &[u8]) -> Result<(u32, u64), WireError> {
+    let (version, from, _) = greeting(body)?;
+    Ok((version, from))
+}
+
+fn greeting(body: &[u8]) -> Result<(u32, u64, Reader<'_>), WireError> {
     let mut r = open(body, HELLO)?;
     if r.take(MAGIC.len())? != MAGIC {
         return Err(WireError::Peer("not a Haven node"));
     }
-    let version = r.u8()?;
-    if version != VERSION {
-        return Err(DecodeError::Unknown {
-            what: "protocol version",
-            value: version,
-        }
-        .into());
-    }
+    let (version, from) = (r.u32()?, r.u64()?);
+    Ok((version, from, r))
+}
+
+/// Decodes a hello of a version that [`read_greeting`] found to be ours.
+pub(crate) fn read_hello(body: &[u8]) -> Result<Hello, WireError> {
+    let (version, from, mut r) = greeting(body)?;
+    let to = r.u64()?;
     let purpose = Purpose::from_u8(r.u8()?)?;
-    let (from, to) = (r.u64()?, r.u64()?);
-    let len = usize::from(r.u16()?);
-    if len > CLUSTER_NAME_MAX {
-        return Err(DecodeError::Invalid("a cluster name that is too long").into());
-    }
-    let name = std::str::from_utf8(r.take(len)?);
-    let cluster = name
-        .map_err(|_| DecodeError::Invalid("a cluster name that is not text"))?
-        .to_owned();
+    let cluster = codec::get_text(&mut r)?;
     r.end()?;
     Ok(Hello {
+        version,
         cluster,
         from,
         to,
         purpose,
     })
+}
+
+/// Why a hello is refused for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Other = 0,
+    Version = 1,
+    /// The sender is no member any more.
+    Removed = 2,
+}
+
+/// The refusal of a hello, the same in all versions.
+pub(crate) fn unfit(version: u32, fault: Fault, reason: &str) -> Frame {
+    let mut frame = Frame::of_kind(UNFIT);
+    frame.head.put_u32_le(version);
+    frame.head.put_u8(fault as u8);
+    put_reason(&mut frame, reason);
+    frame
+}
+
+/// The answer to a hello: a welcome, or the other's version, what it minds, and its words.
+pub(crate) fn read_reception(body: &[u8]) -> Result<Result<(), (u32, Fault, String)>, WireError> {
+    if body.first() != Some(&UNFIT) {
+        return read_welcome(body).map(Ok);
+    }
+    let mut r = open(body, UNFIT)?;
+    let version = r.u32()?;
+    let fault = match r.u8()? {
+        1 => Fault::Version,
+        2 => Fault::Removed,
+        _ => Fault::Other,
+    };
+    Ok(Err((version, fault, reason(&mut r)?)))
 }
 
 pub(crate) fn welcome() -> Frame {
@@ -213,12 +268,16 @@ pub(crate) fn read_welcome(body: &[u8]) -> Result<(), WireError> {
 /// A refusal, possible in place of any answer.
 pub(crate) fn refused(reason: &str) -> Frame {
     let mut frame = Frame::of_kind(REFUSED);
+    put_reason(&mut frame, reason);
+    frame
+}
+
+fn put_reason(frame: &mut Frame, reason: &str) {
     let mut len = reason.len().min(REASON_MAX);
     while !reason.is_char_boundary(len) {
         len -= 1;
     }
     frame.head.put_slice(&reason.as_bytes()[..len]);
-    frame
 }
 
 fn reason(r: &mut Reader<'_>) -> Result<String, DecodeError> {
@@ -684,6 +743,7 @@ mod tests {
     fn hellos_come_back_and_foreign_ones_do_not() {
         for purpose in Purpose::ALL {
             let sent = Hello {
+                version: PROTOCOL_VERSION,
                 cluster: "store-a".into(),
                 from: 1,
                 to: 2,
@@ -692,15 +752,24 @@ mod tests {
             assert_eq!(read_hello(&body(hello(&sent))).unwrap(), sent);
         }
         let sent = Hello {
+            version: PROTOCOL_VERSION,
             cluster: "x".into(),
             from: 1,
             to: 2,
             purpose: Purpose::Votes,
         };
         let mut bytes = body(hello(&sent)).to_vec();
+        // Of another version only the beginning can be read.
         bytes[5] = 9;
-        let err = read_hello(&bytes).unwrap_err();
-        assert!(err.to_string().contains("protocol version 9"), "{err}");
+        bytes.truncate(17);
+        assert_eq!(read_greeting(&bytes).unwrap(), (9, 1));
+        assert!(read_hello(&bytes).is_err());
+        bytes[1] = b'X';
+        assert!(read_greeting(&bytes).is_err());
+        let said = body(unfit(7, Fault::Removed, "go"));
+        let heard = read_reception(&said).unwrap();
+        assert_eq!(heard, Err((7, Fault::Removed, "go".into())));
+        assert_eq!(read_reception(&body(welcome())).unwrap(), Ok(()));
     }
 
     #[test]

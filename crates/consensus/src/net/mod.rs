@@ -1,8 +1,8 @@
 //! Messages between the nodes of a cluster.
 //!
-//! - `frame`: length, checksum and body on a TCP connection
-//! - `message`: what the bodies say
-//! - `link`: setting up a connection, from either side; the one place to put encryption
+//! - `frame`: length, checksum and body on a connection
+//! - `message`: what the bodies say; `affair`: those about the members
+//! - `link`: setting up a connection, from either side: TLS, versions, who is a member
 //! - `client`: openraft's network, one connection per peer and purpose
 //! - `server`: what comes in from peers
 //! - `pace`: how often a peer that does not answer is tried again
@@ -13,6 +13,7 @@
 //!   closes its connection with a logged reason.
 //! - Heartbeats, votes, entries, snapshots and hints never wait for one another's connections.
 
+pub(crate) mod affair;
 pub(crate) mod client;
 pub(crate) mod frame;
 pub(crate) mod hints;

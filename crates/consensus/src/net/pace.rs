@@ -14,13 +14,15 @@
 //! It must not know sockets or messages.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::net::frame::WireError;
 use crate::net::message::Purpose;
 
 /// Pause before the second attempt.
@@ -42,10 +44,13 @@ const ATTEMPTS_ODD: u32 = 10;
 const ODD_AGAIN: Duration = Duration::from_secs(30);
 
 /// Remembers attempts and answers for each peer.
+#[derive(Default)]
 pub(crate) struct Pacer {
-    peers: BTreeMap<u64, Peer>,
+    /// As many as there are members: see [`Pacer::keep`].
+    peers: Mutex<BTreeMap<u64, Arc<Peer>>>,
 }
 
+#[derive(Default)]
 struct Peer {
     state: Mutex<State>,
     /// Counts how often the peer came back.
@@ -58,6 +63,8 @@ struct State {
     heard: Option<Instant>,
     lost: bool,
     odd_reported: Option<Instant>,
+    /// Why the two refuse each other, as it was reported.
+    unfit: Option<String>,
 }
 
 #[derive(Default, Clone, Copy)]
@@ -82,35 +89,32 @@ impl Attempts {
 fn pause(before: u32, purpose: Purpose) -> Duration {
     let longest = match purpose {
         Purpose::Heartbeats | Purpose::Votes => PAUSE_URGENT_MAX,
-        Purpose::Entries | Purpose::Snapshot | Purpose::Hints => PAUSE_MAX,
+        _ => PAUSE_MAX,
     };
     let doubled = PAUSE_MIN.saturating_mul(1 << before.min(8));
     doubled.min(longest)
 }
 
 impl Pacer {
-    pub(crate) fn new(peers: impl IntoIterator<Item = u64>) -> Self {
-        let peer = || Peer {
-            state: Mutex::new(State::default()),
-            returns: watch::Sender::new(0),
-        };
-        Self {
-            peers: peers.into_iter().map(|id| (id, peer())).collect(),
-        }
+    fn peer(&self, id: u64) -> Arc<Peer> {
+        Arc::clone(self.peers.lock().entry(id).or_default())
+    }
+
+    /// Forgets all peers but these.
+    pub(crate) fn keep(&self, ids: &[u64]) {
+        self.peers.lock().retain(|id, _| ids.contains(id));
     }
 
     /// Returns when an attempt to reach `peer` may begin.
     pub(crate) async fn turn(&self, peer: u64, purpose: Purpose) {
-        let Some(peer) = self.peers.get(&peer) else {
-            return;
-        };
+        let peer = self.peer(peer);
         let mut returns = peer.returns.subscribe();
         let now = Instant::now();
         let at = peer.state.lock().purposes[purpose as usize].take(now, purpose);
         if at > now {
             tokio::select! {
                 () = tokio::time::sleep_until(at) => {}
-                // The sender lives in `self`.
+                // The sender lives in `peer`.
                 _ = returns.changed() => {}
             }
         }
@@ -118,11 +122,9 @@ impl Pacer {
 
     /// Returns when `peer` was lost and is back.
     pub(crate) async fn until_back(&self, peer: u64) {
-        match self.peers.get(&peer) {
-            // The sender lives in `self`: waiting cannot fail.
-            Some(peer) => drop(peer.returns.subscribe().changed().await),
-            None => std::future::pending().await,
-        }
+        let peer = self.peer(peer);
+        // The sender lives in `peer`: waiting cannot fail.
+        let _ = peer.returns.subscribe().changed().await;
     }
 
     /// `peer` answered a request.
@@ -136,10 +138,9 @@ impl Pacer {
     }
 
     fn hear(&self, id: u64, purpose: Option<Purpose>) {
-        let Some(peer) = self.peers.get(&id) else {
-            return;
-        };
+        let peer = self.peer(id);
         let mut state = peer.state.lock();
+        state.unfit = None;
         state.heard = Some(Instant::now());
         if let Some(purpose) = purpose {
             state.purposes[purpose as usize] = Attempts::default();
@@ -153,11 +154,17 @@ impl Pacer {
     }
 
     /// An attempt failed.
-    pub(crate) fn failed(&self, id: u64, purpose: Purpose, why: &dyn fmt::Display) {
-        let Some(peer) = self.peers.get(&id) else {
-            return;
-        };
+    pub(crate) fn failed(&self, id: u64, purpose: Purpose, why: &WireError) {
+        let peer = self.peer(id);
         let mut state = peer.state.lock();
+        if let WireError::Unfit(reason) = why {
+            state.lost = true;
+            if state.unfit.as_ref() != Some(reason) {
+                tracing::warn!(peer = id, "no connection to node {id}: {reason}");
+                state.unfit = Some(reason.clone());
+            }
+            return;
+        }
         let now = Instant::now();
         let silent = state.heard.is_none_or(|heard| now - heard >= LOST_AFTER);
         if silent {
@@ -171,6 +178,33 @@ impl Pacer {
             state.odd_reported = Some(now);
             tracing::warn!(peer = id, "node {id} is there, but for {purpose:?}: {why}");
         }
+    }
+}
+
+/// Senders whose faults are remembered.
+const FAULTS_MAX: usize = 64;
+
+/// Lets one report of a fault through for each sender, until the fault changes.
+#[derive(Default)]
+pub(crate) struct Faults(Mutex<BTreeMap<IpAddr, String>>);
+
+impl Faults {
+    /// Whether this one is new.
+    pub(crate) fn is_news(&self, from: IpAddr, fault: &str) -> bool {
+        let mut known = self.0.lock();
+        if known.get(&from).is_some_and(|before| before == fault) {
+            return false;
+        }
+        if known.len() >= FAULTS_MAX {
+            known.clear();
+        }
+        known.insert(from, fault.to_owned());
+        true
+    }
+
+    /// All is well now.
+    pub(crate) fn forget(&self, from: IpAddr) {
+        self.0.lock().remove(&from);
     }
 }
 
@@ -221,17 +255,17 @@ mod tests {
     }
 
     fn next(pacer: &Pacer, purpose: Purpose) -> Option<Instant> {
-        pacer.peers[&2].state.lock().purposes[purpose as usize].next
+        pacer.peer(2).state.lock().purposes[purpose as usize].next
     }
 
     #[tokio::test]
     async fn an_answer_ends_the_pauses_of_its_purpose_only() {
-        let pacer = Pacer::new([2]);
+        let pacer = Pacer::default();
         pacer.welcomed(2);
         for purpose in [Purpose::Entries, Purpose::Votes] {
             pacer.turn(2, purpose).await;
         }
-        pacer.failed(2, Purpose::Entries, &"refused");
+        pacer.failed(2, Purpose::Entries, &WireError::Closed);
         pacer.welcomed(2);
         assert!(
             next(&pacer, Purpose::Entries).is_some(),
@@ -244,13 +278,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_lost_peer_that_is_back_is_tried_at_once() {
-        let pacer = Pacer::new([2]);
+        let pacer = Pacer::default();
         pacer.turn(2, Purpose::Entries).await;
-        pacer.failed(2, Purpose::Entries, &"refused");
-        assert!(pacer.peers[&2].state.lock().lost);
+        pacer.failed(2, Purpose::Entries, &WireError::Closed);
+        assert!(pacer.peer(2).state.lock().lost);
         // Far away, so that only the return can end the wait in time.
         let far = Instant::now() + Duration::from_secs(3600);
-        pacer.peers[&2].state.lock().purposes[Purpose::Entries as usize].next = Some(far);
+        pacer.peer(2).state.lock().purposes[Purpose::Entries as usize].next = Some(far);
         let waiting = pacer.turn(2, Purpose::Entries);
         tokio::pin!(waiting);
         let early = tokio::select! {
@@ -261,8 +295,26 @@ mod tests {
         assert!(!early);
         pacer.answered(2, Purpose::Heartbeats);
         waiting.await;
-        assert!(!pacer.peers[&2].state.lock().lost);
+        assert!(!pacer.peer(2).state.lock().lost);
         assert!(next(&pacer, Purpose::Entries).is_none());
+    }
+
+    #[tokio::test]
+    async fn two_that_refuse_each_other_say_so_once_for_each_reason() {
+        let pacer = Pacer::default();
+        let unfit = |pacer: &Pacer| pacer.peer(2).state.lock().unfit.clone();
+        for why in ["version", "version", "cluster"] {
+            pacer.failed(2, Purpose::Votes, &WireError::Unfit(why.into()));
+            assert_eq!(unfit(&pacer).as_deref(), Some(why));
+        }
+        pacer.welcomed(2);
+        assert_eq!(unfit(&pacer), None, "the next time is news again");
+        let faults = Faults::default();
+        let ip = |n: u8| IpAddr::from([192, 0, 2, n]);
+        assert!(faults.is_news(ip(1), "version") && !faults.is_news(ip(1), "version"));
+        assert!(faults.is_news(ip(2), "version") && faults.is_news(ip(1), "cluster"));
+        faults.forget(ip(1));
+        assert!(faults.is_news(ip(1), "cluster"));
     }
 
     #[test]

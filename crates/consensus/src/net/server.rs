@@ -5,6 +5,7 @@
 //!   message that does not fit.
 //! - In the quarantine after a start, votes and transfers get no answer but a refusal: this node may
 //!   have promised a leader not to elect another before it restarted (see [`crate::lease`]).
+//!   The same holds as long as it does not know what it promised (see [`crate::rejoin`]).
 //! - Connections are bounded, and so are the appends taken from one before they are answered.
 //!
 //! It must not know how openraft decides.
@@ -28,7 +29,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::timeout;
 
 use crate::MachineError;
 use crate::Replicated;
@@ -36,6 +37,7 @@ use crate::SnapshotSink;
 use crate::codec;
 use crate::machine::Machine;
 use crate::machine::Transfer;
+use crate::net::affair;
 use crate::net::frame::Frame;
 use crate::net::frame::FrameReader;
 use crate::net::frame::FrameWriter;
@@ -50,8 +52,11 @@ use crate::net::message::Hello;
 use crate::net::message::Purpose;
 use crate::net::message::SnapshotPart;
 use crate::net::message::Told;
+use crate::net::pace::Faults;
 use crate::net::pace::Quiet;
+use crate::rejoin::Voice;
 use crate::stand::Heard;
+use crate::steward::Steward;
 use crate::types::AppendRequest;
 use crate::types::SnapshotMeta;
 use crate::types::Types;
@@ -59,11 +64,20 @@ use crate::types::Vote;
 use crate::types::VoteRequest;
 use crate::worker::Worker;
 
-/// Connections from peers at a time: five purposes, old ones that linger, and room to spare.
-const CONNECTIONS_MAX: usize = 256;
+/// Connections at a time: of each member one for each purpose, old ones that linger, and room to spare.
+const CONNECTIONS_MAX: usize = 512;
+
+/// Of these from addresses where no member lives. They cannot keep members out.
+const STRANGERS_MAX: usize = 32;
+
+/// Time for a machine that wants to join, from its hello to the answer.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Pause after the system could not accept a connection (out of descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Time for it to read the answer.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Takes and serves connections.
 pub(crate) struct Server<R: Send + 'static> {
@@ -72,14 +86,24 @@ pub(crate) struct Server<R: Send + 'static> {
     pub(crate) machine: Arc<dyn Replicated<Reply = R>>,
     pub(crate) transfers: Worker,
     pub(crate) board: Arc<Board>,
-    /// End of the quarantine.
-    pub(crate) votes_from: Instant,
+    /// Whether votes are answered.
+    pub(crate) voice: Arc<Voice>,
     /// One snapshot comes in at a time.
     pub(crate) receiving: Semaphore,
     /// When a leader was heard last.
     pub(crate) heard: Arc<Heard>,
     /// Keeps a peer that comes again and again from filling the log.
     pub(crate) quiet: Quiet,
+    /// What was reported of whom.
+    pub(crate) faults: Faults,
+    /// Places for connections from addresses where no member lives.
+    pub(crate) strangers: Arc<Semaphore>,
+    pub(crate) steward: Arc<Steward<R>>,
+}
+
+/// [`Server::strangers`] at the beginning.
+pub(crate) fn places_for_strangers() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(STRANGERS_MAX))
 }
 
 impl<R: Send + 'static> Server<R> {
@@ -91,11 +115,20 @@ impl<R: Send + 'static> Server<R> {
                 Some(_) = connections.join_next() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((socket, from)) if connections.len() < CONNECTIONS_MAX => {
+                        let stranger = match self.place.is_home(from.ip()) {
+                            true => None,
+                            false => match self.strangers.clone().try_acquire_owned() {
+                                Ok(place) => Some(place),
+                                // Not worth a line in the log for each.
+                                Err(_) => continue,
+                            },
+                        };
                         let server = self.clone();
                         connections.spawn(async move {
-                            if let Err(error) = server.serve(socket).await {
+                            if let Err(error) = server.serve(socket, from).await {
                                 server.report(from, &error);
                             }
+                            drop(stranger);
                         });
                     }
                     Ok((_, from)) => {
@@ -111,28 +144,69 @@ impl<R: Send + 'static> Server<R> {
     }
 
     fn report(&self, from: SocketAddr, error: &WireError) {
+        if let WireError::Unfit(reason) = error {
+            if self.faults.is_news(from.ip(), reason) {
+                tracing::warn!(%from, "refused a connection from {from}: {reason}");
+            }
+            return;
+        }
         if let Some(before) = self.quiet.pass() {
             tracing::warn!(%from, before, "closed a connection from {from}: {error}");
         }
     }
 
-    async fn serve(&self, socket: TcpStream) -> Result<(), WireError> {
+    async fn serve(&self, socket: TcpStream, from: SocketAddr) -> Result<(), WireError> {
         let (hello, link) = link::accept(&self.place, socket).await?;
+        if hello.purpose == Purpose::Join {
+            let joining = timeout(JOIN_TIMEOUT, self.join(link)).await;
+            return joining.map_err(|_| WireError::Timeout("a machine that wants to join"))?;
+        }
+        self.faults.forget(from.ip());
         let served = async {
             match hello.purpose {
                 Purpose::Entries | Purpose::Heartbeats => self.appends(&hello, link).await,
                 Purpose::Votes => self.ballots(&hello, link).await,
                 Purpose::Snapshot => self.snapshot(&hello, link).await,
                 Purpose::Hints => self.hints(&hello, link).await,
+                Purpose::Affairs => self.affairs(link).await,
+                Purpose::Join => Ok(()),
             }
         };
         let served = tokio::select! {
             served = served => served,
-            () = self.place.until_severed(hello.from) => Ok(()),
+            () = self.place.until_cut(hello.from) => Ok(()),
         };
         match served {
             Err(WireError::Closed) => Ok(()),
             served => served,
+        }
+    }
+
+    /// A machine wants to become a member. What is said is the gatekeeper's business.
+    async fn join(&self, mut link: Link) -> Result<(), WireError> {
+        link.reader.set_body_max(message::JOIN_BODY_MAX);
+        let request = affair::read_join(&link.reader.next().await?)?;
+        let answer = match self.place.gatekeeper.get() {
+            Some(gatekeeper) => gatekeeper.admit(request).await,
+            None => Err("this node is not ready yet; try again in a moment".into()),
+        };
+        let answer = answer.map_or_else(|why| message::refused(&why), affair::joined);
+        link.writer.send(answer).await?;
+        // Until the other end has read it and hangs up. How it does makes no difference.
+        let _ = timeout(LINGER, link.reader.next()).await;
+        Ok(())
+    }
+
+    /// What members ask of the leader.
+    async fn affairs(&self, mut link: Link) -> Result<(), WireError> {
+        link.reader.set_body_max(message::SMALL_BODY_MAX);
+        loop {
+            let affair = affair::read_affair(&link.reader.next().await?)?;
+            let answer = match self.steward.settle(affair).await {
+                Ok(value) => affair::settled(value),
+                Err(why) => message::refused(&why.to_string()),
+            };
+            link.writer.send(answer).await?;
         }
     }
 
@@ -163,10 +237,8 @@ impl<R: Send + 'static> Server<R> {
         reader.set_body_max(message::SMALL_BODY_MAX);
         loop {
             let ballot = message::read_ballot(hello.from, &reader.next().await?)?;
-            if Instant::now() < self.votes_from {
-                writer
-                    .send(message::refused("this node started a moment ago"))
-                    .await?;
+            if let Some(why) = self.voice.refusal() {
+                writer.send(message::refused(why)).await?;
                 continue;
             }
             let answer = match ballot {

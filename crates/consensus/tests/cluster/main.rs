@@ -7,9 +7,11 @@
 
 mod catchup;
 mod machine;
+mod members;
 mod nodes;
 mod witness;
 
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -17,13 +19,20 @@ use bytes::Bytes;
 use haven_consensus::CheckpointPolicy;
 use haven_consensus::Consensus;
 use haven_consensus::Farewell;
+use haven_consensus::PROTOCOL_VERSION;
 use haven_consensus::ProposeError;
 use haven_consensus::StartError;
 use haven_consensus::TransferError;
+use haven_log::Slot;
+use haven_pki::rustls::ClientConfig;
+use tokio::io::AsyncRead;
 use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::nodes::Cluster;
 use crate::nodes::names;
@@ -476,13 +485,27 @@ async fn hints_reach_all_peers_and_the_newest_wins() {
     );
 }
 
-/// What a node answers to raw bytes before it closes.
-async fn answer(cluster: &Cluster, bytes: &[u8]) -> Vec<u8> {
-    let mut socket = TcpStream::connect(cluster.peers[&1]).await.unwrap();
-    socket.write_all(bytes).await.unwrap();
+/// A connection to node 1 that shows the certificate of node `from`.
+async fn dial(cluster: &Cluster, from: u64) -> TlsStream<TcpStream> {
+    let tls = cluster.identities[&from].tls().unwrap();
+    dial_with(cluster, tls.client()).await
+}
+
+async fn dial_with(cluster: &Cluster, config: Arc<ClientConfig>) -> TlsStream<TcpStream> {
+    let name = cluster.identities[&1].tls().unwrap().name_of(1).unwrap();
+    let socket = TcpStream::connect(cluster.peers[&1]).await.unwrap();
+    TlsConnector::from(config)
+        .connect(name, socket)
+        .await
+        .unwrap()
+}
+
+/// What a node answers to bytes before it closes.
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) -> Vec<u8> {
+    stream.write_all(bytes).await.unwrap();
     let mut got = Vec::new();
     // The node may reset a connection whose bytes it did not read.
-    let _ = soon("the node closes", socket.read_to_end(&mut got)).await;
+    let _ = soon("the node closes", stream.read_to_end(&mut got)).await;
     got
 }
 
@@ -495,45 +518,128 @@ fn framed(body: &[u8]) -> Vec<u8> {
 
 /// A hello to node 1. Purpose 0 carries entries, 2 votes.
 fn hello(cluster: &str, from: u64, purpose: u8) -> Vec<u8> {
-    let mut body = b"\x01HVNC\x02".to_vec();
-    body.push(purpose);
+    let mut body = b"\x01HVNC".to_vec();
+    body.extend(PROTOCOL_VERSION.to_le_bytes());
     body.extend(from.to_le_bytes());
     body.extend(1u64.to_le_bytes());
-    body.extend((cluster.len() as u16).to_le_bytes());
+    body.push(purpose);
+    body.push(cluster.len() as u8);
     body.extend(cluster.as_bytes());
     framed(&body)
 }
 
+fn id_of(cluster: &Cluster) -> String {
+    cluster.identities[&1].authority().cluster().to_owned()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
 #[tokio::test]
-async fn garbage_and_foreign_nodes_are_refused() {
+async fn whoever_speaks_no_tls_is_told_so() {
     let cluster = Cluster::running(1).await;
     cluster.leader(&[1]).await;
-    assert!(answer(&cluster, b"GET / HTTP/1.1\r\n\r\n").await.is_empty());
-    assert!(
-        answer(&cluster, &framed(b"\x04 not a hello"))
-            .await
-            .is_empty()
-    );
-    let said = answer(&cluster, &hello("other", 2, 0)).await;
-    assert!(
-        String::from_utf8_lossy(&said).contains("this is cluster \"test\""),
-        "{said:?}"
-    );
-    let said = answer(&cluster, &hello("test", 9, 0)).await;
-    assert!(
-        String::from_utf8_lossy(&said).contains("node 9 is not configured"),
-        "{said:?}"
-    );
+    for said in [b"GET / HTTP/1.1\r\n\r\n".to_vec(), hello("x", 2, 0)] {
+        let socket = TcpStream::connect(cluster.peers[&1]).await.unwrap();
+        let told = text(&answer(socket, &said).await);
+        assert!(
+            told.starts_with("haven: this port is for the nodes"),
+            "{told:?}"
+        );
+    }
+    // What begins like TLS and is none, and one that says next to nothing.
+    let socket = TcpStream::connect(cluster.peers[&1]).await.unwrap();
+    answer(socket, b"\x16\x03\x01\xff\xff garbage garbage garbage").await;
+    let mut slow = TcpStream::connect(cluster.peers[&1]).await.unwrap();
+    slow.write_all(b"\x16").await.unwrap();
+    let mut left = Vec::new();
+    soon("the slow one is given up", slow.read_to_end(&mut left))
+        .await
+        .ok();
     assert_eq!(cluster.propose(1, "still here").await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn certificates_decide_who_is_heard_and_as_whom() {
+    let mut cluster = Cluster::of(2);
+    cluster.start(1).await;
+    let id = id_of(&cluster);
+    let said = answer(dial(&cluster, 2).await, &framed(b"\x04 not a hello")).await;
+    assert!(said.is_empty(), "{said:?}");
+    for (hello, want) in [
+        (hello("other", 2, 0), format!("this is cluster {id}")),
+        (
+            hello(&id, 9, 0),
+            "the certificate is not that of node 9".into(),
+        ),
+        (hello(&id, 1, 0), "two nodes call themselves 1".into()),
+    ] {
+        let said = text(&answer(dial(&cluster, 2).await, &hello).await);
+        assert!(said.contains(&want), "{said:?}");
+    }
+    // A member's number, certified by the authority for another key.
+    let (_, key) = cluster.applicant(2);
+    let address = cluster.peers[&2];
+    let good = cluster.identities.remove(&2).unwrap();
+    cluster.take_in(2, key, address);
+    let said = text(&answer(dial(&cluster, 2).await, &hello(&id, 2, 0)).await);
+    assert!(said.contains("another key than the one"), "{said:?}");
+    cluster.identities.insert(2, good);
+    // Without a certificate there is nothing but joining, which nobody decides about here.
+    let print = cluster.identities[&1].authority().fingerprint();
+    let nobody = haven_pki::join_config(print).unwrap();
+    let name = haven_pki::member_name().unwrap();
+    for (purpose, want) in [
+        (0, "certificate is not that of node 2"),
+        (6, "not ready yet"),
+    ] {
+        let socket = TcpStream::connect(cluster.peers[&1]).await.unwrap();
+        let connector = TlsConnector::from(nobody.clone());
+        let stream = connector.connect(name.clone(), socket).await.unwrap();
+        let mut bytes = hello(&id, 2, purpose);
+        bytes.extend(framed(b"\x13 please"));
+        let said = text(&answer(stream, &bytes).await);
+        assert!(said.contains(want), "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn another_version_of_the_protocol_is_refused_with_both_named() {
+    for (first, second) in [(2u32, 3u32), (3, 2)] {
+        let mut cluster = Cluster::of(2);
+        cluster.version = first;
+        cluster.start(1).await;
+        cluster.version = second;
+        let mut frame = hello(&id_of(&cluster), 2, 0)[8..].to_vec();
+        frame[5..9].copy_from_slice(&second.to_le_bytes());
+        let said = text(&answer(dial(&cluster, 2).await, &framed(&frame)).await);
+        let older = if first < second {
+            "this node"
+        } else {
+            "node 2"
+        };
+        let want = format!(
+            "this node speaks version {first} of the protocol between nodes, node 2 version {second}: update Haven on \
+             {older}"
+        );
+        assert!(said.contains(&want), "{said:?}");
+        // And a whole node: the two never become a cluster.
+        cluster.start(2).await;
+        let consensus = cluster.node(2).consensus.clone();
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        assert!(!consensus.leadership().borrow().is_leader);
+        assert_eq!(consensus.leadership().borrow().leader, None);
+    }
 }
 
 #[tokio::test]
 async fn garbage_after_a_good_hello_closes_the_connection_only() {
     let mut cluster = Cluster::of(2);
     cluster.start(1).await;
-    let mut bytes = hello("test", 2, 0);
+    let mut bytes = hello(&id_of(&cluster), 2, 0);
     bytes.extend(framed(b"\x04\xff\xff\xff\xff nonsense"));
-    let said = answer(&cluster, &bytes).await;
+    let said = answer(dial(&cluster, 2).await, &bytes).await;
     assert_eq!(said, framed(b"\x02"), "a welcome, then nothing");
     cluster.start(2).await;
     let leader = cluster.leader(&[1, 2]).await;
@@ -544,7 +650,7 @@ async fn garbage_after_a_good_hello_closes_the_connection_only() {
 /// Node 2 asks node 1 for its vote, with the mark of a planned transfer; gives the answer's kind and
 /// text.
 async fn ask_for_vote(cluster: &Cluster, term: u64) -> (u8, String) {
-    let mut bytes = hello("test", 2, 2);
+    let mut bytes = hello(&id_of(cluster), 2, 2);
     let mut vote = b"\x06".to_vec();
     vote.extend(term.to_le_bytes());
     vote.extend(2u64.to_le_bytes());
@@ -553,21 +659,21 @@ async fn ask_for_vote(cluster: &Cluster, term: u64) -> (u8, String) {
     vote.extend(1_000_000u64.to_le_bytes());
     vote.push(1);
     bytes.extend(framed(&vote));
-    let mut socket = TcpStream::connect(cluster.peers[&1]).await.unwrap();
-    socket.write_all(&bytes).await.unwrap();
+    let mut stream = dial(cluster, 2).await;
+    stream.write_all(&bytes).await.unwrap();
     let mut welcome = [0; 9];
-    soon("a welcome", socket.read_exact(&mut welcome))
+    soon("a welcome", stream.read_exact(&mut welcome))
         .await
         .unwrap();
     let mut head = [0; 8];
-    soon("an answer", socket.read_exact(&mut head))
+    soon("an answer", stream.read_exact(&mut head))
         .await
         .unwrap();
     let mut body = vec![0; u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize];
-    soon("the answer's body", socket.read_exact(&mut body))
+    soon("the answer's body", stream.read_exact(&mut body))
         .await
         .unwrap();
-    (body[0], String::from_utf8_lossy(&body[1..]).into_owned())
+    (body[0], text(&body[1..]))
 }
 
 #[tokio::test]
@@ -597,6 +703,85 @@ async fn restarted_node_does_not_vote_until_its_promises_have_lapsed() {
 }
 
 #[tokio::test]
+async fn node_that_lost_its_log_joins_again_and_then_votes() {
+    for keep_machine in [true, false] {
+        let mut cluster = Cluster::of(3);
+        cluster.checkpoints.entries = 10;
+        for id in 1..=3 {
+            cluster.start(id).await;
+        }
+        let leader = cluster.leader(&[1, 2, 3]).await;
+        let mut texts = names(0..30);
+        for text in &texts {
+            cluster.propose(leader, text).await.unwrap();
+        }
+        cluster.all_hold(&texts).await;
+        let loser = *cluster.all().iter().find(|id| **id != leader).unwrap();
+        cluster.stop(loser).await;
+        cluster.lose_log(loser, keep_machine);
+        cluster.start(loser).await;
+        // The leader of the terms it may have forgotten gives up, and another is elected without it.
+        let others: Vec<u64> = cluster
+            .all()
+            .into_iter()
+            .filter(|id| *id != loser)
+            .collect();
+        let seen = cluster.leadership(loser, "a leader is followed", |l| l.leader.is_some());
+        let next = seen.await.leader.unwrap();
+        assert!(others.contains(&next));
+        let next = cluster.leader(&others).await;
+        cluster.propose(next, "later").await.unwrap();
+        texts.push("later".into());
+        cluster.all_hold(&texts).await;
+        // Now its vote counts: without it nobody could lead.
+        let forgotten = || cluster.node(loser).log.read_slot(Slot::Forgotten).unwrap();
+        until("it knows everything", || forgotten().is_none()).await;
+        cluster.stop(next).await;
+        let last = cluster.leader(&cluster.all()).await;
+        cluster.propose(last, "last").await.unwrap();
+        texts.push("last".into());
+        cluster.all_hold(&texts).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_committed_with_a_forgetful_node_is_not_led_away_without_it() {
+    let mut cluster = Cluster::running(3).await;
+    cluster.leader(&[1, 2, 3]).await;
+    cluster.stop(3).await;
+    let leader = cluster.leader(&[1, 2]).await;
+    let mut texts = names(0..10);
+    for text in &texts {
+        cluster.propose(leader, text).await.unwrap();
+    }
+    cluster.all_hold(&texts).await;
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+    // Node 3 never heard of these entries, node 1 has forgotten them: together they must not lead.
+    cluster.lose_log(1, false);
+    cluster.start(1).await;
+    cluster.start(3).await;
+    let timing = cluster.options(1).timing;
+    let led = tokio::time::timeout(timing.lease * 6, async {
+        tokio::select! {
+            led = cluster.leadership(1, "", |l| l.is_leader) => led,
+            led = cluster.leadership(3, "", |l| l.is_leader) => led,
+        }
+    });
+    assert!(led.await.is_err(), "a leader without what was acknowledged");
+    let (kind, why) = ask_for_vote(&cluster, 1000).await;
+    assert_eq!(kind, 3, "{why}");
+    assert!(why.contains("lost its log"), "{why}");
+
+    cluster.start(2).await;
+    let leader = cluster.leader(&[1, 2, 3]).await;
+    assert_eq!(leader, 2, "only it has everything");
+    cluster.propose(leader, "entry 10").await.unwrap();
+    texts.push("entry 10".into());
+    cluster.all_hold(&texts).await;
+}
+
+#[tokio::test]
 async fn whole_cluster_comes_back_after_a_stop() {
     let mut cluster = Cluster::running(3).await;
     let leader = cluster.leader(&[1, 2, 3]).await;
@@ -617,18 +802,46 @@ async fn whole_cluster_comes_back_after_a_stop() {
 }
 
 #[tokio::test]
-async fn log_of_other_voters_is_refused() {
+async fn several_nodes_without_certificates_and_a_clusters_data_alone_are_refused() {
+    let mut cluster = Cluster::of(2);
+    let mut options = cluster.options(1);
+    options.security = None;
+    let why = cluster.start_with(1, options.clone()).await.unwrap_err();
+    assert!(why.to_string().contains("haven init"), "{why}");
+
     let mut cluster = Cluster::running(1).await;
     cluster.leader(&[1]).await;
     cluster.stop(1).await;
-    let mut options = cluster.options(1);
-    options.peers.insert(2, "127.0.0.1:1".parse().unwrap());
+    options.peers = cluster.peers.clone();
     let started = cluster.start_with(1, options).await;
     assert!(
         matches!(started, Err(StartError::Members { .. })),
         "{:?}",
         started.err()
     );
+}
+
+#[tokio::test]
+async fn a_node_that_was_alone_becomes_the_first_of_a_cluster() {
+    let mut cluster = Cluster::of(1);
+    let mut alone = cluster.options(1);
+    alone.security = None;
+    cluster.start_with(1, alone).await.unwrap();
+    cluster.leader(&[1]).await;
+    cluster.propose(1, "entry 0").await.unwrap();
+    cluster.stop(1).await;
+    cluster.start(1).await;
+    cluster.leader(&[1]).await;
+    let consensus = cluster.node(1).consensus.clone();
+    until("it is known by its key", || {
+        consensus.members()[0].key.is_some()
+    })
+    .await;
+    cluster.token(1, 1).await;
+    let second = cluster.admit(1, 1).await.unwrap();
+    cluster.start(second).await;
+    cluster.voters(1, &[1, 2]).await;
+    cluster.all_hold(&names(0..1)).await;
 }
 
 #[test]

@@ -11,16 +11,28 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use haven_consensus::Applicant;
 use haven_consensus::CheckpointPolicy;
 use haven_consensus::Consensus;
 use haven_consensus::ConsensusOptions;
 use haven_consensus::Leadership;
+use haven_consensus::MembershipError;
+use haven_consensus::PROTOCOL_VERSION;
 use haven_consensus::ProposeError;
+use haven_consensus::Replicated;
+use haven_consensus::Security;
 use haven_consensus::StartError;
 use haven_consensus::Timing;
+use haven_consensus::rejoin;
+use haven_disk::Disk;
 use haven_disk::RealDisk;
 use haven_log::Log;
 use haven_log::LogOptions;
+use haven_pki::Authority;
+use haven_pki::Identity;
+use haven_pki::KeyId;
+use haven_pki::NodeKey;
+use haven_pki::SecretHash;
 use tempfile::TempDir;
 
 use crate::machine::Nature;
@@ -57,6 +69,8 @@ pub struct Node {
 /// The voters of a cluster, running or not.
 pub struct Cluster {
     pub peers: BTreeMap<u64, SocketAddr>,
+    pub identities: BTreeMap<u64, Identity>,
+    pub version: u32,
     pub checkpoints: CheckpointPolicy,
     pub log_options: LogOptions,
     /// What the machines are like; witnesses are so besides.
@@ -71,14 +85,13 @@ impl Cluster {
     /// A cluster whose nodes are not started. Each gets a loopback address of its own, so that no
     /// other socket of this machine is in the way.
     pub fn of(count: u64) -> Self {
-        static NEXT: AtomicU8 = AtomicU8::new(1);
-        let [high, low] = ((std::process::id() % 60_000) as u16).to_be_bytes();
-        let mut peers = BTreeMap::new();
-        for id in 1..=count {
-            let last = NEXT.fetch_add(1, Ordering::Relaxed);
-            let ip = Ipv4Addr::new(127, high.wrapping_add(1).max(1), low, last);
-            peers.insert(id, SocketAddr::from((ip, 7100)));
-        }
+        let peers: BTreeMap<u64, SocketAddr> =
+            (1..=count).map(|id| (id, fresh_address())).collect();
+        let identities = Identity::found(count, |_| Ok(Vec::new())).unwrap();
+        let identities = identities
+            .into_iter()
+            .map(|own| (own.node(), own))
+            .collect();
         let dirs = peers
             .keys()
             .map(|id| (*id, tempfile::tempdir().unwrap()))
@@ -87,6 +100,8 @@ impl Cluster {
         let checkpoints = CheckpointPolicy::default();
         Self {
             peers,
+            identities,
+            version: PROTOCOL_VERSION,
             checkpoints,
             log_options: LogOptions::default(),
             nature: Nature::default(),
@@ -106,11 +121,26 @@ impl Cluster {
     }
 
     pub fn options(&self, id: u64) -> ConsensusOptions {
+        let own = &self.identities[&id];
+        let founders: BTreeMap<u64, (String, KeyId)> = own
+            .founders()
+            .iter()
+            .map(|founder| (founder.id, (name(founder.id), founder.key)))
+            .collect();
+        let mut peers = self.peers.clone();
+        peers.retain(|id, _| founders.contains_key(id));
         ConsensusOptions {
             node_id: id,
             cluster: "test".into(),
-            peers: self.peers.clone(),
+            peers,
             listen: self.peers[&id],
+            security: Some(Security {
+                tls: own.tls().unwrap(),
+                name: name(id),
+                founders,
+                tokens: own.issued().to_vec(),
+                version: self.version,
+            }),
             timing: Timing::default(),
             checkpoints: self.checkpoints,
             witness: self.witnesses.contains(&id),
@@ -147,10 +177,92 @@ impl Cluster {
         Ok(())
     }
 
+    /// Has node `at` let a new one in, which is not started. Gives its number.
+    pub async fn admit(&mut self, at: u64, secret: u8) -> Result<u64, MembershipError> {
+        let next = self.peers.keys().last().unwrap() + 1;
+        let applicant = self.applicant(next);
+        let id = self.admit_key(at, secret, &applicant).await?;
+        self.take_in(id, applicant.1, applicant.0.address);
+        Ok(id)
+    }
+
+    /// A machine that wants to become node `id`.
+    pub fn applicant(&self, id: u64) -> (Applicant, NodeKey) {
+        let key = NodeKey::create().unwrap();
+        let applicant = Applicant {
+            name: name(id),
+            address: fresh_address(),
+            key: key.public().unwrap().id(),
+        };
+        (applicant, key)
+    }
+
+    pub async fn admit_key(
+        &self,
+        at: u64,
+        secret: u8,
+        applicant: &(Applicant, NodeKey),
+    ) -> Result<u64, MembershipError> {
+        let secret = SecretHash::of(&[secret]);
+        let consensus = &self.node(at).consensus;
+        let admitting = consensus.admit(secret, applicant.0.clone(), NOW);
+        soon("an answer to an applicant", admitting).await
+    }
+
+    pub fn take_in(&mut self, id: u64, key: NodeKey, address: SocketAddr) {
+        let first = &self.identities[&1];
+        let authority = first.authority();
+        let certificate = authority.issue(id, &key.public().unwrap()).unwrap();
+        let authority = Authority::of(
+            authority.cluster().to_owned(),
+            NodeKey::from_pem(&authority.key().to_pem()).unwrap(),
+            authority.certificate().clone(),
+        );
+        let identity = Identity::joined(authority, id, key, certificate).unwrap();
+        self.peers.insert(id, address);
+        self.identities.insert(id, identity);
+        self.dirs.insert(id, tempfile::tempdir().unwrap());
+        self.disks.insert(id, TestDisk::default());
+    }
+
+    /// Lets a token count, at node `at`.
+    pub async fn token(&self, at: u64, secret: u8) {
+        let hash = SecretHash::of(&[secret]);
+        let adding = self.node(at).consensus.add_token(hash, NOW + 60, NOW);
+        soon("a token", adding).await.unwrap();
+    }
+
+    /// Waits until exactly these nodes vote, as `at` sees it.
+    pub async fn voters(&self, at: u64, want: &[u64]) {
+        let consensus = self.node(at).consensus.clone();
+        let what = format!("node {at} sees the voters {want:?}");
+        until(&what, || {
+            let members = consensus.members();
+            members.iter().all(|m| m.voter) && members.iter().map(|m| m.id).eq(want.iter().copied())
+        })
+        .await;
+    }
+
     /// Stops a node; what its machine did not checkpoint is lost.
     pub async fn stop(&mut self, id: u64) {
         let node = self.nodes.remove(&id).unwrap();
         soon("shutdown", node.consensus.shutdown()).await;
+    }
+
+    /// Takes a stopped node's log away, and its machine with it unless that is kept; puts a log in its place
+    /// that knows what may be forgotten.
+    pub fn lose_log(&mut self, id: u64, keep_machine: bool) {
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(self.dirs[&id].path()).unwrap());
+        let found = haven_log::check(&*disk, Path::new("log"), &mut |_| {}, &mut |_| {}).unwrap();
+        let forgot = haven_consensus::check::read_vote_slot(&found.vote.unwrap()).unwrap();
+        disk.remove_dir_all(Path::new("log")).unwrap();
+        if !keep_machine {
+            self.disks.insert(id, TestDisk::default());
+        }
+        let machine = TestMachine::open(&self.disks[&id], self.nature.clone());
+        let position = machine.position().unwrap();
+        let log = Log::open(disk, Path::new("log"), LogOptions::default()).unwrap();
+        rejoin::prepare(&log, id, forgot, position.as_deref()).unwrap();
     }
 
     pub fn node(&self, id: u64) -> &Node {
@@ -206,6 +318,22 @@ impl Cluster {
             until(&what, || node.machine.texts() == texts).await;
         }
     }
+}
+
+/// An address that no other socket uses.
+fn fresh_address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [high, low] = ((std::process::id() % 60_000) as u16).to_be_bytes();
+    let last = NEXT.fetch_add(1, Ordering::Relaxed);
+    let ip = Ipv4Addr::new(127, high.wrapping_add(1).max(1), low, last);
+    SocketAddr::from((ip, 7100))
+}
+
+/// The clock of the cluster, in seconds.
+pub const NOW: u64 = 1_000_000;
+
+fn name(id: u64) -> String {
+    format!("node-{id}")
 }
 
 pub fn names(range: std::ops::Range<u32>) -> Vec<String> {

@@ -7,6 +7,7 @@ use haven_log::LogOptions;
 use crate::catchup::eager;
 use crate::nodes::Cluster;
 use crate::nodes::names;
+use crate::nodes::soon;
 use crate::nodes::until;
 
 const WITNESS: u64 = 3;
@@ -188,4 +189,36 @@ async fn leadership_is_not_handed_to_a_witness_by_plan() {
     assert_eq!(refused, Err(TransferError::Witness(WITNESS)));
     consensus.transfer(None).await.unwrap();
     assert_eq!(cluster.leader(&[1, 2, WITNESS]).await, 3 - leader);
+}
+
+#[tokio::test]
+async fn nodes_that_hold_files_do_not_leave_a_witness_alone() {
+    let (mut cluster, leader) = started(pair()).await;
+    let other = 3 - leader;
+    let mut texts = Vec::new();
+    propose(&cluster, leader, 30, &mut texts).await;
+    until("it says what it is", || is_told(&cluster, leader)).await;
+    let consensus = cluster.node(leader).consensus.clone();
+    soon("a node goes", consensus.remove_node(other))
+        .await
+        .unwrap();
+    cluster.stop(other).await;
+    let refused = consensus.remove_node(leader).await.unwrap_err();
+    assert!(refused.to_string().contains("only witnesses"), "{refused}");
+    // A node that joins may lead, and then the first one may go.
+    cluster.token(leader, 1).await;
+    let joined = cluster.admit(leader, 1).await.unwrap();
+    cluster.start(joined).await;
+    let mut left = vec![leader, WITNESS, joined];
+    left.sort_unstable();
+    cluster.voters(leader, &left).await;
+    cluster.all_hold(&texts).await;
+    consensus.transfer(Some(joined)).await.unwrap();
+    assert_eq!(cluster.leader(&[leader, joined]).await, joined);
+    until("it knows what the witness is", || is_told(&cluster, joined)).await;
+    let gone = cluster.node(joined).consensus.remove_node(leader);
+    soon("the first one goes", gone).await.unwrap();
+    cluster.stop(leader).await;
+    propose(&cluster, joined, 40, &mut texts).await;
+    cluster.all_hold(&texts).await;
 }

@@ -4,8 +4,9 @@
 //! are real. Nothing touches the machine's own network, and everything vanishes with this process.
 
 use haven_admin::{Client, MoveRequest, NodeReport, Phase, StateHash};
+use haven_pki::Identity;
 use haven_platform::netns::Netns;
-use haven_platform::{addr, link};
+use haven_platform::{addr, link, neigh};
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -39,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Node {
     /// Its name: a, b, c.
     pub name: String,
-    netns: Netns,
+    netns: Arc<Netns>,
     dir: PathBuf,
     process: Option<Child>,
 }
@@ -79,9 +80,11 @@ impl Lab {
         addr::add(&here, None).map_err(words)?;
         let client = Arc::new(plug("client", Ipv4Addr::new(10, 77, 0, 200))?);
         let mut nodes = Vec::new();
-        for index in 0..NODES {
+        // A cluster that nobody else can join: its authority is thrown away with it.
+        let identities = Identity::found(NODES as u64, |_| Ok(Vec::new())).map_err(words)?;
+        for (index, identity) in identities.iter().enumerate() {
             let name = node_name(index).to_string();
-            let netns = plug(&name, node_ip(index))?;
+            let netns = Arc::new(plug(&name, node_ip(index))?);
             let node = Node {
                 dir: dir.join(&name),
                 name,
@@ -90,6 +93,7 @@ impl Lab {
             };
             fs::create_dir_all(&node.dir).map_err(words)?;
             fs::write(node.config(), config(&node, more)).map_err(words)?;
+            identity.save(&node.dir.join("data")).map_err(words)?;
             nodes.push(node);
         }
         Ok(Self {
@@ -177,6 +181,45 @@ impl Lab {
             link::attach(&port, "haven0")
         }
         .map_err(words)
+    }
+
+    /// Makes everything vanish (or arrive again) that one node sends to another: a cable that carries one
+    /// way only.
+    ///
+    /// # Errors
+    /// What the kernel refused, in words.
+    pub fn mute(&self, from: usize, to: usize, mute: bool) -> Result<(), String> {
+        let work = || match mute {
+            true => neigh::misdirect("eth0", node_ip(to)),
+            false => neigh::direct("eth0", node_ip(to)),
+        };
+        self.nodes[from].run(work)?.map_err(words)
+    }
+
+    /// Waits until a node's process ends by itself, and how it did.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end, in words.
+    pub async fn wait_end(&mut self, index: usize) -> Result<std::process::ExitStatus, String> {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            let node = &mut self.nodes[index];
+            let process = node.process.as_mut().ok_or("the node does not run")?;
+            if let Some(status) = process.try_wait().map_err(words)? {
+                node.process = None;
+                return Ok(status);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Err(format!(
+            "node {} has not ended within {PATIENCE:?}",
+            self.nodes[index].name
+        ))
+    }
+
+    /// Whether a node's process has been started and not killed.
+    pub fn runs(&self, index: usize) -> bool {
+        self.nodes[index].process.is_some()
     }
 
     /// Asks a node how it is.
@@ -308,6 +351,16 @@ impl Node {
     /// When its namespace cannot be entered, in words.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, String> {
         self.netns.run(work).map_err(words)
+    }
+
+    /// Where the node's machine is on the network.
+    pub fn netns(&self) -> Arc<Netns> {
+        Arc::clone(&self.netns)
+    }
+
+    /// The node's directory: configuration, log, data.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Its configuration file.

@@ -4,10 +4,12 @@
 //! Must not know: how questions travel.
 
 use crate::bulletin::Bulletins;
+use crate::cluster::office::Office;
 use crate::desk::{peer_readings, peer_views, role};
 use crate::engine::Outcome;
 use crate::history::{History, now_unix_ms};
 use crate::metrics::{self, Meter, Reading};
+use crate::roll::Roll;
 use haven_admin::judge::judge;
 use haven_admin::{Answer, Api, NodeReport, Question, Refusal, RefusalKind};
 use haven_consensus::Consensus;
@@ -18,8 +20,10 @@ use std::sync::Arc;
 /// See the module's head comment.
 pub(super) struct Desk {
     pub(super) name: String,
-    /// All nodes: id and name.
-    pub(super) nodes: Vec<(u64, String)>,
+    /// Who belongs to the cluster.
+    pub(super) roll: Roll,
+    /// Lets nodes in and out.
+    pub(super) office: Option<Arc<Office>>,
     pub(super) started_unix_ms: u64,
     pub(super) consensus: Consensus<Outcome>,
     pub(super) log: Log,
@@ -28,14 +32,15 @@ pub(super) struct Desk {
     pub(super) history: Arc<History>,
 }
 
+fn failed(why: String) -> Refusal {
+    Refusal::new(RefusalKind::Failed, why)
+}
+
 impl Desk {
     /// How this node sees itself.
     pub(super) fn report(&self) -> NodeReport {
         let (consensus, log) = (self.consensus.status(), self.log.stats());
-        let name_of = |id: u64| {
-            let known = self.nodes.iter().find(|(known, _)| *known == id);
-            known.map(|(_, name)| name.clone())
-        };
+        let name_of = |id| self.roll.name_of(id);
         NodeReport {
             node: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -54,6 +59,12 @@ impl Desk {
             last_failover: self.history.last(),
             ..NodeReport::default()
         }
+    }
+
+    fn office(&self) -> Result<&Office, Refusal> {
+        self.office
+            .as_deref()
+            .ok_or_else(|| failed("this witness has no certificate".into()))
     }
 
     fn free_bytes(&self) -> u64 {
@@ -100,6 +111,15 @@ impl Api for Desk {
             Question::Node => Answer::json(&self.report()),
             Question::Metrics => Ok(Answer::Metrics(self.metrics())),
             Question::StateHash => refuse("a witness holds no files"),
+            Question::Token(request) => {
+                let token = self.office()?.new_token(request.hours).await;
+                Answer::json(&token.map_err(failed)?)
+            }
+            Question::Nodes => Answer::json(&self.office()?.nodes()),
+            Question::RemoveNode(request) => {
+                let removed = self.office()?.remove_node(&request.node).await;
+                Answer::json(&removed.map_err(failed)?)
+            }
             Question::Move(_) => refuse("a witness serves nothing; say it on the node that leads"),
             Question::Standby(_) => {
                 refuse("a witness never serves; say it on the node that shall not lead")

@@ -306,7 +306,7 @@ fn slots_keep_the_value_saved_last() {
     let dir = scratch();
     let disk = real(&dir);
     let log = open(&disk, small()).expect("open");
-    for slot in [Slot::Vote, Slot::Committed, Slot::Purged, Slot::Snapshot] {
+    for slot in [Slot::Vote, Slot::Committed, Slot::Purged, Slot::Forgotten] {
         assert_eq!(log.read_slot(slot).expect("read"), None);
     }
     for n in 0..5u8 {
@@ -323,6 +323,6 @@ fn slots_keep_the_value_saved_last() {
         assert_eq!(value(Slot::Vote), Some(vec![4; 10]));
         assert_eq!(value(Slot::Committed), Some(vec![4; 20]));
         assert_eq!(value(Slot::Purged), Some(vec![1; SLOT_BYTES_MAX]));
-        assert_eq!(value(Slot::Snapshot), None);
+        assert_eq!(value(Slot::Forgotten), None);
     }
 }
