@@ -108,6 +108,7 @@ struct Shared {
     /// Whether a job that writes the committed position is waiting to run.
     commit_queued: AtomicBool,
     lease: Arc<Lease>,
+    /// Saving a vote, purging or truncating: the node does one of these at a time, and nothing else meanwhile.
     voting: Pulse,
     /// Says, by being dropped, that the log is no longer used.
     _in_use: mpsc::Sender<()>,
@@ -205,7 +206,7 @@ impl Store {
         Ok(())
     }
 
-    /// The saving of votes.
+    /// The saving of votes, purging, truncating.
     pub(crate) fn vote_pulse(&self) -> Pulse {
         self.shared.voting.clone()
     }
@@ -498,6 +499,7 @@ impl RaftLogStorage<Types> for Store {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        let _truncating = self.shared.voting.begin();
         self.wait_flushed().await?;
         let from = next_index(last);
         self.shared.state.lock().tail.cut_from(from);
@@ -508,6 +510,7 @@ impl RaftLogStorage<Types> for Store {
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        let _purging = self.shared.voting.begin();
         self.wait_flushed().await?;
         {
             let mut state = self.shared.state.lock();

@@ -99,7 +99,12 @@ impl Vitals {
                 short,
                 FLUSH,
             ),
-            ("the saving of a vote", votes.running(), short, FLUSH),
+            (
+                "the saving of a vote or of where the log begins or ends",
+                votes.running(),
+                short,
+                FLUSH,
+            ),
             (
                 "the applying of changes",
                 self.machine.apply.running(),

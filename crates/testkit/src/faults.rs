@@ -432,8 +432,7 @@ impl Play {
         self.lab().request_move(leader).await?;
         self.succeeded(leader, "a follower cannot save its vote")
             .await?;
-        self.complained(follower, "the saving of a vote does not end")
-            .await?;
+        self.complained(follower, "the saving of a vote").await?;
         self.heal(follower).await?;
         self.conclude().await
     }
