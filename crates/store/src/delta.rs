@@ -21,7 +21,7 @@ use crate::current;
 use crate::open::{Generation, Store};
 use crate::record::{self, Counters};
 use crate::snapshot::absorb;
-use crate::stream::{self, Chunk, EditIter, SnapshotError, Totals};
+use crate::stream::{self, Chunk, EditIter, SnapshotError, Stage, Totals};
 use crate::{CHUNK_BYTES_MAX, fatal, keys};
 use bytes::Bytes;
 use haven_disk::{Disk, DiskFile};
@@ -42,15 +42,6 @@ pub struct Site<'a> {
     pub number: u64,
     pub live: &'a Arc<Generation>,
     pub doubted: &'a Arc<AtomicBool>,
-}
-
-/// What the stream may go on with.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Start,
-    Rows,
-    Data,
-    Ended,
 }
 
 /// A stream of changes being received.
@@ -119,12 +110,12 @@ impl DeltaWriter {
                 applied,
                 position,
             } => {
-                self.advance(Stage::Start, Stage::Start)?;
+                self.stage.advance(Stage::Start, Stage::Start)?;
                 self.stage = Stage::Rows;
                 self.begin(base.unwrap_or(0), applied, position)?;
             }
             Chunk::Edits(edits) => {
-                self.advance(Stage::Rows, Stage::Rows)?;
+                self.stage.advance(Stage::Rows, Stage::Rows)?;
                 for edit in EditIter(edits) {
                     let (key, value) = edit?;
                     self.take_edit(key, value)?;
@@ -144,7 +135,7 @@ impl DeltaWriter {
                 self.spool.push(chunk)?;
             }
             Chunk::End { totals, hash } => {
-                self.advance(Stage::Rows, Stage::Ended)?;
+                self.stage.advance(Stage::Rows, Stage::Ended)?;
                 self.check_end(totals, hash)?;
             }
             Chunk::Rows(_) => return Err(SnapshotError::Bad("whole rows among changes")),
@@ -165,15 +156,6 @@ impl DeltaWriter {
             applied: self.applied,
             position: self.position,
         })
-    }
-
-    /// Goes on to `next`, which may follow any stage from `earliest` on.
-    fn advance(&mut self, earliest: Stage, next: Stage) -> Result<(), SnapshotError> {
-        if self.stage < earliest || self.stage > next || self.stage == Stage::Ended {
-            return Err(SnapshotError::Bad("chunks out of order"));
-        }
-        self.stage = next;
-        Ok(())
     }
 
     fn begin(&mut self, base: u64, applied: u64, position: &[u8]) -> Result<(), SnapshotError> {
@@ -215,7 +197,7 @@ impl DeltaWriter {
 
     /// Takes a range from `.0` to `.1` into account; the next one begins at `next` or later.
     fn take_data(&mut self, ino: Ino, range: (u64, u64), next: u64) -> Result<(), SnapshotError> {
-        self.advance(Stage::Rows, Stage::Data)?;
+        self.stage.advance(Stage::Rows, Stage::Data)?;
         if (ino, range.0) < self.last_data {
             return Err(SnapshotError::Bad("file data out of order"));
         }

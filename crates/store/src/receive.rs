@@ -17,7 +17,7 @@ use crate::layers::Rows;
 use crate::open::{Generation, Store, StoreOptions};
 use crate::record::{self, Counters, Inode, Place};
 use crate::snapshot::absorb;
-use crate::stream::{self, Chunk, RowIter, SnapshotError, Totals};
+use crate::stream::{self, Chunk, RowIter, SnapshotError, Stage, Totals};
 use crate::{fatal, keys};
 use bytes::Bytes;
 use haven_disk::Disk;
@@ -73,15 +73,6 @@ enum Staged {
         position: Bytes,
     },
     Changes(StagedDelta),
-}
-
-/// What the stream may go on with.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Start,
-    Rows,
-    Data,
-    Ended,
 }
 
 /// A generation that does not count yet: removed unless taken.
@@ -244,27 +235,27 @@ impl WholeWriter {
             Chunk::Header {
                 applied, position, ..
             } => {
-                self.advance(Stage::Start, Stage::Start)?;
+                self.stage.advance(Stage::Start, Stage::Start)?;
                 self.stage = Stage::Rows;
                 self.applied = applied;
                 self.position = Bytes::copy_from_slice(position);
             }
             Chunk::Rows(rows) => {
-                self.advance(Stage::Rows, Stage::Rows)?;
+                self.stage.advance(Stage::Rows, Stage::Rows)?;
                 for row in RowIter(rows) {
                     let (key, value) = row?;
                     self.take_row(key, value)?;
                 }
             }
             Chunk::Data { ino, offset, bytes } => {
-                self.advance(Stage::Rows, Stage::Data)?;
+                self.stage.advance(Stage::Rows, Stage::Data)?;
                 self.take_data(ino, offset, bytes)?;
             }
             Chunk::Edits(_) | Chunk::Zeros { .. } => {
                 return Err(SnapshotError::Bad("changes in a whole snapshot"));
             }
             Chunk::End { totals, hash } => {
-                self.advance(Stage::Rows, Stage::Ended)?;
+                self.stage.advance(Stage::Rows, Stage::Ended)?;
                 if totals != self.totals {
                     return Err(SnapshotError::Bad("counts differ: a part is missing"));
                 }
@@ -299,15 +290,6 @@ impl WholeWriter {
             staging: self.staging,
             position: self.position,
         }))
-    }
-
-    /// Goes on to `next`, which may follow any stage from `earliest` on.
-    fn advance(&mut self, earliest: Stage, next: Stage) -> Result<(), SnapshotError> {
-        if self.stage < earliest || self.stage > next || self.stage == Stage::Ended {
-            return Err(SnapshotError::Bad("chunks out of order"));
-        }
-        self.stage = next;
-        Ok(())
     }
 
     fn take_row(&mut self, key: &[u8], value: &[u8]) -> Result<(), SnapshotError> {

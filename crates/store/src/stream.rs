@@ -44,6 +44,30 @@ pub enum SnapshotError {
     Store(#[from] FsError),
 }
 
+/// What a stream may go on with, at its receiver.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The header.
+    Start,
+    /// Rows.
+    Rows,
+    /// File data.
+    Data,
+    /// Nothing.
+    Ended,
+}
+
+impl Stage {
+    /// Goes on to `next`, which may follow any stage from `earliest` on.
+    pub fn advance(&mut self, earliest: Stage, next: Stage) -> Result<(), SnapshotError> {
+        if *self < earliest || *self > next || *self == Stage::Ended {
+            return Err(SnapshotError::Bad("chunks out of order"));
+        }
+        *self = next;
+        Ok(())
+    }
+}
+
 /// What a snapshot holds, for comparing both ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {

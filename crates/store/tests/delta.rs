@@ -5,27 +5,18 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Twins, assert_clean, index_of, model_at, open_disk, open_store, position};
+use common::{
+    Twins, assert_clean, chunks, every_damage_is_refused, index_of, model_at, open_disk,
+    open_store, position, receive,
+};
 use haven_disk::VolatileDisk;
 use haven_disk::testing::FaultyDisk;
 use haven_fs::{Change, Create, Cred, Filesystem, Ino, SetAttr, Time};
-use haven_store::{SnapshotError, SnapshotReader, StagedSnapshot, Store, StoreOptions};
+use haven_store::{SnapshotError, Store, StoreOptions};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-
-fn chunks(reader: &mut SnapshotReader) -> Vec<Bytes> {
-    std::iter::from_fn(|| reader.next_chunk().unwrap()).collect()
-}
-
-fn receive(store: &Store, chunks: &[Bytes]) -> Result<StagedSnapshot, SnapshotError> {
-    let mut writer = store.receive();
-    for chunk in chunks {
-        writer.push(chunk)?;
-    }
-    writer.finish()
-}
 
 /// What `sender` sends to a node with this base; it must know what changed since.
 fn changes(sender: &Store, base: u64) -> Vec<Bytes> {
@@ -210,42 +201,7 @@ fn every_damaged_stream_of_changes_is_refused() {
     let sent = changes(&sender.store, 30);
     assert!(sent.len() > 5, "rows and several files");
     let hash = receiver.store.state_hash().unwrap();
-    let refused = |chunks: &[Bytes], what: &str| {
-        let result = receive(&receiver.store, chunks).map(drop);
-        assert!(
-            matches!(result, Err(SnapshotError::Bad(_))),
-            "{what}: {result:?}"
-        );
-    };
-    for at in 0..sent.len() {
-        let mut less = sent.clone();
-        less.remove(at);
-        refused(&less, &format!("chunk {at} missing"));
-        let mut twice = sent.clone();
-        twice.insert(at, sent[at].clone());
-        refused(&twice, &format!("chunk {at} twice"));
-        for byte in [
-            0,
-            1,
-            5,
-            9,
-            13,
-            21,
-            28,
-            sent[at].len() / 2,
-            sent[at].len() - 1,
-        ] {
-            let mut flipped = sent.clone();
-            let mut chunk = sent[at].to_vec();
-            let byte = byte.min(chunk.len() - 1);
-            chunk[byte] ^= 0x41;
-            flipped[at] = chunk.into();
-            refused(&flipped, &format!("byte {byte} of chunk {at} flipped"));
-        }
-        let mut short = sent.clone();
-        short[at] = sent[at].slice(..sent[at].len() - 1);
-        refused(&short, &format!("chunk {at} cut"));
-    }
+    every_damage_is_refused(&receiver.store, &sent);
     assert_eq!(receiver.store.state_hash().unwrap(), hash);
     let names = haven_disk::Disk::list(disk.as_ref(), Path::new("store")).unwrap();
     assert_eq!(

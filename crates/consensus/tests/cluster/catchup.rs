@@ -72,8 +72,9 @@ async fn node_that_was_away_gets_only_what_changed() {
     );
 }
 
-#[tokio::test]
-async fn service_and_checkpoints_go_on_while_a_snapshot_is_sent() {
+/// A cluster whose leader is held up in the middle of sending a snapshot to the node that was away; leader, that
+/// node, and what was proposed.
+async fn snapshot_on_its_way() -> (Cluster, u64, u64, Vec<String>) {
     let mut cluster = Cluster::of(3);
     cluster.checkpoints = eager();
     let (leader, away, mut texts) = one_away(&mut cluster).await;
@@ -84,6 +85,12 @@ async fn service_and_checkpoints_go_on_while_a_snapshot_is_sent() {
         cluster.nature.gate.is_waited_at()
     })
     .await;
+    (cluster, leader, away, texts)
+}
+
+#[tokio::test]
+async fn service_and_checkpoints_go_on_while_a_snapshot_is_sent() {
+    let (cluster, leader, _away, mut texts) = snapshot_on_its_way().await;
     let before = cluster.checkpointed(leader);
     for text in names(150..200) {
         cluster.propose(leader, &text).await.unwrap();
@@ -97,16 +104,7 @@ async fn service_and_checkpoints_go_on_while_a_snapshot_is_sent() {
 
 #[tokio::test]
 async fn sender_that_is_lost_in_the_middle_of_a_snapshot_is_replaced() {
-    let mut cluster = Cluster::of(3);
-    cluster.checkpoints = eager();
-    let (leader, away, mut texts) = one_away(&mut cluster).await;
-    go_on(&cluster, leader, &mut texts).await;
-    cluster.nature.gate.shut();
-    cluster.start(away).await;
-    until("a snapshot is on its way", || {
-        cluster.nature.gate.is_waited_at()
-    })
-    .await;
+    let (cluster, leader, away, mut texts) = snapshot_on_its_way().await;
     let others: Vec<u64> = cluster
         .all()
         .into_iter()
@@ -130,16 +128,7 @@ async fn sender_that_is_lost_in_the_middle_of_a_snapshot_is_replaced() {
 
 #[tokio::test]
 async fn receiver_that_dies_in_the_middle_of_a_snapshot_gets_it_when_it_is_back() {
-    let mut cluster = Cluster::of(3);
-    cluster.checkpoints = eager();
-    let (leader, away, mut texts) = one_away(&mut cluster).await;
-    go_on(&cluster, leader, &mut texts).await;
-    cluster.nature.gate.shut();
-    cluster.start(away).await;
-    until("a snapshot is on its way", || {
-        cluster.nature.gate.is_waited_at()
-    })
-    .await;
+    let (mut cluster, leader, away, texts) = snapshot_on_its_way().await;
     cluster.stop(away).await;
     cluster.nature.gate.open();
     let sent = || cluster.node(leader).consensus.snapshots_sent();

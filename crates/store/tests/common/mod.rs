@@ -8,7 +8,9 @@ use haven_fs::model::Model;
 use haven_fs::{
     Change, Cookie, Create, Cred, Filesystem, FsError, Ino, Kind, SetAttr, SystemTable, Time,
 };
-use haven_store::{Finding, Store, StoreOptions, check};
+use haven_store::{
+    Finding, SnapshotError, SnapshotReader, StagedSnapshot, Store, StoreOptions, check,
+};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -382,4 +384,54 @@ pub fn open_store(disk: &Arc<VolatileDisk>) -> Store {
         cache_bytes: 4 << 20,
     };
     Store::open(disk.clone(), Path::new("store"), options).unwrap()
+}
+
+/// All chunks of a stream.
+pub fn chunks(reader: &mut SnapshotReader) -> Vec<Bytes> {
+    std::iter::from_fn(|| reader.next_chunk().unwrap()).collect()
+}
+
+pub fn receive(store: &Store, chunks: &[Bytes]) -> Result<StagedSnapshot, SnapshotError> {
+    let mut writer = store.receive();
+    for chunk in chunks {
+        writer.push(chunk)?;
+    }
+    writer.finish()
+}
+
+/// Such a stream is refused.
+pub fn refused(store: &Store, chunks: &[Bytes], what: &str) {
+    let result = receive(store, chunks).map(drop);
+    assert!(
+        matches!(result, Err(SnapshotError::Bad(_))),
+        "{what}: {result:?}"
+    );
+}
+
+/// Whatever chunk is missing, doubled, changed in a byte or cut: the stream is refused.
+pub fn every_damage_is_refused(store: &Store, sent: &[Bytes]) {
+    for at in 0..sent.len() {
+        let mut less = sent.to_vec();
+        less.remove(at);
+        refused(store, &less, &format!("chunk {at} missing"));
+        let mut twice = sent.to_vec();
+        twice.insert(at, sent[at].clone());
+        refused(store, &twice, &format!("chunk {at} twice"));
+        let len = sent[at].len();
+        for byte in [0, 1, 5, 9, 13, 21, 28, len / 2, len - 1] {
+            let byte = byte.min(len - 1);
+            let mut flipped = sent.to_vec();
+            let mut chunk = sent[at].to_vec();
+            chunk[byte] ^= 0x41;
+            flipped[at] = chunk.into();
+            refused(
+                store,
+                &flipped,
+                &format!("byte {byte} of chunk {at} flipped"),
+            );
+        }
+        let mut short = sent.to_vec();
+        short[at] = sent[at].slice(..len - 1);
+        refused(store, &short, &format!("chunk {at} cut"));
+    }
 }
