@@ -9,6 +9,7 @@
 //! Must not know: leadership, time.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, eth, sendto, socket_with};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -18,8 +19,8 @@ use crate::error::{PlatformError, Result};
 use crate::link::{self, Link, LinkIndex};
 use crate::sys::LinkDestination;
 
-pub(crate) const BROADCAST: [u8; 6] = [0xff; 6];
-pub(crate) const ETHERTYPE_ARP: u16 = 0x0806;
+const BROADCAST: [u8; 6] = [0xff; 6];
+const ETHERTYPE_ARP: u16 = 0x0806;
 pub(crate) const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
 pub(crate) const ARP_BYTES: usize = 28;
@@ -60,6 +61,18 @@ fn announce_one(ip: IpAddr, link: &Link) -> Result<()> {
 }
 
 fn send_arp(ip: Ipv4Addr, mac: [u8; 6], link: LinkIndex) -> rustix::io::Result<()> {
+    let (fd, to) = arp_socket(link)?;
+    for packet in [
+        arp(ARP_REQUEST, ip, mac, [0; 6]),
+        arp(ARP_REPLY, ip, mac, mac),
+    ] {
+        sendto(&fd, &packet, SendFlags::empty(), &to)?;
+    }
+    Ok(())
+}
+
+/// A socket for ARP packets, and where all machines on the interface hear them. Does not block.
+pub(crate) fn arp_socket(link: LinkIndex) -> rustix::io::Result<(OwnedFd, LinkDestination)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     // A datagram packet socket: the kernel writes the Ethernet header.
     let fd = socket_with(
@@ -68,14 +81,7 @@ fn send_arp(ip: Ipv4Addr, mac: [u8; 6], link: LinkIndex) -> rustix::io::Result<(
         flags,
         Some(eth::ARP),
     )?;
-    let to = LinkDestination::new(link.0, ETHERTYPE_ARP, BROADCAST);
-    for packet in [
-        arp(ARP_REQUEST, ip, mac, [0; 6]),
-        arp(ARP_REPLY, ip, mac, mac),
-    ] {
-        sendto(&fd, &packet, SendFlags::empty(), &to)?;
-    }
-    Ok(())
+    Ok((fd, LinkDestination::new(link.0, ETHERTYPE_ARP, BROADCAST)))
 }
 
 /// RFC 826: Ethernet, IPv4; sender and target address are both the announced one.

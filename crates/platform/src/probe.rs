@@ -10,16 +10,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, eth, recv, sendto,
-    socket_with,
-};
+use rustix::net::{RecvFlags, SendFlags, bind, recv, sendto};
 
 use crate::addr::Placed;
-use crate::announce::{ARP_BYTES, ARP_REQUEST, BROADCAST, ETHERTYPE_ARP};
+use crate::announce::{ARP_BYTES, ARP_REQUEST, arp_socket};
 use crate::error::{PlatformError, Result};
 use crate::link::{self, LinkIndex};
-use crate::sys::LinkDestination;
 
 /// The hardware address of another machine that has this address, if one answers within `patience`. Blocks.
 ///
@@ -46,14 +42,7 @@ fn ask(
     link: LinkIndex,
     patience: Duration,
 ) -> rustix::io::Result<Option<[u8; 6]>> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = socket_with(
-        AddressFamily::PACKET,
-        SocketType::DGRAM,
-        flags,
-        Some(eth::ARP),
-    )?;
-    let network = LinkDestination::new(link.0, ETHERTYPE_ARP, BROADCAST);
+    let (fd, network) = arp_socket(link)?;
     bind(&fd, &network)?;
     sendto(&fd, &question(ip, mac), SendFlags::empty(), &network)?;
     let until = Instant::now() + patience;
