@@ -3,7 +3,7 @@
 //! Must not know: which node is which, what answers mean.
 
 use crate::types::{
-    ClusterStatus, MoveRequest, NodeReport, NodeRow, Question, Refusal, RefusalKind, RemoveRequest,
+    ClusterStatus, MoveRequest, NodeReport, NodeRow, Question, Refusal, RemoveRequest,
     StandbyRequest, StateHash, TokenRequest,
 };
 use bytes::Bytes;
@@ -206,7 +206,7 @@ pub async fn ask_over(
         }
         Err(match serde_json::from_slice::<Refusal>(&body) {
             Ok(refusal) => AskError::Refused(refusal),
-            Err(_) => AskError::Refused(Refusal::new(RefusalKind::Failed, status.to_string())),
+            Err(_) => AskError::Refused(Refusal::failed(status.to_string())),
         })
     };
     // The connection does the work; the exchange has what is wanted before it ends.

@@ -71,7 +71,7 @@ impl Answer {
     pub fn json(value: &impl Serialize) -> Result<Self, Refusal> {
         serde_json::to_value(value)
             .map(Self::Json)
-            .map_err(|e| Refusal::new(RefusalKind::Failed, e.to_string()))
+            .map_err(|e| Refusal::failed(e.to_string()))
     }
 }
 
@@ -160,7 +160,7 @@ async fn respond<A: Api>(
             .await
             .unwrap_or_else(|_| {
                 let why = format!("no answer within {ANSWER_PATIENCE:?}; it may still be done");
-                Err(Refusal::new(RefusalKind::Failed, why))
+                Err(Refusal::failed(why))
             })
     };
     let (status, kind, body) = match answered.await {

@@ -450,6 +450,11 @@ impl Refusal {
         }
     }
 
+    /// It was tried, and failed.
+    pub fn failed(error: impl Into<String>) -> Self {
+        Self::new(RefusalKind::Failed, error)
+    }
+
     /// Another node must be asked.
     pub fn elsewhere(node: &str, error: impl Into<String>) -> Self {
         Self {

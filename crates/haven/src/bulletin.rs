@@ -192,8 +192,11 @@ impl Bulletins {
         }
         let at = Instant::now();
         let heard = Heard { number, at, report };
-        // The voters bound the number of senders.
-        self.inner.heard.lock().insert(from, heard);
+        let members = self.inner.roll.entries();
+        let mut all = self.inner.heard.lock();
+        all.insert(from, heard);
+        // The members bound their number; numbers of removed nodes are never given out again.
+        all.retain(|id, _| *id == from || members.iter().any(|member| member.id == *id));
     }
 }
 

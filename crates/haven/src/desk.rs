@@ -6,27 +6,22 @@
 //! Must not know: how questions travel.
 
 use crate::addresses::Addresses;
-use crate::bulletin::Bulletins;
 use crate::cluster::office::Office;
 use crate::driver::Handle;
-use crate::engine::{Engine, Outcome};
-use crate::history::{History, now_unix_ms};
-use crate::metrics::{self, Meter, PeerReading, Reading};
+use crate::engine::Engine;
+use crate::insight::Insight;
+use crate::metrics::{self, Meter, Reading};
 use crate::peers::Clients;
-use crate::roll::Roll;
 use crate::serve::Ports;
 use crate::space::SpaceGuard;
 use crate::standby::Standby;
 use crate::strangers::Strangers;
-use haven_admin::judge::{SILENT_MS, judge};
+use haven_admin::judge::SILENT_MS;
 use haven_admin::{
-    Answer, Api, MoveRequest, NodeReport, PeerView, Phase, Question, Refusal, RefusalKind, Role,
-    StandbyRequest, StateHash,
+    Answer, Api, MoveRequest, NodeReport, Phase, Question, Refusal, RefusalKind, StandbyRequest,
+    StateHash,
 };
-use haven_consensus::Consensus;
-use haven_log::Log;
 use haven_net::Gate;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,22 +30,12 @@ const ACKED_MAX: Duration = Duration::from_millis(500);
 
 /// See the module's head comment.
 pub struct Desk {
-    /// This node's name.
-    pub name: String,
+    /// What it knows of itself and the cluster.
+    pub insight: Insight,
     /// Name of the service.
     pub service: String,
-    /// Who belongs to the cluster.
-    pub roll: Roll,
-    /// Lets nodes in and out; `None` for a node that is alone for good.
-    pub office: Option<Arc<Office>>,
-    /// When the process started.
-    pub started_unix_ms: u64,
     /// The state.
     pub engine: Arc<Engine>,
-    /// Who leads, and the log.
-    pub consensus: Consensus<Outcome>,
-    /// The log on disk.
-    pub log: Log,
     /// The takeover.
     pub handle: Handle,
     /// Between clients and service.
@@ -61,10 +46,6 @@ pub struct Desk {
     pub space: Arc<SpaceGuard>,
     /// Where clients are served.
     pub ports: Ports,
-    /// What the others told.
-    pub bulletins: Bulletins,
-    /// The last failover.
-    pub history: Arc<History>,
     /// Whether this node shall not lead.
     pub standby: Arc<Standby>,
     /// The floating addresses.
@@ -73,17 +54,6 @@ pub struct Desk {
     pub strangers: Arc<Strangers>,
     /// Requests.
     pub meter: Arc<Meter>,
-}
-
-/// Words for the control API.
-pub const fn role(role: haven_consensus::Role) -> Role {
-    match role {
-        haven_consensus::Role::Leader => Role::Leader,
-        haven_consensus::Role::Follower => Role::Follower,
-        haven_consensus::Role::Candidate => Role::Candidate,
-        haven_consensus::Role::Learner => Role::Learner,
-        haven_consensus::Role::Stopped => Role::Stopped,
-    }
 }
 
 const fn phase(phase: haven_cluster::Phase) -> Phase {
@@ -97,43 +67,13 @@ const fn phase(phase: haven_cluster::Phase) -> Phase {
     }
 }
 
-/// What a leader knows of the others.
-pub fn peer_views(
-    consensus: &haven_consensus::Status,
-    name_of: impl Fn(u64) -> Option<String>,
-) -> BTreeMap<String, PeerView> {
-    let peers = consensus.peers.iter().filter_map(|(id, peer)| {
-        let seen = PeerView {
-            matched: peer.matched,
-            acked_ms_ago: peer.acked_ms_ago,
-        };
-        Some((name_of(*id)?, seen))
-    });
-    peers.collect()
-}
-
-/// The same as metrics.
-pub fn peer_readings(report: &NodeReport) -> Vec<PeerReading> {
-    let seconds = |ms| Duration::from_millis(ms).as_secs_f64();
-    let readings = report.peers.iter().map(|(name, peer)| PeerReading {
-        name: name.clone(),
-        lag_entries: report.last_log.saturating_sub(peer.matched.unwrap_or(0)),
-        silent: peer.acked_ms_ago.map_or(f64::INFINITY, seconds),
-    });
-    readings.collect()
-}
-
 fn conflict(why: impl Into<String>) -> Refusal {
     Refusal::new(RefusalKind::Conflict, why)
 }
 
-fn failed(why: String) -> Refusal {
-    Refusal::new(RefusalKind::Failed, why)
-}
-
 impl Desk {
     fn id_of(&self, name: &str) -> Result<u64, Refusal> {
-        let nodes = self.roll.entries();
+        let nodes = self.insight.roll.entries();
         let known = nodes.iter().find(|node| node.name == name);
         known.map(|node| node.id).ok_or_else(|| {
             let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
@@ -146,11 +86,11 @@ impl Desk {
     }
 
     fn is_alone(&self) -> bool {
-        self.roll.entries().len() == 1
+        self.insight.roll.entries().len() == 1
     }
 
     fn office(&self) -> Result<&Office, Refusal> {
-        self.office.as_deref().ok_or_else(|| {
+        self.insight.office.as_deref().ok_or_else(|| {
             conflict(
                 "this node is alone, and its configuration names no cluster: make one of it with `haven init`",
             )
@@ -159,70 +99,34 @@ impl Desk {
 
     /// How this node sees itself.
     pub fn report(&self) -> NodeReport {
-        let (consensus, view, log) = (
-            self.consensus.status(),
-            self.handle.view(),
-            self.log.stats(),
-        );
+        let view = self.handle.view();
         let (free, reserve) = self.space.bytes();
-        let peers = peer_views(&consensus, |id| self.roll.name_of(id));
+        let addresses = self.addresses.as_ref().map(Addresses::held);
         NodeReport {
-            node: self.name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            started_unix_ms: self.started_unix_ms,
-            role: role(consensus.role),
-            // What openraft says of a leader outlives its quorum.
-            leader: self.leader_now(),
-            term: consensus.term,
             phase: phase(view.phase),
-            serving: self.gate.is_open() && self.consensus.lease_valid(),
+            serving: self.gate.is_open() && self.insight.consensus.lease_valid(),
             standby: self.standby.is_wished(),
-            witness: false,
             trouble: view.trouble.or_else(|| self.space.trouble()),
             free_mib: free >> 20,
             reserve_mib: reserve >> 20,
-            last_log: consensus.last_log.unwrap_or(0),
-            committed: consensus.committed.unwrap_or(0),
-            applied: consensus.applied.unwrap_or(0),
-            log_records: log.appended_records,
-            log_flushes: log.flushes,
             connections: self.clients.count() as u64,
             nfs_port: self.ports.nfs,
             mount_port: self.ports.mount,
-            addresses: self
-                .addresses
-                .as_ref()
-                .map(Addresses::held)
-                .unwrap_or_default(),
+            addresses: addresses.unwrap_or_default(),
             conflicts: self.strangers.found(),
-            peers,
-            last_failover: self.history.last(),
+            ..self.insight.report()
         }
-    }
-
-    /// The leader, if this node is in touch with it, or leads and is in touch with a majority.
-    fn leader_now(&self) -> Option<String> {
-        let leadership = *self.consensus.leadership().borrow();
-        let leader = leadership.leader?;
-        let own = self.roll.name_of(leader)?;
-        if own == self.name {
-            return leadership.is_leader.then_some(own);
-        }
-        // One that was elected just now may have said nothing yet.
-        let sign = self.consensus.leader_sign()?;
-        let silent = sign.at.elapsed() >= Duration::from_millis(SILENT_MS);
-        (sign.from != leader || !silent).then_some(own)
     }
 
     /// The hash of a state that did not change while it was read.
     async fn state_hash(&self) -> Result<StateHash, Refusal> {
         loop {
-            let applied = self.consensus.applied_index();
+            let applied = self.insight.consensus.applied_index();
             let engine = Arc::clone(&self.engine);
             let hash = tokio::task::spawn_blocking(move || engine.state_hash());
-            let hash = hash.await.map_err(|e| failed(e.to_string()))?;
-            let hash = hash.map_err(failed)?;
-            if self.consensus.applied_index() == applied {
+            let hash = hash.await.map_err(|e| Refusal::failed(e.to_string()))?;
+            let hash = hash.map_err(Refusal::failed)?;
+            if self.insight.consensus.applied_index() == applied {
                 return Ok(StateHash { applied, hash });
             }
         }
@@ -237,8 +141,8 @@ impl Desk {
         if self.is_alone() {
             return Err(conflict("this node is alone: there is nowhere to move to"));
         }
-        if !self.consensus.leadership().borrow().is_leader {
-            return Err(match self.leader_now() {
+        if !self.insight.consensus.leadership().borrow().is_leader {
+            return Err(match self.insight.leader() {
                 Some(leader) => {
                     let why = format!("node {leader} leads: say it there");
                     Refusal::elsewhere(&leader, why)
@@ -255,10 +159,10 @@ impl Desk {
 
     /// Whether a node could lead, as far as this one, the leader, can tell.
     fn check_target(&self, id: u64, to: &str) -> Result<(), Refusal> {
-        if to == self.name {
+        if to == self.insight.name {
             return Err(conflict(format!("node {to} leads already")));
         }
-        match self.bulletins.heard().get(&id) {
+        match self.insight.bulletins.heard().get(&id) {
             Some((_, report)) if report.witness => Err(conflict(format!(
                 "node {to} is a witness: it has no files and serves nobody"
             ))),
@@ -274,7 +178,7 @@ impl Desk {
 
     /// Whether a node whose last bulletin is so old is alive, as far as this one can tell. A leader knows it sooner.
     fn is_here(&self, id: u64, age: Duration) -> bool {
-        let status = self.consensus.status();
+        let status = self.insight.consensus.status();
         let acked = match (status.role, status.peers.get(&id)) {
             (haven_consensus::Role::Leader, Some(peer)) => peer
                 .acked_ms_ago
@@ -286,7 +190,7 @@ impl Desk {
 
     async fn set_standby(&self, request: StandbyRequest) -> Result<(), Refusal> {
         self.id_of(&request.node)?;
-        if request.node != self.name {
+        if request.node != self.insight.name {
             let why = format!(
                 "a node keeps this wish itself: say it on node {}",
                 request.node
@@ -301,8 +205,8 @@ impl Desk {
         let changed = changed.await.map_err(|e| e.to_string());
         changed
             .and_then(|changed| changed)
-            .map_err(|why| Refusal::new(RefusalKind::Failed, why))?;
-        self.bulletins.news();
+            .map_err(Refusal::failed)?;
+        self.insight.bulletins.news();
         Ok(())
     }
 
@@ -312,7 +216,7 @@ impl Desk {
                 "this node is alone: without it nobody serves. To stop it: systemctl stop haven",
             ));
         }
-        let mut heard = self.bulletins.heard().into_iter();
+        let mut heard = self.insight.bulletins.heard().into_iter();
         let willing = heard.any(|(id, (age, report))| report.may_lead() && self.is_here(id, age));
         if willing || force {
             return Ok(());
@@ -320,13 +224,12 @@ impl Desk {
         Err(conflict(format!(
             "node {} is the only one left that could lead: the others are down or in standby. Start one, or haven \
              online NODE there; or --force (it goes on leading until another node can)",
-            self.name
+            self.insight.name
         )))
     }
 
     fn metrics(&self) -> String {
-        let (report, consensus, log) = (self.report(), self.consensus.status(), self.log.stats());
-        let (free, reserve) = self.space.bytes();
+        let report = self.report();
         let (checkpoints, checkpoint_bytes) = self.engine.checkpoints();
         // While a batch is applied these are left as they were a moment ago, or 0.
         let seen = self.engine.try_read(|machine| {
@@ -339,28 +242,10 @@ impl Desk {
         let last = report.last_failover.as_ref();
         let seconds = |ms: u64| Duration::from_millis(ms).as_secs_f64();
         metrics::expose(Reading {
-            version: report.version.clone(),
             durations: self.meter.durations(),
             errors: self.meter.errors(),
             bytes: self.meter.bytes(),
             connections: report.connections,
-            flushes: metrics::Buckets {
-                counts: log.flush_times,
-                sum: log.flush_time,
-            },
-            flush_running: log.flush_running.unwrap_or_default().as_secs_f64(),
-            log_written: (log.appended_records, log.appended_bytes),
-            log_segments: log.segments as u64,
-            indexes: [
-                report.last_log,
-                report.committed,
-                report.applied,
-                consensus.checkpoint.unwrap_or(0),
-            ],
-            peers: peer_readings(&report),
-            role: report.role.word(),
-            term: report.term,
-            elections: self.history.elections(),
             failover: (
                 last.map_or(0.0, |f| seconds(f.at_unix_ms)),
                 last.and_then(|f| f.silent_ms).map_or(0.0, seconds),
@@ -369,12 +254,13 @@ impl Desk {
             checkpoints,
             checkpoint_bytes,
             pending_bytes,
-            space: (free, reserve),
+            space: self.space.bytes(),
             cached_replies,
             gate_open: self.gate.is_open(),
             serving: report.serving,
             standby: report.standby,
             addresses: (report.addresses.len() as u64, report.conflicts.len() as u64),
+            ..self.insight.reading(&report)
         })
     }
 }
@@ -382,10 +268,7 @@ impl Desk {
 impl Api for Desk {
     async fn answer(&self, question: Question) -> Result<Answer, Refusal> {
         match question {
-            Question::Status => {
-                let facts = self.bulletins.facts(self.report(), now_unix_ms());
-                Answer::json(&judge(facts))
-            }
+            Question::Status => self.insight.status(self.report()),
             Question::Node => Answer::json(&self.report()),
             Question::StateHash => Answer::json(&self.state_hash().await?),
             Question::Metrics => Ok(Answer::Metrics(self.metrics())),
@@ -394,13 +277,11 @@ impl Api for Desk {
                 Answer::json(&())
             }
             Question::Token(request) => {
-                let token = self.office()?.new_token(request.hours).await;
-                Answer::json(&token.map_err(failed)?)
+                Answer::json(&self.office()?.new_token(request.hours).await?)
             }
             Question::Nodes => Answer::json(&self.office()?.nodes()),
             Question::RemoveNode(request) => {
-                let removed = self.office()?.remove_node(&request.node).await;
-                Answer::json(&removed.map_err(failed)?)
+                Answer::json(&self.office()?.remove_node(&request.node).await?)
             }
             Question::Standby(request) => {
                 self.set_standby(request).await?;

@@ -19,6 +19,7 @@ pub mod engine;
 pub mod exports;
 pub mod found;
 pub mod history;
+mod insight;
 mod listening;
 pub mod logging;
 pub mod metrics;

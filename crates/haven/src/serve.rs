@@ -8,6 +8,7 @@ use crate::desk::Desk;
 use crate::driver::{Driver, Handle, Parts};
 use crate::exports::Exports;
 use crate::history::{History, now_unix_ms};
+use crate::insight::Insight;
 use crate::listening::Listening;
 use crate::notify;
 use crate::peers::Clients;
@@ -97,18 +98,8 @@ pub async fn serve(
     tokio::spawn(first_served(handle.clone(), node.ports, serving));
     let mut driver = tokio::spawn(node.driver.run());
     let mut hung = node.hung;
-    let mut removed = node.consensus.removed();
     let mut why = tokio::select! {
-        why = removed.wait_for(Option::is_some) => {
-            let why = why.ok().and_then(|why| why.clone()).unwrap_or_default();
-            cluster::note_removed(&data, &why);
-            error!(
-                "{why}: it stops serving, and does not start again. Its data stay in {}; to use the machine again, \
-                 move them away and let it join with a new token",
-                data.display()
-            );
-            Ok("the removal of this node")
-        }
+        () = until_removed(&node.consensus, &data) => Ok("the removal of this node"),
         end = &mut driver => return end.map_err(|e| format!("the takeover ended: {e}")),
         why = gave_up(&node.consensus, &node.log, &mut hung) => Err(why),
         end = signals.end() => Ok(end),
@@ -139,6 +130,19 @@ pub async fn serve(
         drop(hung.await);
     }
     Ok(())
+}
+
+/// Returns when this node is no member any more; from then on it does not start again.
+pub(crate) async fn until_removed(consensus: &Consensus<crate::engine::Outcome>, data: &Path) {
+    let mut removed = consensus.removed();
+    let why = removed.wait_for(Option::is_some).await;
+    let why = why.ok().and_then(|why| why.clone()).unwrap_or_default();
+    cluster::note_removed(data, &why);
+    error!(
+        "{why}: it stops serving, and does not start again. Its data stay in {}; to use the machine again, move them \
+         away and let it join with a new token",
+        data.display()
+    );
 }
 
 /// What the outside tells this process.
@@ -362,21 +366,23 @@ impl Node {
         *lost.lock() = Some(handle.clone());
         tokio::spawn(leave(consensus.clone(), handle.clone()));
         let desk = Arc::new(Desk {
-            roll,
-            office,
-            name: config.node.name.clone(),
+            insight: Insight {
+                name: config.node.name.clone(),
+                started_unix_ms: now_unix_ms(),
+                roll,
+                office,
+                consensus: consensus.clone(),
+                log: log.clone(),
+                bulletins: bulletins.clone(),
+                history,
+            },
             service: config.service.name.clone(),
-            started_unix_ms: now_unix_ms(),
             engine,
-            consensus: consensus.clone(),
-            log: log.clone(),
             handle: handle.clone(),
             gate: Arc::clone(&gate),
             clients: clients.clone(),
             space,
             ports,
-            bulletins: bulletins.clone(),
-            history,
             standby: Arc::clone(&standby),
             addresses,
             strangers,

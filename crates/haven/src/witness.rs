@@ -15,11 +15,12 @@ use crate::cluster::{self, office::Office};
 use crate::control;
 use crate::engine::{Outcome, STORE_DIR};
 use crate::history::{History, now_unix_ms};
+use crate::insight::Insight;
 use crate::notify;
 use crate::peers::Clients;
 use crate::rebuild;
 use crate::roll::Roll;
-use crate::serve::{LOG_DIR, consensus_options, failed};
+use crate::serve::{LOG_DIR, consensus_options, failed, until_removed};
 use bytes::Bytes;
 use desk::Desk;
 use haven_config::Config;
@@ -100,17 +101,17 @@ pub(crate) async fn serve(
     let (_nobody, changed) = watch::channel(0);
     let clients = Clients::new(Vec::new, changed, Vec::new());
     tokio::spawn(bulletins.clone().hear(consensus.clone(), clients.clone()));
-    let desk = Arc::new(Desk {
-        roll,
-        office,
+    let insight = Insight {
         name: config.node.name.clone(),
         started_unix_ms: now_unix_ms(),
+        roll,
+        office,
         consensus: consensus.clone(),
         log: log.clone(),
-        disk,
         bulletins: bulletins.clone(),
         history,
-    });
+    };
+    let desk = Arc::new(Desk { insight, disk });
     let own = Arc::clone(&desk);
     let closed = Arc::new(Gate::default());
     tokio::spawn(bulletins.tell(consensus.clone(), closed, clients, move || own.report()));
@@ -124,6 +125,7 @@ pub(crate) async fn serve(
     notify::ready("a witness: it votes, and serves no clients");
     tokio::select! {
         signal = end => info!(signal, "stopping"),
+        () = until_removed(&consensus, &config.node.data) => {}
         () = failed(consensus.clone()) => return Err(match log.failure() {
             Some(why) => format!(
                 "this witness cannot go on: {why}. Look at the disk (is it full?), then start again"

@@ -8,7 +8,7 @@ use super::wire::{JoinAnswer, JoinRequest, REQUEST_BYTES_MAX, Shared};
 use super::{now, text};
 use crate::engine::Outcome;
 use bytes::Bytes;
-use haven_admin::NodeRow;
+use haven_admin::{NodeRow, Refusal};
 use haven_config::Config;
 use haven_consensus::{Applicant, Consensus, Gatekeeper};
 use haven_pki::{Identity, PublicKey, Token, read_bounded};
@@ -51,15 +51,15 @@ impl Office {
     ///
     /// # Errors
     /// Why there is none, in words.
-    pub async fn new_token(&self, hours: u64) -> Result<String, String> {
-        check_hours(hours)?;
+    pub async fn new_token(&self, hours: u64) -> Result<String, Refusal> {
+        check_hours(hours).map_err(Refusal::failed)?;
         let now = now();
         let expires = now.saturating_add(hours * 3600);
         let authority = self.identity.authority().fingerprint();
         let token = Token::create(authority, self.address.to_string(), expires)
-            .map_err(|e| e.to_string())?;
+            .map_err(|e| Refusal::failed(e.to_string()))?;
         let counted = self.consensus.add_token(token.hash(), expires, now).await;
-        counted.map_err(|e| e.to_string())?;
+        counted.map_err(|e| Refusal::failed(e.to_string()))?;
         info!(hours, "a token to join was made");
         Ok(token.to_string())
     }
@@ -90,7 +90,7 @@ impl Office {
     ///
     /// # Errors
     /// Why it is still one, in words.
-    pub async fn remove_node(&self, node: &str) -> Result<(), String> {
+    pub async fn remove_node(&self, node: &str) -> Result<(), Refusal> {
         let members = self.consensus.members();
         let by_name = members.iter().find(|member| member.name == node);
         let found = by_name.or_else(|| {
@@ -99,14 +99,14 @@ impl Office {
         });
         let found = found.ok_or_else(|| {
             let names: Vec<_> = members.iter().map(|member| member.name.as_str()).collect();
-            format!(
+            Refusal::failed(format!(
                 "the cluster has no node {node}; it has {}",
                 names.join(", ")
-            )
+            ))
         })?;
         info!(node = found.name, "this node is asked to remove another");
         let removed = self.consensus.remove_node(found.id).await;
-        removed.map_err(|e| e.to_string())
+        removed.map_err(|e| Refusal::failed(e.to_string()))
     }
 
     async fn admit(&self, request: &[u8]) -> Result<Vec<u8>, String> {

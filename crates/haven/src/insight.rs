@@ -1,0 +1,136 @@
+//! What every node, with files or without, knows of itself and of its cluster, and who it lets in and out.
+//!
+//! Must not know: the state, clients, addresses.
+
+use crate::bulletin::Bulletins;
+use crate::cluster::office::Office;
+use crate::engine::Outcome;
+use crate::history::{History, now_unix_ms};
+use crate::metrics::{Buckets, PeerReading, Reading};
+use crate::roll::Roll;
+use haven_admin::judge::{SILENT_MS, judge};
+use haven_admin::{Answer, NodeReport, PeerView, Refusal, Role};
+use haven_consensus::Consensus;
+use haven_log::Log;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// See the module's head comment.
+pub struct Insight {
+    /// This node's name.
+    pub name: String,
+    /// When the process started.
+    pub started_unix_ms: u64,
+    /// Who belongs to the cluster.
+    pub roll: Roll,
+    /// Lets nodes in and out; `None` for a node that is alone for good.
+    pub office: Option<Arc<Office>>,
+    /// Who leads, and the log.
+    pub consensus: Consensus<Outcome>,
+    /// The log on disk.
+    pub log: Log,
+    /// What the others told.
+    pub bulletins: Bulletins,
+    /// The last failover.
+    pub history: Arc<History>,
+}
+
+const fn role(role: haven_consensus::Role) -> Role {
+    match role {
+        haven_consensus::Role::Leader => Role::Leader,
+        haven_consensus::Role::Follower => Role::Follower,
+        haven_consensus::Role::Candidate => Role::Candidate,
+        haven_consensus::Role::Learner => Role::Learner,
+        haven_consensus::Role::Stopped => Role::Stopped,
+    }
+}
+
+impl Insight {
+    /// How this node sees itself, without what only a node with files has.
+    pub fn report(&self) -> NodeReport {
+        let (consensus, log) = (self.consensus.status(), self.log.stats());
+        NodeReport {
+            node: self.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_unix_ms: self.started_unix_ms,
+            role: role(consensus.role),
+            leader: self.leader(),
+            term: consensus.term,
+            last_log: consensus.last_log.unwrap_or(0),
+            committed: consensus.committed.unwrap_or(0),
+            applied: consensus.applied.unwrap_or(0),
+            log_records: log.appended_records,
+            log_flushes: log.flushes,
+            peers: self.peers(&consensus),
+            last_failover: self.history.last(),
+            ..NodeReport::default()
+        }
+    }
+
+    /// The same as metrics, with what they say beyond a report.
+    pub fn reading(&self, report: &NodeReport) -> Reading {
+        let log = self.log.stats();
+        let seconds = |ms| Duration::from_millis(ms).as_secs_f64();
+        let peers = report.peers.iter().map(|(name, peer)| PeerReading {
+            name: name.clone(),
+            lag_entries: report.last_log.saturating_sub(peer.matched.unwrap_or(0)),
+            silent: peer.acked_ms_ago.map_or(f64::INFINITY, seconds),
+        });
+        Reading {
+            version: report.version.clone(),
+            flushes: Buckets {
+                counts: log.flush_times,
+                sum: log.flush_time,
+            },
+            flush_running: log.flush_running.unwrap_or_default().as_secs_f64(),
+            log_written: (log.appended_records, log.appended_bytes),
+            log_segments: log.segments as u64,
+            indexes: [
+                report.last_log,
+                report.committed,
+                report.applied,
+                self.consensus.status().checkpoint.unwrap_or(0),
+            ],
+            peers: peers.collect(),
+            role: report.role.word(),
+            term: report.term,
+            elections: self.history.elections(),
+            ..Reading::default()
+        }
+    }
+
+    /// The cluster, judged; `own` is this node's report.
+    pub fn status(&self, own: NodeReport) -> Result<Answer, Refusal> {
+        Answer::json(&judge(self.bulletins.facts(own, now_unix_ms())))
+    }
+
+    /// The leader, if this node is in touch with it, or leads and is in touch with a majority. What openraft says
+    /// of a leader outlives its quorum.
+    pub fn leader(&self) -> Option<String> {
+        let leadership = *self.consensus.leadership().borrow();
+        let leader = leadership.leader?;
+        let own = self.roll.name_of(leader)?;
+        if own == self.name {
+            return leadership.is_leader.then_some(own);
+        }
+        // One that was elected just now may have said nothing yet.
+        let sign = self.consensus.leader_sign()?;
+        let silent = sign.at.elapsed() >= Duration::from_millis(SILENT_MS);
+        (sign.from != leader || !silent).then_some(own)
+    }
+
+    /// What a leader knows of the others.
+    fn peers(&self, consensus: &haven_consensus::Status) -> BTreeMap<String, PeerView> {
+        let members = self.roll.entries().into_iter();
+        let seen = members.filter_map(|member| {
+            let peer = consensus.peers.get(&member.id)?;
+            let view = PeerView {
+                matched: peer.matched,
+                acked_ms_ago: peer.acked_ms_ago,
+            };
+            Some((member.name, view))
+        });
+        seen.collect()
+    }
+}
