@@ -44,6 +44,9 @@ const FLUSH_ALL_FROM: usize = 8;
 /// Otherwise a checkpoint has it all to write at once, and the log's flushes wait behind that.
 const STREAM_BYTES: u64 = 4 << 20;
 
+/// What is written so many times as widely as there are bytes is no stream: its pages may well change again.
+const STREAM_GAPS: u64 = 4;
+
 /// Changed ranges remembered of one file between two checkpoints. With more, everything from the first to
 /// the last counts as changed.
 const RANGES_PER_FILE_MAX: usize = 16 << 10;
@@ -74,20 +77,35 @@ struct Open {
     used: u64,
     /// Whether the file is known to be no longer than the metadata says.
     trimmed: bool,
-    /// What was written one after another and not yet sent to the device.
-    stream: Range<u64>,
+    /// What was written and not yet sent to the device.
+    stream: Stream,
 }
 
-impl Open {
+/// Sees that a file is written from front to back, though a client's calls overtake each other.
+#[derive(Default)]
+struct Stream {
+    /// From the first to the last byte of what was written.
+    within: Range<u64>,
+    /// How much of that was written.
+    written: u64,
+}
+
+impl Stream {
     /// Takes note of a write; gives what is to be sent to the device now.
-    fn streamed(&mut self, start: u64, end: u64) -> Option<Range<u64>> {
-        if self.stream.end == start {
-            self.stream.end = end;
-        } else {
-            self.stream = start..end;
+    fn wrote(&mut self, start: u64, end: u64) -> Option<Range<u64>> {
+        if self.written == 0 {
+            self.within = start..end;
         }
-        let full = self.stream.end - self.stream.start >= STREAM_BYTES;
-        full.then(|| std::mem::replace(&mut self.stream, end..end))
+        self.within = self.within.start.min(start)..self.within.end.max(end);
+        self.written += end - start;
+        if self.within.end - self.within.start > self.written.saturating_mul(STREAM_GAPS) {
+            *self = Self {
+                within: start..end,
+                written: end - start,
+            };
+        }
+        let full = self.written >= STREAM_BYTES;
+        full.then(|| std::mem::take(self).within)
     }
 }
 
@@ -219,7 +237,7 @@ impl DataFiles {
             let end = offset.saturating_add(data.len() as u64);
             state.dirty.mark(ino, offset, end);
             let open = state.open.get_mut(&ino.0);
-            open.and_then(|open| open.streamed(offset, end))
+            open.and_then(|open| open.stream.wrote(offset, end))
         };
         if let Some(range) = stream {
             file.start_writeback(range.start, range.end - range.start);
@@ -457,7 +475,7 @@ impl State {
             file: Arc::clone(file),
             used: self.uses,
             trimmed,
-            stream: 0..0,
+            stream: Stream::default(),
         };
         if let Some(old) = self.open.insert(ino.0, open) {
             self.by_use.remove(&old.used);
@@ -483,4 +501,45 @@ fn dir_path(dir: &Path, low: u8) -> PathBuf {
 
 fn low_byte(ino: Ino) -> u8 {
     ino.0.to_be_bytes()[7]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{STREAM_BYTES, Stream};
+
+    const MIB: u64 = 1 << 20;
+
+    /// What is sent to the device when pieces of 1 MiB are written at these places.
+    fn sent(places: impl Iterator<Item = u64>) -> Vec<std::ops::Range<u64>> {
+        let mut stream = Stream::default();
+        places
+            .filter_map(|at| stream.wrote(at * MIB, (at + 1) * MIB))
+            .collect()
+    }
+
+    #[test]
+    fn a_stream_whose_writes_overtake_each_other_is_sent_whole() {
+        // Of eight calls in flight any may come first.
+        let order = (0..128).map(|n| (n & !7) | [3, 0, 7, 1, 2, 6, 5, 4][n as usize & 7]);
+        let sent = sent(order);
+        assert_eq!(sent.len() as u64, 128 * MIB / STREAM_BYTES);
+        let mut covered = vec![false; 128];
+        for range in sent {
+            assert!(range.end - range.start <= 2 * STREAM_BYTES, "{range:?}");
+            (range.start / MIB..range.end / MIB).for_each(|at| covered[at as usize] = true);
+        }
+        assert!(covered.into_iter().all(|at| at));
+    }
+
+    #[test]
+    fn what_is_written_here_and_there_is_left_to_the_checkpoint() {
+        assert!(sent((0..128).map(|n| n * 37 % 128 * 100)).is_empty());
+    }
+
+    #[test]
+    fn a_stream_begins_after_writes_elsewhere() {
+        let order = [9000, 20].into_iter().chain(100..108);
+        let expected = vec![100 * MIB..104 * MIB, 104 * MIB..108 * MIB];
+        assert_eq!(sent(order), expected);
+    }
 }
