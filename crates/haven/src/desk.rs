@@ -245,6 +245,7 @@ impl Desk {
             durations: self.meter.durations(),
             errors: self.meter.errors(),
             bytes: self.meter.bytes(),
+            replays: self.meter.replays(),
             connections: report.connections,
             failover: (
                 last.map_or(0.0, |f| seconds(f.at_unix_ms)),

@@ -191,7 +191,12 @@ impl Service {
     async fn propose(&self, term: u64, entry: Bytes) -> Verdict {
         loop {
             match self.consensus.propose_in(term, entry.clone()).await {
-                Ok(Outcome::Reply { message, .. }) => return Verdict::Reply(message),
+                Ok(Outcome::Reply { message, replayed }) => {
+                    if replayed {
+                        self.meter.replayed();
+                    }
+                    return Verdict::Reply(message);
+                }
                 Ok(outcome) => {
                     error!(?outcome, "a client's change had no reply");
                     return Verdict::HangUp;

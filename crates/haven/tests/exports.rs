@@ -325,3 +325,22 @@ async fn an_export_that_cannot_be_made_keeps_nobody_from_the_others() {
     assert_eq!(ids, 2, "what cannot be made has no number");
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_retransmission_gets_the_first_reply_and_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), LISTED).await;
+    let a = node.mount(INSIDE, "/srv/a").await.unwrap();
+    assert_eq!(node.mkdir(INSIDE, &a, "d").await, None);
+    assert_eq!(node.service.meter().replays(), 0);
+    node.xid.fetch_sub(1, Ordering::Relaxed);
+    assert_eq!(node.mkdir(INSIDE, &a, "d").await, None, "sent again");
+    assert_eq!(node.service.meter().replays(), 1);
+    assert_eq!(
+        node.mkdir(INSIDE, &a, "d").await,
+        Some(Nfsstat3::Exist),
+        "a new call"
+    );
+    assert_eq!(node.service.meter().replays(), 1);
+    node.stop().await;
+}

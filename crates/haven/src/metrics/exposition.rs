@@ -22,6 +22,8 @@ pub struct Reading {
     pub errors: Vec<(usize, usize, u64)>,
     /// Bytes of calls and replies.
     pub bytes: (u64, u64),
+    /// Retransmissions answered from the reply cache.
+    pub replays: u64,
     /// Client connections.
     pub connections: u64,
     /// Groups that were flushed, and how long that took.
@@ -216,6 +218,11 @@ impl Reading {
             "sent_bytes",
             "Bytes of replies, without record marks",
             self.bytes.1,
+        )?;
+        out.counter(
+            "replayed_requests",
+            "Retransmissions answered with the reply kept since the first time",
+            self.replays,
         )?;
         out.gauge(
             "connections",

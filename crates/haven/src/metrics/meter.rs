@@ -95,6 +95,7 @@ pub struct Meter {
     errors: [[AtomicU64; STATUSES.len()]; SLOTS.len()],
     received: AtomicU64,
     sent: AtomicU64,
+    replayed: AtomicU64,
 }
 
 /// A request that is being counted.
@@ -111,6 +112,7 @@ impl Default for Meter {
             errors: std::array::from_fn(|_| Default::default()),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            replayed: AtomicU64::new(0),
         }
     }
 }
@@ -132,6 +134,16 @@ impl Meter {
         if let Some(status) = error(ticket.slot, reply) {
             self.errors[ticket.slot][status].fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// A request was answered with what was said to it before (RFC 1813, section 4.8).
+    pub fn replayed(&self) {
+        self.replayed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests were.
+    pub fn replays(&self) -> u64 {
+        self.replayed.load(Ordering::Relaxed)
     }
 
     /// Durations by slot.
