@@ -21,6 +21,7 @@
 
 pub mod addr;
 pub mod announce;
+mod checksum;
 mod error;
 pub mod guard;
 pub mod link;
