@@ -3,7 +3,7 @@
 //! Nobody's table may change by being asked: while this node holds the address, an answer that all could hear would
 //! turn clients to the other machine. IPv4: an ARP probe (RFC 5227 section 2.1.1), a request without a sender
 //! address; whoever has the address answers the asker alone. IPv6: a neighbour solicitation. Its form without a
-//! sender is answered to everybody ([`crate::solicit`]); so it comes from an address of this machine's own on that
+//! sender is answered to everybody (`solicit.rs`); so it comes from an address of this machine's own on that
 //! interface, best the link-local one, and only a machine that has none there asks without a sender, and only while
 //! it does not have the address itself.
 //!
