@@ -7,6 +7,7 @@ use crate::types::{
     AddressStatus, ClusterStatus, Facts, NodeFacts, NodeReport, NodeState, NodeStatus, Phase,
     Problem, Role, Verdict,
 };
+use std::net::IpAddr;
 
 /// A node not heard for so long counts as down. Reports come several times a second.
 pub const SILENT_MS: u64 = 2_000;
@@ -205,24 +206,14 @@ fn addresses(
     let mut all = Vec::new();
     for address in facts.floating.iter().copied() {
         let on: Vec<String> = holders(address).collect();
+        // While somebody leads, a node that does not hold the address may have found the leader itself.
         let conflict = fresh(&facts.nodes)
+            .filter(|(_, r)| leader.is_none() || r.addresses.contains(&address))
             .flat_map(|(_, r)| &r.conflicts)
             .find(|c| c.address == address)
             .map(|c| c.mac.clone());
         if let Some(mac) = &conflict {
-            let silent: Vec<&str> = nodes
-                .iter()
-                .filter(|n| n.state == NodeState::Down)
-                .map(|n| n.facts.name.as_str())
-                .collect();
-            let maybe = match silent.as_slice() {
-                [] => String::new(),
-                names => format!(", perhaps node {}", names.join(" or ")),
-            };
-            problems.push(problem(
-                format!("another machine answers for {address}: {mac}{maybe}; some clients may talk to it"),
-                format!("find that machine (ip neigh; the switch's table) and take {address} off it"),
-            ));
+            problems.push(conflict_problem(address, mac, nodes, leader.is_some()));
         }
         if let (true, Some(leader)) = (on.is_empty(), leader)
             && leader.serving
@@ -252,6 +243,43 @@ fn addresses(
         });
     }
     all
+}
+
+/// A machine answers for a floating address that must not, or that this side does not know to be one of ours.
+fn conflict_problem(address: IpAddr, mac: &str, nodes: &[NodeStatus], leads: bool) -> Problem {
+    let down = nodes.iter().filter(|n| n.state == NodeState::Down);
+    let silent: Vec<&str> = down.map(|n| n.facts.name.as_str()).collect();
+    let names = silent.join(" or ");
+    let find =
+        format!("find that machine (ip neigh; the switch's table) and take {address} off it");
+    let maybe = |joined: &str| match silent.as_slice() {
+        [] => String::new(),
+        _ => format!("{joined}perhaps node {names}"),
+    };
+    if leads {
+        return problem(
+            format!(
+                "another machine answers for {address}: {mac}{}; some clients may talk to it",
+                maybe(", ")
+            ),
+            find,
+        );
+    }
+    if silent.is_empty() {
+        return problem(
+            format!("{mac} answers for {address}, and is no node that serves"),
+            find,
+        );
+    }
+    problem(
+        format!(
+            "{mac} answers for {address}: {}, which this side does not hear, or another machine",
+            maybe("")
+        ),
+        format!(
+            "see there whether it serves (haven status): then leave it alone; otherwise {find}"
+        ),
+    )
 }
 
 fn node_problems(node: &NodeStatus, leads: bool, problems: &mut Vec<Problem>) {
@@ -292,7 +320,10 @@ fn node_problems(node: &NodeStatus, leads: bool, problems: &mut Vec<Problem>) {
     }
     let Some(report) = report else { return };
     if let Some(trouble) = &report.trouble {
-        let advice = if report.free_mib < report.reserve_mib {
+        let short = report.full || report.free_mib < report.reserve_mib;
+        let advice = if report.refuses_growth && !report.full {
+            "remove files, or enlarge the file systems of those nodes"
+        } else if short {
             "remove files, or enlarge the file system"
         } else {
             "look at the node's log (journalctl -u haven)"

@@ -152,6 +152,13 @@ pub struct NodeReport {
     pub free_mib: u64,
     /// MiB that are kept free: below, what needs space is refused.
     pub reserve_mib: u64,
+    /// Its disk has no more free than is kept, or not much more since.
+    #[serde(default)]
+    pub full: bool,
+    /// On the leader: what needs space is refused, because its disk is full, or those of so many others that no
+    /// majority with space is left.
+    #[serde(default)]
+    pub refuses_growth: bool,
     /// Last log index present.
     pub last_log: u64,
     /// Last log index known to be committed.
@@ -171,7 +178,7 @@ pub struct NodeReport {
     /// Floating addresses that are up here.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
-    /// Who else answers for these.
+    /// Who else answers for these; on a node that has none and knows of none that has: who answers for any.
     #[serde(default)]
     pub conflicts: Vec<Conflict>,
     /// On the leader: the other nodes, by name.

@@ -95,6 +95,14 @@ impl Addresses {
         self.inner.held.lock().clone()
     }
 
+    /// Where all of them would be on this machine.
+    ///
+    /// # Errors
+    /// What the kernel does not tell, or an interface that is not there, in words.
+    pub fn places(&self) -> Result<Vec<Placed>, String> {
+        self.inner.place()
+    }
+
     /// The addresses that are up here now. Does not wait: while they change, what was seen last.
     pub fn held(&self) -> Vec<IpAddr> {
         if let Some(held) = self.inner.held.try_lock() {

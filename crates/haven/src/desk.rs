@@ -109,6 +109,9 @@ impl Desk {
             trouble: view.trouble.or_else(|| self.space.trouble()),
             free_mib: free >> 20,
             reserve_mib: reserve >> 20,
+            full: self.space.is_full(),
+            refuses_growth: self.insight.consensus.leadership().borrow().is_leader
+                && self.space.refuses(),
             connections: self.clients.count() as u64,
             nfs_port: self.ports.nfs,
             mount_port: self.ports.mount,
@@ -116,6 +119,15 @@ impl Desk {
             conflicts: self.strangers.found(),
             ..self.insight.report()
         }
+    }
+
+    /// Whether another node has the floating addresses or is about to, as far as this one knows.
+    pub fn member_holds(&self) -> bool {
+        let heard = self.insight.bulletins.heard();
+        let mut fresh = heard
+            .values()
+            .filter(|(age, _)| *age < Duration::from_millis(SILENT_MS));
+        self.insight.leader().is_some() || fresh.any(|(_, r)| !r.addresses.is_empty())
     }
 
     /// The hash of a state that did not change while it was read.
@@ -260,7 +272,11 @@ impl Desk {
             gate_open: self.gate.is_open(),
             serving: report.serving,
             standby: report.standby,
-            addresses: (report.addresses.len() as u64, report.conflicts.len() as u64),
+            addresses: match report.addresses.len() as u64 {
+                // What a node that holds none of them found is no conflict yet.
+                0 => (0, 0),
+                held => (held, report.conflicts.len() as u64),
+            },
             ..self.insight.reading(&report)
         })
     }

@@ -345,15 +345,14 @@ impl Node {
         let bulletins = Bulletins::new(&config, roll.clone(), Arc::clone(&history));
         let hear = bulletins.clone();
         tokio::spawn(hear.hear(consensus.clone(), clients.clone()));
+        let (minds, told) = (Arc::clone(&space), bulletins.clone());
+        tokio::spawn(minds.mind_others(config.node.id, consensus.clone(), told));
         let lost = Arc::new(parking_lot::Mutex::new(None::<Handle>));
         let addresses = addresses(&config, exe, kept, &consensus, Arc::clone(&lost))?;
         if let Some(addresses) = addresses.clone() {
             server.on_connection(move |socket, ends| addresses.keep(socket, ends.local.ip()));
         }
         let strangers = Arc::new(Strangers::default());
-        if let Some(addresses) = addresses.clone() {
-            tokio::spawn(Arc::clone(&strangers).watch(addresses));
-        }
         let (driver, handle) = Driver::new(Parts {
             consensus: consensus.clone(),
             engine: Arc::clone(&engine),
@@ -384,10 +383,14 @@ impl Node {
             space,
             ports,
             standby: Arc::clone(&standby),
-            addresses,
-            strangers,
+            addresses: addresses.clone(),
+            strangers: Arc::clone(&strangers),
             meter,
         });
+        if let Some(addresses) = addresses {
+            let of = Arc::clone(&desk);
+            tokio::spawn(strangers.watch(addresses, move || of.member_holds()));
+        }
         let (gate_of, own) = (Arc::clone(&gate), Arc::clone(&desk));
         let tell = bulletins.clone();
         tokio::spawn(tell.tell(consensus.clone(), gate_of, clients, move || own.report()));

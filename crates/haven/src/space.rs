@@ -7,8 +7,15 @@
 //!
 //! Invariant: what is let in never exceeds what is free above the reserve.
 //!
+//! The leader also minds the disks of the others, as far as their bulletins tell: when so many are full that no
+//! majority with space is left, it refuses what it would refuse if its own were. Otherwise the log would end with
+//! them, and clients would wait without a word of why. It decides what gets into the log, never what is in it.
+//!
 //! It must not know what a change does.
 
+mod others;
+
+use crate::bulletin::Bulletins;
 use crate::engine::Outcome;
 use crate::found;
 use haven_consensus::Consensus;
@@ -28,6 +35,8 @@ const RESERVE_BYTES: (u64, u64) = (256 << 20, 4 << 30);
 const MARGIN_BYTES: u64 = 16 << 20;
 /// What a change may take beside its own bytes: rows, a cached reply, a block of the file system.
 const OVERHEAD_BYTES: u64 = 16 << 10;
+/// How often what the other nodes tell of their space is weighed: about as often as they tell it.
+const WEIGH: Duration = Duration::from_millis(200);
 /// While there is no space, a checkpoint is made this often (in measurements), if anything changed.
 const RECLAIM_EVERY: u32 = 2;
 /// So many checkpoints after a change: the first makes the removal of a file durable, the next one removes its data.
@@ -38,6 +47,7 @@ pub struct SpaceGuard {
     disk: Arc<dyn Disk>,
     reserve_bytes: u64,
     level: Mutex<Level>,
+    place: Mutex<Place>,
     /// One measurement at a time.
     measuring: tokio::sync::Mutex<()>,
 }
@@ -51,13 +61,27 @@ struct Level {
     /// Finished since the last measurement began.
     finished_bytes: u64,
     full: bool,
+    /// No majority of the nodes has space, and this one leads.
+    others_full: bool,
+}
+
+/// What this node is among the others.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Place {
+    follows: bool,
+    /// If it leads: those that leave no majority with space.
+    without_space: Vec<String>,
 }
 
 impl Level {
+    fn refuses(&self) -> bool {
+        self.full || self.others_full
+    }
+
     fn admit(&mut self, bytes: u64, reserve_bytes: u64) -> bool {
         let taken = self.under_way_bytes.saturating_add(self.finished_bytes);
         let left = self.free_bytes.saturating_sub(taken.saturating_add(bytes));
-        if self.full || left < reserve_bytes {
+        if self.refuses() || left < reserve_bytes {
             return false;
         }
         self.under_way_bytes += bytes;
@@ -116,7 +140,9 @@ impl SpaceGuard {
                 under_way_bytes: 0,
                 finished_bytes: 0,
                 full: false,
+                others_full: false,
             }),
+            place: Mutex::default(),
             measuring: tokio::sync::Mutex::default(),
         };
         guard.take(space, 0, at);
@@ -128,15 +154,15 @@ impl SpaceGuard {
     pub async fn admit(self: &Arc<Self>, bytes: usize) -> Option<Admitted> {
         let bytes = (bytes as u64).saturating_add(OVERHEAD_BYTES);
         for last in [false, true] {
-            let (admitted, full) = {
+            let (admitted, refuses) = {
                 let mut level = self.level.lock();
-                (level.admit(bytes, self.reserve_bytes), level.full)
+                (level.admit(bytes, self.reserve_bytes), level.refuses())
             };
             if admitted {
                 let guard = Arc::clone(self);
                 return Some(Admitted { guard, bytes });
             }
-            if full {
+            if refuses {
                 return None;
             }
             if last {
@@ -154,14 +180,36 @@ impl SpaceGuard {
     /// What is missing, in words; `None`: there is space.
     pub fn trouble(&self) -> Option<String> {
         let level = *self.level.lock();
-        level.full.then(|| {
-            format!(
-                "only {} MiB are free where the data are, {} MiB are kept in reserve: what needs space is refused; \
+        let place = self.place.lock();
+        if level.full {
+            let consequence = match place.follows {
+                true => "when the disk is full this node ends, and the others go on without it",
+                false => "what needs space is refused",
+            };
+            return Some(format!(
+                "only {} MiB are free where the data are, {} MiB are kept in reserve: {consequence}; \
                  remove files or enlarge the file system",
                 level.free_bytes >> 20,
                 self.reserve_bytes >> 20
+            ));
+        }
+        let names = place.without_space.join(", ");
+        (!names.is_empty()).then(|| {
+            format!(
+                "no majority of the nodes has space: {names} have no more free than they keep in reserve; what needs \
+                 space is refused; remove files or enlarge their file systems"
             )
         })
+    }
+
+    /// Whether this node's own disk has no more free than is kept.
+    pub fn is_full(&self) -> bool {
+        self.level.lock().full
+    }
+
+    /// Whether clients are refused what needs space, if this node leads.
+    pub fn refuses(&self) -> bool {
+        self.level.lock().refuses()
     }
 
     /// Free and reserved bytes, for the status.
@@ -205,6 +253,40 @@ impl SpaceGuard {
                 let free_mib = self.bytes().0 >> 20;
                 info!(free_mib, "there is space again: all changes are taken");
             }
+        }
+    }
+
+    /// Weighs for ever what the other nodes tell; `own` is this node's id.
+    pub async fn mind_others(
+        self: Arc<Self>,
+        own: u64,
+        consensus: Consensus<Outcome>,
+        bulletins: Bulletins,
+    ) {
+        loop {
+            let leads = consensus.leadership().borrow().is_leader;
+            let without_space = match leads {
+                true => {
+                    let members = consensus.members().into_iter();
+                    let voters = members.filter(|m| m.voter).map(|m| m.id).collect();
+                    others::without_space(&voters, own, &bulletins.heard())
+                }
+                false => Vec::new(),
+            };
+            self.settle(Place {
+                follows: !leads,
+                without_space,
+            });
+            tokio::time::sleep(WEIGH).await;
+        }
+    }
+
+    fn settle(&self, place: Place) {
+        let others_full = !place.without_space.is_empty();
+        *self.place.lock() = place;
+        let before = std::mem::replace(&mut self.level.lock().others_full, others_full);
+        if before != others_full {
+            self.tell();
         }
     }
 
@@ -269,6 +351,7 @@ mod tests {
             under_way_bytes: 0,
             finished_bytes: 0,
             full: false,
+            others_full: false,
         }
     }
 
@@ -316,5 +399,46 @@ mod tests {
             }) >> 20
         };
         assert_eq!((of(1), of(20), of(1000)), (256, 1024, 4096));
+    }
+
+    #[tokio::test]
+    async fn full_nodes_elsewhere_refuse_as_the_own_disk_does_until_one_has_space() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(haven_disk::RealDisk::open(dir.path()).unwrap());
+        let guard = SpaceGuard::new(disk, Some(1)).unwrap();
+        let leads = |names: &[&str]| Place {
+            follows: false,
+            without_space: names.iter().map(ToString::to_string).collect(),
+        };
+        guard.settle(leads(&[]));
+        assert!(guard.admit(1).await.is_some() && guard.trouble().is_none());
+        guard.settle(leads(&["b", "c"]));
+        assert!(guard.admit(1).await.is_none() && guard.refuses());
+        assert!(!guard.is_full(), "its own disk is not");
+        let trouble = guard.trouble().unwrap();
+        assert!(trouble.contains("b, c have no more free"), "{trouble}");
+        guard.settle(leads(&[]));
+        assert!(guard.admit(1).await.is_some() && !guard.refuses());
+        // A deposed leader.
+        guard.settle(leads(&["b", "c"]));
+        guard.settle(Place {
+            follows: true,
+            without_space: Vec::new(),
+        });
+        assert!(guard.admit(1).await.is_some() && guard.trouble().is_none());
+    }
+
+    #[test]
+    fn a_full_node_says_what_that_means_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(haven_disk::RealDisk::open(dir.path()).unwrap());
+        let guard = SpaceGuard::new(disk, Some(u64::MAX)).unwrap();
+        assert!(guard.is_full());
+        assert!(guard.trouble().unwrap().contains("is refused"));
+        guard.settle(Place {
+            follows: true,
+            without_space: Vec::new(),
+        });
+        assert!(guard.trouble().unwrap().contains("this node ends"));
     }
 }

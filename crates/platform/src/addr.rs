@@ -1,8 +1,12 @@
 //! Floating addresses on interfaces.
 //!
-//! Invariants: adding what is there and removing what is gone succeed; an IPv6 address is usable at once
-//! (no duplicate address detection: the takeover decides who has it, and the old holder may still
-//! answer); an address given a lifetime vanishes by itself when nobody refreshes it.
+//! Invariants: adding what is there and removing what is gone succeed; an IPv6 address is usable at once;
+//! an address given a lifetime vanishes by itself when nobody refreshes it.
+//!
+//! An IPv6 address is put up without the kernel's duplicate address detection (`IFA_F_NODAD`): that would
+//! keep the address from use for a second or two, and give it up for good if the old holder still answers.
+//! Optimistic addresses (RFC 4429) are usable meanwhile, but are given up in the same way. The takeover
+//! decides who has the address; whether a stranger has it too is asked afterwards ([`crate::probe`]).
 //!
 //! An IPv4 address that is the *first* of its subnet on an interface takes the later ones with it when it
 //! goes (unless the sysctl `promote_secondaries` is set). So a machine that has its own address in the

@@ -25,9 +25,9 @@ pub(crate) const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
 pub(crate) const ARP_BYTES: usize = 28;
 const NA_BYTES: usize = 32;
-const ND_NEIGHBOR_ADVERT: u8 = 136;
+pub(crate) const ND_NEIGHBOR_ADVERT: u8 = 136;
 const NA_FLAG_OVERRIDE: u8 = 0x20;
-const OPTION_TARGET_LINK_ADDRESS: u8 = 2;
+pub(crate) const OPTION_TARGET_LINK_ADDRESS: u8 = 2;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// RFC 4861 section 7.1.2: receivers drop anything else.
 const ND_HOP_LIMIT: u32 = 255;

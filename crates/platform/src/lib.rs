@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`addr`] | puts floating addresses on an interface and takes them off |
 //! | [`announce`] | gratuitous ARP, unsolicited neighbour advertisements |
-//! | [`probe`] | asks whether another machine has a floating address |
+//! | [`probe`] | asks whether another machine has a floating address: ARP, neighbour solicitation |
 //! | [`tickle`] | makes clients of the previous leader reconnect at once |
 //! | [`sockets`] | lists and drops the kernel's connections to a floating address |
 //! | [`guard`] | a helper process that takes the addresses off when the server is killed or frozen |
@@ -21,6 +21,7 @@
 
 pub mod addr;
 pub mod announce;
+mod checksum;
 mod error;
 pub mod guard;
 pub mod link;
@@ -29,6 +30,7 @@ pub mod netns;
 mod nl;
 pub mod probe;
 pub mod sockets;
+mod solicit;
 mod sys;
 pub mod tickle;
 

@@ -10,7 +10,7 @@
 //!
 //! Must not know: where the list of connections comes from.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
@@ -18,6 +18,7 @@ use rustix::net::{
     AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with,
 };
 
+use crate::checksum::{fold, pseudo, sum};
 use crate::error::{PlatformError, Result};
 use crate::sockets::Connection;
 
@@ -116,7 +117,12 @@ fn packet4(local: SocketAddrV4, remote: SocketAddrV4, seq: u32) -> [u8; 20 + TCP
     packet[9] = PROTOCOL_TCP;
     packet[12..16].copy_from_slice(&local.ip().octets());
     packet[16..20].copy_from_slice(&remote.ip().octets());
-    let pseudo = pseudo4(*local.ip(), *remote.ip());
+    let pseudo = pseudo(
+        &local.ip().octets(),
+        &remote.ip().octets(),
+        PROTOCOL_TCP,
+        TCP_BYTES,
+    );
     packet[20..].copy_from_slice(&segment(local.port(), remote.port(), seq, pseudo));
     packet
 }
@@ -130,7 +136,12 @@ fn packet6(local: SocketAddrV6, remote: SocketAddrV6, seq: u32) -> [u8; 40 + TCP
     packet[7] = HOP_LIMIT;
     packet[8..24].copy_from_slice(&local.ip().octets());
     packet[24..40].copy_from_slice(&remote.ip().octets());
-    let pseudo = pseudo6(*local.ip(), *remote.ip());
+    let pseudo = pseudo(
+        &local.ip().octets(),
+        &remote.ip().octets(),
+        PROTOCOL_TCP,
+        TCP_BYTES,
+    );
     packet[40..].copy_from_slice(&segment(local.port(), remote.port(), seq, pseudo));
     packet
 }
@@ -149,48 +160,32 @@ fn segment(from: u16, to: u16, seq: u32, pseudo: u32) -> [u8; TCP_BYTES] {
     header
 }
 
-fn pseudo4(local: Ipv4Addr, remote: Ipv4Addr) -> u32 {
-    sum(&local.octets()) + sum(&remote.octets()) + u32::from(PROTOCOL_TCP) + TCP_BYTES as u32
-}
-
-fn pseudo6(local: Ipv6Addr, remote: Ipv6Addr) -> u32 {
-    sum(&local.octets()) + sum(&remote.octets()) + u32::from(PROTOCOL_TCP) + TCP_BYTES as u32
-}
-
-/// The sum of 16 bit words of RFC 1071, not yet folded. The inputs here have even, small lengths.
-fn sum(bytes: &[u8]) -> u32 {
-    bytes
-        .chunks_exact(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum()
-}
-
-fn fold(mut sum: u32) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn checksums_verify_as_a_receiver_does() {
-        let (a, b) = (
+        let tcp = |from: &[u8], to: &[u8]| pseudo(from, to, PROTOCOL_TCP, TCP_BYTES);
+        let (a, b): (SocketAddrV4, SocketAddrV4) = (
             "192.0.2.1:2049".parse().unwrap(),
             "198.51.100.7:791".parse().unwrap(),
         );
         let packet = packet4(a, b, 1 << 31);
-        assert_eq!(fold(pseudo4(*a.ip(), *b.ip()) + sum(&packet[20..])), 0xffff);
+        assert_eq!(
+            fold(tcp(&a.ip().octets(), &b.ip().octets()) + sum(&packet[20..])),
+            0xffff
+        );
         assert_eq!(&packet[20..24], [0x08, 0x01, 0x03, 0x17]);
 
-        let (a, b) = (
+        let (a, b): (SocketAddrV6, SocketAddrV6) = (
             "[2001:db8::1]:2049".parse().unwrap(),
             "[2001:db8::2]:700".parse().unwrap(),
         );
         let packet = packet6(a, b, 0);
-        assert_eq!(fold(pseudo6(*a.ip(), *b.ip()) + sum(&packet[40..])), 0xffff);
+        assert_eq!(
+            fold(tcp(&a.ip().octets(), &b.ip().octets()) + sum(&packet[40..])),
+            0xffff
+        );
     }
 }

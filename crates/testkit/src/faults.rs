@@ -522,6 +522,7 @@ async fn full_disks(dir: &Path, exe: &Path) -> Result<(), String> {
     );
     afflict(&lab, leader, &Affliction::default()).await?;
     probe.until("space again", "after", Result::is_ok)?;
+    full_followers(&lab, &probe, leader, &no_space).await?;
 
     let full = Affliction {
         full: true,
@@ -553,6 +554,39 @@ async fn full_disks(dir: &Path, exe: &Path) -> Result<(), String> {
         true => Ok(()),
         false => Err("the states differ".into()),
     }
+}
+
+/// One follower with nothing but its reserve is told of, two are refused for.
+async fn full_followers(
+    lab: &Lab,
+    probe: &Probe,
+    leader: usize,
+    no_space: &Affliction,
+) -> Result<(), String> {
+    let [one, two] = [1, 2].map(|step| (leader + step) % NODES);
+    afflict(lab, one, no_space).await?;
+    let start = Instant::now();
+    while !lab.status(one).await?.full {
+        if start.elapsed() > PATIENCE {
+            return Err("a follower does not see that its disk is full".into());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    probe.create("with one full follower")?.map_err(words)?;
+    afflict(lab, two, no_space).await?;
+    probe.until("no space left", "followers", |answer| {
+        matches!(answer, Err(ClientError::Nfs(Nfsstat3::NoSpc)))
+    })?;
+    let report = lab.status(leader).await?;
+    let trouble = report.trouble.unwrap_or_default();
+    if report.full || !report.refuses_growth || !trouble.contains("no majority") {
+        return Err(format!("the leader says {trouble:?}"));
+    }
+    probe.remove("with one full follower")?.map_err(words)?;
+    println!("{trouble}");
+    afflict(lab, one, &Affliction::default()).await?;
+    probe.until("space again", "majority", Result::is_ok)?;
+    afflict(lab, two, &Affliction::default()).await
 }
 
 /// A client that does one thing at a time, on the client's machine.

@@ -50,6 +50,10 @@ pub async fn run(exe: &Path, dir: &Path) -> Result<(), String> {
     operator.losses().await
 }
 
+fn words(e: impl std::fmt::Display) -> String {
+    e.to_string()
+}
+
 fn expect(said: &Said, code: i32, words: &[&str]) -> Result<(), String> {
     // As the words are, wherever the line ends.
     let flat: Vec<&str> = said.words.split_whitespace().collect();
@@ -202,19 +206,23 @@ impl Operator {
         self.lab.wait_caught_up(second, first).await
     }
 
+    /// The client's machine takes the floating address, or gives it up.
+    fn stranger(&self, takes: bool) -> Result<(), String> {
+        let change = || -> Result<(), String> {
+            let subnet = Subnet::new(IpAddr::V4(FLOATING), 24).map_err(words)?;
+            let placed: Placed = addr::place(subnet, Some("eth0")).map_err(words)?;
+            match takes {
+                true => addr::add(&placed, None).map_err(words),
+                false => addr::remove(&placed).map_err(words),
+            }
+        };
+        self.lab.client.run(change).map_err(words)?
+    }
+
     async fn conflict(&mut self) -> Result<(), String> {
         let leader = self.lab.wait_serving(None).await?;
         self.status(leader, 0, &["HEALTHY"]).await?;
-        let place = || -> Result<Placed, String> {
-            let subnet = Subnet::new(IpAddr::V4(FLOATING), 24).map_err(|e| e.to_string())?;
-            addr::place(subnet, Some("eth0")).map_err(|e| e.to_string())
-        };
-        let add = || addr::add(&place()?, None).map_err(|e| e.to_string());
-        let remove = || addr::remove(&place()?).map_err(|e| e.to_string());
-        let on = |work: &(dyn Fn() -> Result<(), String> + Sync)| {
-            self.lab.client.run(work).map_err(|e| e.to_string())?
-        };
-        on(&add)?;
+        self.stranger(true)?;
         self.status(
             leader,
             1,
@@ -224,7 +232,7 @@ impl Operator {
             ],
         )
         .await?;
-        on(&remove)?;
+        self.stranger(false)?;
         self.status(leader, 0, &["HEALTHY"]).await
     }
 
@@ -250,6 +258,14 @@ impl Operator {
             .await?;
         self.status(leader, 2, &["does not answer at 10.77.0.100:2049"])
             .await?;
+        self.stranger(true)?;
+        self.status(
+            others[1],
+            2,
+            &["answers for 10.77.0.100: perhaps node", "on no node, but"],
+        )
+        .await?;
+        self.stranger(false)?;
         self.lab.start(leader)?;
         self.lab.wait_serving(None).await?;
         self.lab.start(others[0])?;

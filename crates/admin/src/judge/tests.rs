@@ -149,3 +149,49 @@ fn a_conflict_seen_by_a_node_that_is_silent_now_is_forgotten() {
     let status = judge(facts);
     assert_eq!(status.addresses[0].conflict, None);
 }
+
+#[test]
+fn a_conflict_found_by_who_does_not_hold_the_address_counts_only_while_nobody_leads() {
+    let found = || {
+        vec![Conflict {
+            address: FLOATING,
+            mac: "00:00:00:00:00:01".into(),
+        }]
+    };
+    let mut facts = cases::healthy();
+    edit(&mut facts, 1, |b| b.conflicts = found());
+    let status = judge(facts);
+    assert_eq!(status.verdict, Verdict::Healthy);
+    // The others may be dead, or serve where b does not hear them: b cannot know.
+    let mut facts = cases::no_quorum();
+    edit(&mut facts, 1, |b| b.conflicts = found());
+    let status = judge(facts);
+    let told = &status.problems[1];
+    assert!(
+        told.what
+            .contains("perhaps node a or c, which this side does not hear"),
+        "{}",
+        told.what
+    );
+    assert!(told.advice.contains("then leave it alone; otherwise find"));
+}
+
+#[test]
+fn full_disks_of_others_say_whose_and_what_to_do() {
+    let mut facts = cases::healthy();
+    edit(&mut facts, 0, |a| {
+        a.refuses_growth = true;
+        a.trouble = Some("no majority of the nodes has space: b, c".into());
+    });
+    for node in [1, 2] {
+        edit(&mut facts, node, |n| {
+            n.full = true;
+            n.trouble = Some("only 1 MiB is free".into());
+        });
+    }
+    let status = judge(facts);
+    assert_eq!(status.verdict, Verdict::Degraded);
+    let told: Vec<_> = status.problems.iter().map(|p| &p.advice[..]).collect();
+    let own = "remove files, or enlarge the file system";
+    assert_eq!(told, [&format!("{own}s of those nodes")[..], own, own]);
+}

@@ -9,6 +9,7 @@
 mod guarding;
 mod lan;
 mod network;
+mod strangers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -54,6 +55,16 @@ const TESTS: &[Test] = &[
     (
         "dropped_connections_are_silent",
         network::dropped_connections_are_silent,
+    ),
+    ("strangers_are_found_v4", strangers::strangers_are_found_v4),
+    ("strangers_are_found_v6", strangers::strangers_are_found_v6),
+    (
+        "a_takeover_finds_no_stranger",
+        strangers::a_takeover_finds_no_stranger,
+    ),
+    (
+        "without_an_address_of_ones_own_only_an_address_not_held_is_asked_for",
+        strangers::without_an_address_of_ones_own,
     ),
     (
         "commands_start_in_a_namespace",
