@@ -1,9 +1,10 @@
 //! Watches what a node does: one whose disk or state machine hangs must not keep the service.
 //!
 //! Nothing can be acknowledged while the log, a vote or the machine hangs, and it may never come back; but heartbeats
-//! go on, so the other nodes do not notice. So this node hands leadership over; if that does not help within a moment,
-//! or nobody is there to take it, the process ends, and the address guard takes the addresses off. (A leader that
-//! loses its quorum, or that was stopped, needs no watching: its lease ends by itself.)
+//! go on, so the other nodes do not notice. So this node soon hands leadership over, which costs clients little if it was
+//! too early. If it still leads and hangs when the limit that the configuration gives is over, it tries that once more;
+//! if that does not help within a moment, or nobody is there to take it, the process ends, and the address guard takes
+//! the addresses off. (A leader that loses its quorum, or that was stopped, needs no watching: its lease ends by itself.)
 //!
 //! A follower only complains: the leader does not need it, and it may recover.
 //!
@@ -21,6 +22,8 @@ use tracing::{error, info};
 
 /// How often everything is looked at.
 const POLL: Duration = Duration::from_millis(50);
+/// Clients shall not wait longer for one node's disk when another node can go on.
+const SOON: Duration = Duration::from_secs(1);
 /// How long handing leadership over may take.
 const HANDOVER: Duration = Duration::from_secs(2);
 
@@ -42,27 +45,43 @@ enum Step {
 struct Watchdog {
     /// Another node could lead.
     others: bool,
-    hanging: bool,
-    asked: bool,
+    /// It was said that something hangs.
+    told: bool,
+    /// It was tried to hand over: soon, and when the limit was over.
+    asked: [bool; 2],
+}
+
+/// How late something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Late {
+    /// Late enough for another node to take over.
+    Soon,
+    /// So long beyond its limit.
+    Over(Duration),
 }
 
 impl Watchdog {
-    /// `over`: for how long beyond its limit something has been under way.
-    fn look(&mut self, over: Option<Duration>, leading: bool) -> Option<Step> {
-        let Some(over) = over else {
-            let was = std::mem::take(&mut self.hanging);
-            self.asked = false;
-            return was.then_some(Step::Relieved);
+    fn look(&mut self, late: Option<Late>, leading: bool) -> Option<Step> {
+        let Some(late) = late else {
+            self.asked = [false; 2];
+            return std::mem::take(&mut self.told).then_some(Step::Relieved);
         };
-        let first = !std::mem::replace(&mut self.hanging, true);
+        let over = match late {
+            Late::Soon if !leading || !self.others => return None,
+            Late::Soon => None,
+            Late::Over(over) => Some(over),
+        };
+        let first = !std::mem::replace(&mut self.told, true);
         if !leading {
             return first.then_some(Step::Complain);
         }
-        if !self.others || (self.asked && over >= HANDOVER) {
+        if let Some(over) = over
+            && (!self.others || (self.asked[1] && over >= HANDOVER))
+        {
             return Some(Step::Stop);
         }
-        let ask = !std::mem::replace(&mut self.asked, true);
-        ask.then_some(Step::HandOver)
+        let asked = &mut self.asked[usize::from(over.is_some())];
+        (!std::mem::replace(asked, true)).then_some(Step::HandOver)
     }
 }
 
@@ -84,52 +103,66 @@ struct Hang {
     what: &'static str,
     setting: &'static str,
     running: Duration,
-    over: Duration,
+    late: Late,
+}
+
+impl Hang {
+    /// Something that has been under way for so long, of which another node may relieve it `soon`.
+    fn of(
+        (what, setting): (&'static str, &'static str),
+        running: Duration,
+        (soon, max): (Duration, Duration),
+    ) -> Option<Self> {
+        let late = match running.checked_sub(max) {
+            Some(over) => Late::Over(over),
+            None if running >= soon => Late::Soon,
+            None => return None,
+        };
+        Some(Self {
+            what,
+            setting,
+            running,
+            late,
+        })
+    }
+
+    fn over(&self) -> Option<Duration> {
+        match self.late {
+            Late::Soon => None,
+            Late::Over(over) => Some(over),
+        }
+    }
 }
 
 impl Vitals {
-    /// What is furthest beyond its limit.
+    /// What is furthest beyond its limit, or would be next.
     fn worst(&self, votes: &Pulse) -> Option<Hang> {
-        let (short, long) = (self.health.flush_max, self.health.checkpoint_max);
         const FLUSH: &str = "node.flush_ms_max";
+        let short = (SOON.min(self.health.flush_max), self.health.flush_max);
+        // Clients do not wait for a checkpoint.
+        let long = (self.health.checkpoint_max, self.health.checkpoint_max);
+        let vote = "the saving of a vote or of where the log begins or ends";
         [
             (
-                "a flush of the log",
+                ("a flush of the log", FLUSH),
                 self.log.stats().flush_running,
                 short,
-                FLUSH,
             ),
+            ((vote, FLUSH), votes.running(), short),
             (
-                "the saving of a vote or of where the log begins or ends",
-                votes.running(),
-                short,
-                FLUSH,
-            ),
-            (
-                "the applying of changes",
+                ("the applying of changes", FLUSH),
                 self.machine.apply.running(),
                 short,
-                FLUSH,
             ),
             (
-                "a checkpoint",
+                ("a checkpoint", "node.checkpoint_ms_max"),
                 self.machine.checkpoint.running(),
                 long,
-                "node.checkpoint_ms_max",
             ),
         ]
         .into_iter()
-        .filter_map(|(what, running, max, setting)| {
-            let running = running?;
-            let over = running.checked_sub(max)?;
-            Some(Hang {
-                what,
-                setting,
-                running,
-                over,
-            })
-        })
-        .max_by_key(|hang| hang.over)
+        .filter_map(|(name, running, limits)| Hang::of(name, running?, limits))
+        .max_by_key(|hang| (hang.over(), hang.running))
     }
 }
 
@@ -143,17 +176,17 @@ pub async fn watch(
 ) -> Result<(), String> {
     let mut watchdog = Watchdog {
         others,
-        hanging: false,
-        asked: false,
+        told: false,
+        asked: [false; 2],
     };
     let votes = vitals.consensus.vote_pulse();
     loop {
         let hang = vitals.worst(&votes);
-        if hang.is_none() {
+        if hang.is_none_or(|hang| hang.late == Late::Soon) {
             timer.well();
         }
         let leading = vitals.consensus.status().role == Role::Leader;
-        let step = watchdog.look(hang.map(|hang| hang.over), leading);
+        let step = watchdog.look(hang.map(|hang| hang.late), leading);
         act(step, hang, &handle).await?;
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
@@ -195,42 +228,66 @@ async fn act(step: Option<Step>, hang: Option<Hang>, handle: &Handle) -> Result<
 mod tests {
     use super::*;
 
-    const JUST: Option<Duration> = Some(Duration::ZERO);
+    const SOON: Option<Late> = Some(Late::Soon);
+    const JUST: Option<Late> = Some(Late::Over(Duration::ZERO));
+    const LONG: Option<Late> = Some(Late::Over(HANDOVER));
 
     fn watchdog(others: bool) -> Watchdog {
         Watchdog {
             others,
-            hanging: false,
-            asked: false,
+            told: false,
+            asked: [false; 2],
         }
     }
 
     #[test]
-    fn a_leader_hands_over_once_and_stops_if_that_does_not_help() {
+    fn a_leader_hands_over_soon_and_once_more_and_stops_if_that_does_not_help() {
         let mut dog = watchdog(true);
         assert_eq!(dog.look(None, true), None);
+        assert_eq!(dog.look(SOON, true), Some(Step::HandOver));
+        assert_eq!(dog.look(SOON, true), None);
         assert_eq!(dog.look(JUST, true), Some(Step::HandOver));
         assert_eq!(dog.look(JUST, true), None);
-        assert_eq!(dog.look(Some(HANDOVER), true), Some(Step::Stop));
+        assert_eq!(dog.look(LONG, true), Some(Step::Stop));
+    }
+
+    #[test]
+    fn what_is_late_again_is_handed_over_again() {
+        let mut dog = watchdog(true);
+        assert_eq!(dog.look(SOON, true), Some(Step::HandOver));
+        assert_eq!(dog.look(None, true), Some(Step::Relieved));
+        assert_eq!(dog.look(SOON, true), Some(Step::HandOver));
     }
 
     #[test]
     fn a_former_leader_and_a_follower_wait_for_their_disk() {
         let mut dog = watchdog(true);
         assert_eq!(dog.look(JUST, true), Some(Step::HandOver));
-        assert_eq!(
-            dog.look(Some(HANDOVER * 9), false),
-            None,
-            "somebody else leads"
-        );
+        assert_eq!(dog.look(LONG, false), None, "somebody else leads");
         assert_eq!(dog.look(None, false), Some(Step::Relieved));
+        assert_eq!(dog.look(SOON, false), None, "nobody waits for it");
         assert_eq!(dog.look(JUST, false), Some(Step::Complain));
         assert_eq!(dog.look(JUST, false), None, "once");
     }
 
     #[test]
-    fn a_node_alone_stops() {
+    fn a_node_alone_stops_when_the_limit_is_over() {
         let mut dog = watchdog(false);
+        assert_eq!(dog.look(SOON, true), None);
         assert_eq!(dog.look(JUST, true), Some(Step::Stop));
+    }
+
+    #[test]
+    fn something_is_late_soon_and_over_beyond_its_limit() {
+        let late = |ms, soon, max| {
+            let limits = (Duration::from_millis(soon), Duration::from_millis(max));
+            let hang = Hang::of(("", ""), Duration::from_millis(ms), limits);
+            hang.map(|hang| hang.late)
+        };
+        assert_eq!(late(999, 1000, 5000), None);
+        assert_eq!(late(1000, 1000, 5000), SOON);
+        assert_eq!(late(5000, 1000, 5000), JUST);
+        assert_eq!(late(7000, 1000, 5000), LONG);
+        assert_eq!(late(200, 200, 200), JUST);
     }
 }
