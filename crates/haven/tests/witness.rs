@@ -239,6 +239,38 @@ async fn hash(site: &Site, index: usize) -> StateHash {
     node.state_hash().await.unwrap()
 }
 
+/// What is said on the witness is done where it must be.
+async fn the_witness_carries_commands(site: &Site, config: &Path) {
+    let say = |arguments: &[&str]| {
+        let start = Instant::now();
+        loop {
+            let mut command = command();
+            command.args(arguments).arg("--config").arg(config);
+            let output = command.output().unwrap();
+            if output.status.success() {
+                return;
+            }
+            // Who is to act may not have heard of the others yet.
+            let why = String::from_utf8_lossy(&output.stderr);
+            assert!(start.elapsed() < PATIENCE, "{arguments:?}: {why}");
+            std::thread::sleep(MOMENT);
+        }
+    };
+    let other = 1 - site.wait_serving().await;
+    say(&["standby", NAMES[other]]);
+    assert!(site.status(other).await.unwrap().standby);
+    say(&["online", NAMES[other]]);
+    assert!(!site.status(other).await.unwrap().standby);
+    say(&["migrate", NAMES[other]]);
+    let start = Instant::now();
+    while site.serving().await != Some(other) {
+        assert!(start.elapsed() < PATIENCE, "it does not move");
+        tokio::time::sleep(MOMENT).await;
+    }
+    let why = support::refused_by(command().arg("standby").arg("--config").arg(config));
+    assert!(why.contains("a witness never serves"), "{why}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whichever_node_with_files_dies_the_other_serves_and_nothing_is_lost() {
     let dir = tempfile::tempdir().unwrap();
@@ -269,6 +301,7 @@ async fn whichever_node_with_files_dies_the_other_serves_and_nothing_is_lost() {
     cluster.start(leader);
     site.wait_caught_up(leader).await;
     assert_eq!(hash(&site, 0).await.hash, hash(&site, 1).await.hash);
+    the_witness_carries_commands(&site, &dir.path().join("c.toml")).await;
     for index in 0..3 {
         said += &cluster.kill(index);
     }

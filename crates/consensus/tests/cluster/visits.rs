@@ -92,7 +92,9 @@ async fn every_member_reaches_every_others_host() {
     stream.write_all(&early).await.unwrap();
     stream.shutdown().await.unwrap();
     let mut heard = Vec::new();
-    soon("an end", stream.read_to_end(&mut heard)).await.unwrap();
+    soon("an end", stream.read_to_end(&mut heard))
+        .await
+        .unwrap();
     let want = [
         &framed(b"\x02")[..],
         &framed(b"\x0a"),
@@ -110,7 +112,9 @@ async fn visits_are_bounded_and_keep_nothing_else_out() {
         let mut reached = visit(&cluster, 2, 1).await.unwrap();
         // It is being served.
         let mut who = [0; 8];
-        soon("a greeting", reached.read_exact(&mut who)).await.unwrap();
+        soon("a greeting", reached.read_exact(&mut who))
+            .await
+            .unwrap();
         visits.push(reached);
     }
     for from in [2, 3] {
@@ -147,7 +151,8 @@ async fn strangers_and_those_whom_the_log_does_not_know_are_turned_away() {
 }
 
 #[tokio::test]
-async fn whoever_cannot_be_visited_is_told_why_and_a_visit_ends_with_the_connection_between_the_nodes() {
+async fn whoever_cannot_be_visited_is_told_why_and_a_visit_ends_with_the_connection_between_the_nodes()
+ {
     let mut cluster = Cluster::running(3).await;
     cluster.leader(&[1, 2, 3]).await;
     let why = visit(&cluster, 2, 1).await.err().unwrap().to_string();
