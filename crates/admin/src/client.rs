@@ -2,8 +2,9 @@
 //!
 //! Must not know: which node is which, what answers mean.
 
+use crate::server;
 use crate::types::{
-    ClusterStatus, MoveRequest, NodeReport, NodeRow, Question, Refusal, RemoveRequest,
+    ClusterStatus, MoveRequest, NodeReport, NodeRow, Question, Refusal, RefusalKind, RemoveRequest,
     StandbyRequest, StateHash, TokenRequest,
 };
 use bytes::Bytes;
@@ -67,7 +68,16 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn status(&self) -> Result<ClusterStatus, ClientError> {
-        self.json(&Question::Status).await
+        self.json(&Question::Status { node: None }).await
+    }
+
+    /// The cluster as the named node sees it; this one asks it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn status_of(&self, node: &str) -> Result<ClusterStatus, ClientError> {
+        let node = Some(node.to_owned());
+        self.json(&Question::Status { node }).await
     }
 
     /// The node itself.
@@ -215,9 +225,16 @@ pub async fn ask_over(
 }
 
 fn request(question: &Question) -> Result<Request<Full<Bytes>>, AskError> {
-    let get = |path| Ok((Method::GET, path, Bytes::new()));
+    let get = |path: &str| Ok((Method::GET, path.to_owned(), Bytes::new()));
     let (method, path, body) = match question {
-        Question::Status => get("/v1/status"),
+        Question::Status { node: None } => get("/v1/status"),
+        Question::Status { node: Some(node) } if server::is_name(node) => {
+            get(&format!("/v1/status?node={node}"))
+        }
+        Question::Status { node: Some(node) } => {
+            let why = format!("\"{}\" is no node's name", node.escape_default());
+            return Err(AskError::Refused(Refusal::new(RefusalKind::NotFound, why)));
+        }
         Question::Node => get("/v1/node"),
         Question::StateHash => get("/v1/state-hash"),
         Question::Metrics => get("/metrics"),
@@ -236,7 +253,7 @@ fn request(question: &Question) -> Result<Request<Full<Bytes>>, AskError> {
         .map_err(broken)
 }
 
-fn post<'a>(path: &'a str, body: &impl Serialize) -> Result<(Method, &'a str, Bytes), AskError> {
+fn post(path: &str, body: &impl Serialize) -> Result<(Method, String, Bytes), AskError> {
     let body = serde_json::to_vec(body).map_err(broken)?;
-    Ok((Method::POST, path, Bytes::from(body)))
+    Ok((Method::POST, path.to_owned(), Bytes::from(body)))
 }

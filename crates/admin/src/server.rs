@@ -80,6 +80,11 @@ impl Answer {
 pub enum Scope {
     /// Everything: those who can connect may operate the cluster.
     All,
+    /// What one member brings another because only that one can do it: `/v1/status`, `POST /v1/move` and
+    /// `POST /v1/standby`. The rest every member answers for its own operator. Above all tokens and the removal of
+    /// nodes, which decide who belongs to the cluster: they need no second way. And reading the whole state for its
+    /// hash is work that nobody orders from afar.
+    Members,
     /// `GET /metrics` and nothing else.
     Metrics,
 }
@@ -191,12 +196,11 @@ const fn status_of(kind: RefusalKind) -> StatusCode {
 async fn read(request: Request<Incoming>, scope: Scope) -> Result<Question, Refusal> {
     let (head, body) = request.into_parts();
     let (method, path) = (head.method, head.uri.path().to_owned());
-    if scope == Scope::Metrics && (method != Method::GET || path != "/metrics") {
-        let why = "this listener has GET /metrics only";
-        return Err(Refusal::new(RefusalKind::Forbidden, why));
-    }
+    check_scope(scope, &method, &path)?;
     match (method, path.as_str()) {
-        (Method::GET, "/v1/status") => Ok(Question::Status),
+        (Method::GET, "/v1/status") => Ok(Question::Status {
+            node: head.uri.query().map(node_in).transpose()?,
+        }),
         (Method::GET, "/v1/node") => Ok(Question::Node),
         (Method::GET, "/v1/state-hash") => Ok(Question::StateHash),
         (Method::GET, "/metrics") => Ok(Question::Metrics),
@@ -212,6 +216,44 @@ async fn read(request: Request<Incoming>, scope: Scope) -> Result<Question, Refu
             Err(Refusal::new(RefusalKind::NotFound, why))
         }
     }
+}
+
+fn check_scope(scope: Scope, method: &Method, path: &str) -> Result<(), Refusal> {
+    let (carries, only) = match scope {
+        Scope::All => return Ok(()),
+        Scope::Members => (
+            [
+                (Method::GET, "/v1/status"),
+                (Method::POST, "/v1/move"),
+                (Method::POST, "/v1/standby"),
+            ]
+            .contains(&(method.clone(), path)),
+            "between nodes there is what only the node asked can do; say it on its own control socket",
+        ),
+        Scope::Metrics => (
+            method == Method::GET && path == "/metrics",
+            "this listener has GET /metrics only",
+        ),
+    };
+    match carries {
+        true => Ok(()),
+        false => Err(Refusal::new(RefusalKind::Forbidden, only)),
+    }
+}
+
+/// The node that a query names.
+fn node_in(query: &str) -> Result<String, Refusal> {
+    let name = query.strip_prefix("node=").filter(|name| is_name(name));
+    name.map(str::to_owned).ok_or_else(|| {
+        let why = "the query is node=NAME, where letters, digits, -, _ and . make a name";
+        Refusal::new(RefusalKind::Bad, why)
+    })
+}
+
+/// Whether this can be a node's name, which needs no escaping anywhere.
+pub(crate) fn is_name(text: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !text.is_empty() && text.chars().all(legal)
 }
 
 async fn json<T: DeserializeOwned>(

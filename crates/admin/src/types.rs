@@ -396,8 +396,12 @@ pub struct StandbyRequest {
 /// What is asked of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
-    /// `GET /v1/status`: the cluster, as far as this node knows; a [`ClusterStatus`].
-    Status,
+    /// `GET /v1/status`, or `GET /v1/status?node=NAME`: the cluster, as far as this node, or that one, knows; a
+    /// [`ClusterStatus`].
+    Status {
+        /// Whose view; missing: that of the node that is asked.
+        node: Option<String>,
+    },
     /// `GET /v1/node`: this node; a [`NodeReport`].
     Node,
     /// `GET /v1/state-hash`: a [`StateHash`] (reads the whole state: slow on large volumes).

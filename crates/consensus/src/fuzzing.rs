@@ -208,6 +208,10 @@ pub fn messages() -> Vec<(&'static str, Vec<u8>)> {
         to: 1,
         purpose: message::Purpose::Votes,
     };
+    let visit = message::Hello {
+        purpose: message::Purpose::Visit,
+        ..hello.clone()
+    };
     let transfer = TransferRequest::new(vote(true), 1, Some(log_id(5, 11)));
     let response = VoteResponse::new(vote(false), None, true);
     let conflict = Err(StreamAppendError::Conflict(log_id(2, 3)));
@@ -218,6 +222,7 @@ pub fn messages() -> Vec<(&'static str, Vec<u8>)> {
     let since = Wanted::Since(Bytes::from_static(b"a checkpoint"));
     let frames = [
         ("hello", message::hello(&hello)),
+        ("visit", message::hello(&visit)),
         ("welcome", message::welcome()),
         ("refused", message::refused("starting up")),
         ("append", message::append(&append)),

@@ -40,6 +40,9 @@ mod worker;
 pub use consensus::Consensus;
 pub use net::link::ask_to_join;
 pub use net::message::PROTOCOL_VERSION;
+pub use net::visit::Unreached;
+pub use net::visit::VISITS_MAX;
+pub use net::visit::Visit;
 pub use options::*;
 pub use pulse::{Beat, Pulse};
 pub use roster::Applicant;
@@ -127,6 +130,13 @@ pub trait Gatekeeper: Send + Sync + 'static {
         &self,
         request: Bytes,
     ) -> Pin<Box<dyn Future<Output = Result<Bytes, String>> + Send + '_>>;
+}
+
+/// Receives other members. What they say and are told is its business alone.
+pub trait Host: Send + Sync + 'static {
+    /// Serves one visit of member `from`, proven by its certificate, until it is over. What is said may be anything,
+    /// or nothing for ever; the future is dropped when `from` is no member any more.
+    fn receive(&self, from: u64, visit: Visit) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 /// The machine cannot go on (its disk failed, its format is broken): this replica stops.

@@ -44,6 +44,7 @@ use crate::net::pace::Pacer;
 use crate::net::pace::Quiet;
 use crate::net::server;
 use crate::net::server::Server;
+use crate::net::visit::Parlour;
 use crate::options::CLUSTER_NAME_MAX;
 use crate::options::ConsensusOptions;
 use crate::options::PROPOSAL_BYTES_MAX;
@@ -251,6 +252,7 @@ async fn assemble<R: Send + 'static>(
         targets: parking_lot::Mutex::default(),
         removed: watch::Sender::new(None),
         gatekeeper: OnceLock::new(),
+        parlour: Parlour::default(),
         severed: watch::Sender::new(BTreeSet::new()),
         pacer: Pacer::default(),
     });

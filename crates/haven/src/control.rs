@@ -1,15 +1,19 @@
-//! Where a node is asked how it is and told what to do: the control socket, and a listener for metrics.
+//! Where a node is asked how it is and told what to do: the control socket, a listener for metrics, and visits of
+//! other members.
 //!
 //! The control socket is a Unix socket in the data directory that only the owner may use; whoever can connect
-//! may operate the node. What is asked and answered lies in `haven-admin`.
+//! may operate the cluster: what another node must do is carried there. What is asked and answered lies in
+//! `haven-admin`.
 
-use haven_admin::{Api, Scope, server};
+use crate::relay::{Informed, Relay, Visitors};
+use haven_admin::{Scope, server};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::Handle;
 
 /// Longest path of a Unix socket (sun_path of unix(7), with its NUL).
 const PATH_BYTES_MAX: usize = 107;
@@ -55,14 +59,13 @@ pub async fn bind_metrics(address: Option<SocketAddr>) -> Result<Option<TcpListe
     })
 }
 
-/// Serves both for ever.
-pub fn serve<A: Api>(socket: UnixListener, metrics: Option<TcpListener>, api: &Arc<A>) {
-    tokio::spawn(server::serve(
-        socket,
-        Arc::clone(api),
-        Scope::All,
-        CONNECTIONS_MAX,
-    ));
+/// Serves all of them for ever.
+pub(crate) fn serve<A: Informed>(socket: UnixListener, metrics: Option<TcpListener>, api: &Arc<A>) {
+    let relay = Arc::new(Relay(Arc::clone(api)));
+    tokio::spawn(server::serve(socket, relay, Scope::All, CONNECTIONS_MAX));
+    let visitors = Arc::new(Visitors(Arc::clone(api)));
+    let consensus = &api.insight().consensus;
+    consensus.set_host(Handle::current(), visitors);
     if let Some(metrics) = metrics {
         tokio::spawn(server::serve(
             metrics,

@@ -1,9 +1,9 @@
 //! Answers what a node is asked over its control API.
 //!
 //! Any node answers for the whole cluster: from what it sees itself, and from the other nodes' bulletins. What
-//! needs the leader, or another node, is refused with the name of who can do it.
+//! needs the leader, or another node, is refused with the name of who can do it: see [`crate::relay`].
 //!
-//! Must not know: how questions travel.
+//! Must not know: how questions travel, from whom they are.
 
 use crate::addresses::Addresses;
 use crate::cluster::office::Office;
@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::insight::Insight;
 use crate::metrics::{self, Meter, Reading};
 use crate::peers::Clients;
+use crate::relay::Informed;
 use crate::serve::Ports;
 use crate::space::SpaceGuard;
 use crate::standby::Standby;
@@ -72,19 +73,6 @@ fn conflict(why: impl Into<String>) -> Refusal {
 }
 
 impl Desk {
-    fn id_of(&self, name: &str) -> Result<u64, Refusal> {
-        let nodes = self.insight.roll.entries();
-        let known = nodes.iter().find(|node| node.name == name);
-        known.map(|node| node.id).ok_or_else(|| {
-            let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
-            let why = format!(
-                "there is no node {name}; the nodes are {}",
-                names.join(", ")
-            );
-            Refusal::new(RefusalKind::NotFound, why)
-        })
-    }
-
     fn is_alone(&self) -> bool {
         self.insight.roll.entries().len() == 1
     }
@@ -149,18 +137,16 @@ impl Desk {
             let why = format!("there is no service {service}; it is {}", self.service);
             return Err(Refusal::new(RefusalKind::NotFound, why));
         }
-        let target = request.to.as_deref().map(|to| self.id_of(to)).transpose()?;
+        let target = request
+            .to
+            .as_deref()
+            .map(|to| self.insight.id_of(to))
+            .transpose()?;
         if self.is_alone() {
             return Err(conflict("this node is alone: there is nowhere to move to"));
         }
         if !self.insight.consensus.leadership().borrow().is_leader {
-            return Err(match self.insight.leader() {
-                Some(leader) => {
-                    let why = format!("node {leader} leads: say it there");
-                    Refusal::elsewhere(&leader, why)
-                }
-                None => conflict("no node leads at the moment; haven status says why"),
-            });
+            return Err(self.insight.say_to_leader());
         }
         if let (Some(id), Some(to)) = (target, &request.to) {
             self.check_target(id, to)?;
@@ -179,7 +165,7 @@ impl Desk {
                 "node {to} is a witness: it has no files and serves nobody"
             ))),
             Some((_, report)) if report.standby => Err(conflict(format!(
-                "node {to} is in standby; haven online {to} first, on that node"
+                "node {to} is in standby; haven online {to} first"
             ))),
             Some((age, _)) if self.is_here(id, *age) => Ok(()),
             _ => Err(conflict(format!(
@@ -201,7 +187,7 @@ impl Desk {
     }
 
     async fn set_standby(&self, request: StandbyRequest) -> Result<(), Refusal> {
-        self.id_of(&request.node)?;
+        self.insight.id_of(&request.node)?;
         if request.node != self.insight.name {
             let why = format!(
                 "a node keeps this wish itself: say it on node {}",
@@ -235,7 +221,7 @@ impl Desk {
         }
         Err(conflict(format!(
             "node {} is the only one left that could lead: the others are down or in standby. Start one, or haven \
-             online NODE there; or --force (it goes on leading until another node can)",
+             online NODE; or --force (it goes on leading until another node can)",
             self.insight.name
         )))
     }
@@ -282,10 +268,16 @@ impl Desk {
     }
 }
 
+impl Informed for Desk {
+    fn insight(&self) -> &Insight {
+        &self.insight
+    }
+}
+
 impl Api for Desk {
     async fn answer(&self, question: Question) -> Result<Answer, Refusal> {
         match question {
-            Question::Status => self.insight.status(self.report()),
+            Question::Status { node } => self.insight.status(self.report(), node.as_deref()),
             Question::Node => Answer::json(&self.report()),
             Question::StateHash => Answer::json(&self.state_hash().await?),
             Question::Metrics => Ok(Answer::Metrics(self.metrics())),

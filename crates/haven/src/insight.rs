@@ -9,7 +9,7 @@ use crate::history::{History, now_unix_ms};
 use crate::metrics::{Buckets, PeerReading, Reading};
 use crate::roll::Roll;
 use haven_admin::judge::{SILENT_MS, judge};
-use haven_admin::{Answer, NodeReport, PeerView, Refusal, Role};
+use haven_admin::{Answer, NodeReport, PeerView, Refusal, RefusalKind, Role};
 use haven_consensus::Consensus;
 use haven_log::Log;
 use std::collections::BTreeMap;
@@ -100,8 +100,54 @@ impl Insight {
         }
     }
 
-    /// The cluster, judged; `own` is this node's report.
-    pub fn status(&self, own: NodeReport) -> Result<Answer, Refusal> {
+    /// The number of a member, by its name.
+    ///
+    /// # Errors
+    /// It is none; in words, with the names of those that are.
+    pub fn id_of(&self, name: &str) -> Result<u64, Refusal> {
+        let nodes = self.roll.entries();
+        let known = nodes.iter().find(|node| node.name == name);
+        known.map(|node| node.id).ok_or_else(|| {
+            let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+            let why = format!(
+                "there is no node {name}; the nodes are {}",
+                names.join(", ")
+            );
+            Refusal::new(RefusalKind::NotFound, why)
+        })
+    }
+
+    /// Whether another node's last bulletin is too old to believe that it runs.
+    pub fn is_silent(&self, id: u64) -> bool {
+        let heard = self.bulletins.heard();
+        heard
+            .get(&id)
+            .is_none_or(|(age, _)| *age >= Duration::from_millis(SILENT_MS))
+    }
+
+    /// What only the leader can do, this node cannot.
+    pub fn say_to_leader(&self) -> Refusal {
+        match self.leader() {
+            Some(leader) => {
+                Refusal::elsewhere(&leader, format!("node {leader} leads: say it there"))
+            }
+            None => Refusal::new(
+                RefusalKind::Conflict,
+                "no node leads at the moment; haven status says why",
+            ),
+        }
+    }
+
+    /// The cluster, judged; `own` is this node's report. Of another node's view that one is asked.
+    ///
+    /// # Errors
+    /// The view of another node, or of none, was asked for.
+    pub fn status(&self, own: NodeReport, of: Option<&str>) -> Result<Answer, Refusal> {
+        if let Some(other) = of.filter(|node| *node != self.name) {
+            self.id_of(other)?;
+            let why = format!("this is node {}; say it on node {other}", self.name);
+            return Err(Refusal::elsewhere(other, why));
+        }
         Answer::json(&judge(self.bulletins.facts(own, now_unix_ms())))
     }
 

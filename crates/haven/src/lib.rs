@@ -27,6 +27,7 @@ mod notify;
 pub mod peers;
 pub mod quick;
 mod rebuild;
+mod relay;
 mod reload;
 pub mod resolve;
 mod roll;

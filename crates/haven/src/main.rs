@@ -12,8 +12,8 @@ use std::time::Duration;
 
 mod memory;
 
-/// How long a node may take to do what it is told.
-const CONTROL_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a node may take to do what it is told, or to have another node do it.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a change of the members may take.
 const MEMBERS_PATIENCE: Duration = Duration::from_secs(60);
@@ -57,7 +57,7 @@ enum Command {
     /// Show how the cluster is. Ends with status 0 when it is healthy, 1 when it serves but something is wrong,
     /// 2 when it does not serve.
     Status(StatusArgs),
-    /// Move the service to another node by plan. To be said on the node that leads.
+    /// Move the service to another node by plan. Works on every member.
     Migrate {
         #[command(flatten)]
         node: NodeArgs,
@@ -66,9 +66,9 @@ enum Command {
         #[arg(value_names = ["SERVICE", "NODE"], num_args = 0..=2)]
         what: Vec<String>,
     },
-    /// Keep a node from leading: it goes on to vote and to replicate. To be said on that node.
+    /// Keep a node from leading: it goes on to vote and to replicate. Works on every member.
     Standby(StandbyArgs),
-    /// Let a node lead again. To be said on that node.
+    /// Let a node lead again. Works on every member.
     Online(StandbyArgs),
     /// Check the data directory of a node that does not run, without changing it. Ends with status 0
     /// when nothing is wrong, 1 when something is, 2 when it could not be checked.
@@ -240,6 +240,9 @@ struct StatusArgs {
     /// Show it again every second, until interrupted.
     #[arg(long, conflicts_with = "json")]
     watch: bool,
+    /// How the node of this name sees it; default: the node that is asked.
+    #[arg(long = "node", value_name = "NAME")]
+    of: Option<String>,
 }
 
 #[derive(Args)]
@@ -501,6 +504,7 @@ fn run_status(args: StatusArgs) -> ExitCode {
             config,
             json: args.json,
             watch: args.watch,
+            of: args.of,
         };
         runtime()?.block_on(status::run(&options))
     });

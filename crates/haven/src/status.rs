@@ -1,6 +1,6 @@
 //! `haven status`: how the cluster is, on one screen; once, or again and again.
 //!
-//! Asks the node of this machine. If that does not run, says what can be seen from outside: whether the service
+//! Asks the node of this machine, or another one through it. If that does not run, says what can be seen from outside: whether the service
 //! answers, and whether the other nodes' processes do.
 
 use crate::term::{Screen, is_terminal};
@@ -19,6 +19,8 @@ use tokio::time::{sleep, timeout};
 
 /// How long the node may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take to ask another node through it.
+const CARRIED_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a look from outside may take.
 const LOOK: Duration = Duration::from_secs(2);
 /// Pause between two pictures.
@@ -35,6 +37,8 @@ pub struct Options {
     pub json: bool,
     /// Again and again, until interrupted.
     pub watch: bool,
+    /// The node whose view is wanted, if not that of this machine.
+    pub of: Option<String>,
 }
 
 /// What can be seen without the node of this machine.
@@ -148,8 +152,15 @@ async fn watch(options: &Options) -> Result<u8, String> {
 }
 
 async fn find_out(options: &Options) -> Result<Told, String> {
-    let asked = Client::unix(&options.socket, PATIENCE).status().await;
+    let asked = match &options.of {
+        None => Client::unix(&options.socket, PATIENCE).status().await,
+        Some(node) => {
+            let client = Client::unix(&options.socket, CARRIED_PATIENCE);
+            client.status_of(node).await
+        }
+    };
     match asked {
+        Ok(status) if options.of.is_some() => Ok(Told::Inside(Box::new(status))),
         Ok(status) => Ok(Told::Inside(Box::new(
             seen_from_both_sides(status, options).await,
         ))),

@@ -272,9 +272,12 @@ async fn three_machines_become_a_cluster_and_the_first_of_them_goes() {
     b.await_voters(&["b", "c", "d"]);
     files.write(&[&b, &c, &d], "of three again").await;
 
+    any_node_carries_commands([&b, &c, &d]).await;
+
     // One dies; all of it is there, and the same everywhere.
     b.process.take().unwrap().kill();
     files.write(&[&c, &d], "without b").await;
+    a_dead_node_is_told_of(&c, "b");
     b.start();
     files.write(&[&b, &c, &d], "of all three").await;
 
@@ -303,6 +306,84 @@ async fn three_machines_become_a_cluster_and_the_first_of_them_goes() {
         }
         assert!(start.elapsed() < PATIENCE, "{hashes:?}");
     }
+}
+
+/// Says something on a node until it is done: who is to act may not have heard of the others yet.
+fn say(on: &Machine, arguments: &[&str]) {
+    let start = Instant::now();
+    loop {
+        let output = on.ask(arguments).output().unwrap();
+        if output.status.success() {
+            return;
+        }
+        let why = text(&output.stderr);
+        assert!(start.elapsed() < PATIENCE, "{arguments:?}: {why}");
+        std::thread::sleep(POLL);
+    }
+}
+
+/// What is said on a node that neither leads nor is meant.
+async fn any_node_carries_commands(nodes: [&Machine; 3]) {
+    Files::client(&nodes).await;
+    let mut others = Vec::new();
+    for node in nodes {
+        let status = node.status().await.unwrap();
+        if !status.serving {
+            others.push(node);
+        }
+    }
+    let [meant, third, ..] = others[..] else {
+        panic!("two nodes serve");
+    };
+    say(third, &["standby", meant.name]);
+    assert!(meant.status().await.unwrap().standby);
+    assert!(!third.status().await.unwrap().standby);
+    say(third, &["online", meant.name]);
+    assert!(!meant.status().await.unwrap().standby);
+    let mut asking = third.ask(&["status", "--json", "--node", meant.name]);
+    let told = asking.output().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!(told["asked"], meant.name);
+    // The leader may not have heard yet that it may lead again.
+    say(third, &["migrate", meant.name]);
+    let start = Instant::now();
+    while !meant.status().await.is_some_and(|status| status.serving) {
+        assert!(start.elapsed() < PATIENCE, "{} does not lead", meant.name);
+        tokio::time::sleep(POLL).await;
+    }
+    // What the other node refuses comes back in its words.
+    let why = refused_by(&mut third.ask(&["migrate", meant.name]));
+    let want = format!("node {0} answers: node {0} leads already", meant.name);
+    assert!(why.contains(&want), "{why}");
+    let log = meant.process.as_ref().unwrap();
+    log.until(&format!("node {} brings a command: Standby", third.name));
+}
+
+fn a_dead_node_is_told_of(on: &Machine, dead: &str) {
+    let start = Instant::now();
+    let standby = loop {
+        let why = refused_by(&mut on.ask(&["standby", dead]));
+        assert!(why.contains(&format!("node {dead} ")), "{why}");
+        assert!(why.contains("nothing was done"), "{why}");
+        if why.contains("is down, or cut off") {
+            break why;
+        }
+        assert!(start.elapsed() < PATIENCE, "{why}");
+        std::thread::sleep(POLL);
+    };
+    assert!(
+        standby.contains("does not lead as long as it is down")
+            && standby.contains("haven node remove"),
+        "{standby}"
+    );
+    let why = refused_by(&mut on.ask(&["online", dead]));
+    assert!(why.contains("systemctl start haven"), "{why}");
+    let output = on.ask(&["status", "--node", dead]).output().unwrap();
+    let why = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{why}");
+    assert!(why.contains("is down, or cut off"), "{why}");
+    let why = refused_by(&mut on.ask(&["standby", "nobody"]));
+    assert!(why.contains("there is no node nobody"), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,11 @@
 mod support;
 
 use bytes::Bytes;
-use haven_admin::{Client as Admin, NodeReport, StateHash};
+use haven_admin::client::{AskError, ask_over};
+use haven_admin::{
+    Client as Admin, ClusterStatus, NodeReport, Question, RefusalKind, StandbyRequest, StateHash,
+    TokenRequest,
+};
 use haven_client::{Client, Options};
 use haven_pki::Identity;
 use haven_proto::nfs3::{Createhow3, Fh3, Sattr3, StableHow};
@@ -16,6 +20,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use support::{Logged, command, free_port};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A pause between looks at processes.
@@ -25,6 +33,8 @@ const WITNESS: usize = 2;
 
 struct Cluster {
     dir: PathBuf,
+    peers: Vec<u16>,
+    identities: Vec<Identity>,
     ports: [(u16, u16); 3],
     nodes: [Option<Logged>; 3],
 }
@@ -58,6 +68,8 @@ impl Cluster {
         }
         Self {
             dir: dir.to_owned(),
+            peers,
+            identities,
             ports,
             nodes: [const { None }; 3],
         }
@@ -239,6 +251,97 @@ async fn hash(site: &Site, index: usize) -> StateHash {
     node.state_hash().await.unwrap()
 }
 
+/// What is said on the witness is done where it must be.
+async fn the_witness_carries_commands(site: &Site, config: &Path) {
+    let say = |arguments: &[&str]| {
+        let start = Instant::now();
+        loop {
+            let mut command = command();
+            command.args(arguments).arg("--config").arg(config);
+            let output = command.output().unwrap();
+            if output.status.success() {
+                return;
+            }
+            // Who is to act may not have heard of the others yet.
+            let why = String::from_utf8_lossy(&output.stderr);
+            assert!(start.elapsed() < PATIENCE, "{arguments:?}: {why}");
+            std::thread::sleep(MOMENT);
+        }
+    };
+    let other = 1 - site.wait_serving().await;
+    say(&["standby", NAMES[other]]);
+    assert!(site.status(other).await.unwrap().standby);
+    say(&["online", NAMES[other]]);
+    assert!(!site.status(other).await.unwrap().standby);
+    say(&["migrate", NAMES[other]]);
+    let start = Instant::now();
+    while site.serving().await != Some(other) {
+        assert!(start.elapsed() < PATIENCE, "it does not move");
+        tokio::time::sleep(MOMENT).await;
+    }
+    let why = support::refused_by(command().arg("standby").arg("--config").arg(config));
+    assert!(why.contains("a witness never serves"), "{why}");
+}
+
+/// Visits node 2 as node 1 does.
+async fn visit(cluster: &Cluster) -> TlsStream<TcpStream> {
+    let framed = |body: &[u8]| {
+        let mut frame = (body.len() as u32).to_le_bytes().to_vec();
+        frame.extend(crc32c::crc32c(body).to_le_bytes());
+        frame.extend(body);
+        frame
+    };
+    let tls = cluster.identities[0].tls().unwrap();
+    let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, cluster.peers[1]));
+    let socket = socket.await.unwrap();
+    let name = tls.name_of(2).unwrap();
+    let shaken = TlsConnector::from(tls.client()).connect(name, socket).await;
+    let mut stream = shaken.unwrap();
+    let mut hello = b"\x01HVNC".to_vec();
+    hello.extend(haven_consensus::PROTOCOL_VERSION.to_le_bytes());
+    hello.extend(1u64.to_le_bytes());
+    hello.extend(2u64.to_le_bytes());
+    // The purpose, then the cluster's name.
+    hello.extend([7, tls.cluster().len() as u8]);
+    hello.extend(tls.cluster().as_bytes());
+    stream.write_all(&framed(&hello)).await.unwrap();
+    let want = [framed(b"\x02"), framed(b"\x0a")].concat();
+    let mut said = vec![0; want.len()];
+    stream.read_exact(&mut said).await.unwrap();
+    assert_eq!(said, want);
+    stream
+}
+
+async fn what_a_member_brings_is_not_carried_on(cluster: &Cluster) {
+    let standby = StandbyRequest {
+        node: "a".into(),
+        standby: true,
+        force: true,
+    };
+    for (question, want) in [
+        (
+            Question::Status {
+                node: Some("a".into()),
+            },
+            RefusalKind::Elsewhere,
+        ),
+        (Question::Standby(standby), RefusalKind::Elsewhere),
+        (
+            Question::Token(TokenRequest { hours: 1 }),
+            RefusalKind::Forbidden,
+        ),
+        (Question::StateHash, RefusalKind::Forbidden),
+    ] {
+        match ask_over(visit(cluster).await, &question).await {
+            Err(AskError::Refused(refusal)) => assert_eq!(refusal.kind, want, "{question:?}"),
+            other => panic!("{question:?}: {other:?}"),
+        }
+    }
+    let answer = ask_over(visit(cluster).await, &Question::Status { node: None }).await;
+    let status: ClusterStatus = serde_json::from_slice(&answer.unwrap()).unwrap();
+    assert_eq!(status.asked, "b");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whichever_node_with_files_dies_the_other_serves_and_nothing_is_lost() {
     let dir = tempfile::tempdir().unwrap();
@@ -269,6 +372,8 @@ async fn whichever_node_with_files_dies_the_other_serves_and_nothing_is_lost() {
     cluster.start(leader);
     site.wait_caught_up(leader).await;
     assert_eq!(hash(&site, 0).await.hash, hash(&site, 1).await.hash);
+    the_witness_carries_commands(&site, &dir.path().join("c.toml")).await;
+    what_a_member_brings_is_not_carried_on(&cluster).await;
     for index in 0..3 {
         said += &cluster.kill(index);
     }

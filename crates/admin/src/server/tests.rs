@@ -38,7 +38,10 @@ async fn raw(bytes: &[u8], last: bool) -> String {
 #[tokio::test]
 async fn questions_arrive_as_they_were_asked_and_refusals_come_back() {
     let questions = [
-        Question::Status,
+        Question::Status { node: None },
+        Question::Status {
+            node: Some("b-1.x_y".into()),
+        },
         Question::Node,
         Question::Move(MoveRequest {
             service: None,
@@ -66,13 +69,62 @@ async fn questions_arrive_as_they_were_asked_and_refusals_come_back() {
 async fn a_listener_for_metrics_carries_nothing_else() {
     let metrics = ask_over(connect(Scope::Metrics), &Question::Metrics).await;
     assert_eq!(metrics.unwrap(), "up 1\n");
-    for question in [Question::Status, Question::Move(MoveRequest::default())] {
+    for question in [
+        Question::Status { node: None },
+        Question::Move(MoveRequest::default()),
+    ] {
         let refused = ask_over(connect(Scope::Metrics), &question).await;
         let Err(AskError::Refused(refusal)) = refused else {
             panic!("{refused:?}");
         };
         assert_eq!(refusal.kind, RefusalKind::Forbidden);
     }
+}
+
+#[tokio::test]
+async fn between_members_goes_what_only_the_other_can_do() {
+    let standby = StandbyRequest {
+        node: "b".into(),
+        standby: true,
+        force: true,
+    };
+    let node = Some("b".into());
+    for (question, passes) in [
+        (Question::Status { node: None }, true),
+        (Question::Status { node }, true),
+        (Question::Move(MoveRequest::default()), true),
+        (Question::Standby(standby), true),
+        (Question::Node, false),
+        (Question::StateHash, false),
+        (Question::Metrics, false),
+        (Question::Nodes, false),
+        (Question::Token(TokenRequest { hours: 1 }), false),
+        (
+            Question::RemoveNode(RemoveRequest { node: "b".into() }),
+            false,
+        ),
+    ] {
+        match ask_over(connect(Scope::Members), &question).await {
+            Ok(_) => assert!(passes, "{question:?}"),
+            Err(AskError::Refused(refusal)) => {
+                assert!(!passes, "{question:?}: {refusal}");
+                assert_eq!(refusal.kind, RefusalKind::Forbidden, "{question:?}");
+            }
+            Err(why) => panic!("{question:?}: {why}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn whose_view_is_asked_for_must_be_a_name() {
+    let close = "HTTP/1.1\r\nHost: haven\r\nConnection: close\r\n\r\n";
+    for query in ["", "node", "node=", "nodes=b", "node=b&node=c", "node=%62"] {
+        let answer = raw(format!("GET /v1/status?{query} {close}").as_bytes(), false).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{query}: {answer}");
+    }
+    let node = Some("b c/../\r\n".to_owned());
+    let refused = ask_over(connect(Scope::All), &Question::Status { node }).await;
+    assert!(matches!(refused, Err(AskError::Refused(_))), "{refused:?}");
 }
 
 #[tokio::test]

@@ -155,6 +155,11 @@ impl FrameWriter {
         }
     }
 
+    /// The stream, for something else than frames.
+    pub(crate) fn into_stream(self) -> Box<dyn AsyncWrite + Send + Sync + Unpin> {
+        self.stream
+    }
+
     pub(crate) fn is_torn(&self) -> bool {
         self.torn
     }
@@ -196,6 +201,11 @@ impl FrameReader {
     /// Changes the limit, once it is known who is at the other end.
     pub(crate) fn set_body_max(&mut self, body_max: usize) {
         self.inbox.body_max = body_max;
+    }
+
+    /// What was received and not taken, and the stream, for something else than frames.
+    pub(crate) fn into_stream(self) -> (BytesMut, Box<dyn AsyncRead + Send + Sync + Unpin>) {
+        (self.inbox.buffer, self.stream)
     }
 
     /// The next body, never empty. `Closed` if the peer ended the connection between two frames.

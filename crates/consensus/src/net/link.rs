@@ -47,6 +47,7 @@ use crate::net::message::HELLO_BODY_MAX;
 use crate::net::message::Hello;
 use crate::net::message::Purpose;
 use crate::net::pace::Pacer;
+use crate::net::visit::Parlour;
 use crate::roster::Record;
 use crate::roster::Roster;
 use crate::roster::Standing;
@@ -92,6 +93,8 @@ pub(crate) struct Place {
     pub(crate) removed: watch::Sender<Option<String>>,
     /// Who lets machines in.
     pub(crate) gatekeeper: OnceLock<Arc<dyn Gatekeeper>>,
+    /// Who receives other members.
+    pub(crate) parlour: Parlour,
     /// Peers that this node pretends not to reach, nor to be reached by (fault injection).
     pub(crate) severed: watch::Sender<BTreeSet<u64>>,
     /// When peers that do not answer are tried again.
@@ -208,7 +211,8 @@ pub(crate) async fn connect(
     connected
 }
 
-async fn connect_now(
+/// Connects to `peer` without asking when it is time.
+pub(crate) async fn connect_now(
     place: &Place,
     peer: u64,
     purpose: Purpose,
@@ -454,6 +458,9 @@ fn check(
         return other(format!("the certificate is not that of node {from}"));
     };
     match place.roster.borrow().standing(from, key) {
+        Standing::Newer if hello.purpose == Purpose::Visit => other(format!(
+            "node {from} is no member yet, as far as this node knows; try again when it has caught up"
+        )),
         Standing::Member | Standing::Newer => Ok(()),
         Standing::WrongKey => other(format!(
             "node {from} shows another key than the one it became a member with; remove it and let it join again"
@@ -542,6 +549,7 @@ mod tests {
             targets: Mutex::default(),
             removed: watch::Sender::new(None),
             gatekeeper: OnceLock::new(),
+            parlour: Parlour::default(),
             severed: watch::Sender::new(BTreeSet::new()),
             pacer: Pacer::default(),
         };

@@ -117,10 +117,12 @@ pub(crate) enum Purpose {
     Affairs,
     /// A machine without a certificate wants one.
     Join,
+    /// A member wants to talk to another's host.
+    Visit,
 }
 
 impl Purpose {
-    pub(crate) const ALL: [Purpose; 7] = [
+    pub(crate) const ALL: [Purpose; 8] = [
         Self::Affairs,
         Self::Join,
         Self::Entries,
@@ -128,6 +130,7 @@ impl Purpose {
         Self::Votes,
         Self::Snapshot,
         Self::Hints,
+        Self::Visit,
     ];
 
     fn from_u8(value: u8) -> Result<Self, DecodeError> {

@@ -7,11 +7,12 @@
 //! - `server`: what comes in from peers
 //! - `pace`: how often a peer that does not answer is tried again
 //! - `hints`: soft state, newest wins
+//! - `visit`: streams whose bytes are for others to read
 //!
 //! Invariants
 //! - Nothing a peer sends can make this node panic or take memory beyond a named limit: a bad message
 //!   closes its connection with a logged reason.
-//! - Heartbeats, votes, entries, snapshots and hints never wait for one another's connections.
+//! - Heartbeats, votes, entries, snapshots, hints and visits never wait for one another's connections.
 
 pub(crate) mod affair;
 pub(crate) mod client;
@@ -21,3 +22,4 @@ pub(crate) mod link;
 pub(crate) mod message;
 pub(crate) mod pace;
 pub(crate) mod server;
+pub(crate) mod visit;

@@ -54,6 +54,7 @@ use crate::net::message::SnapshotPart;
 use crate::net::message::Told;
 use crate::net::pace::Faults;
 use crate::net::pace::Quiet;
+use crate::net::visit;
 use crate::rejoin::Voice;
 use crate::stand::Heard;
 use crate::steward::Steward;
@@ -169,6 +170,7 @@ impl<R: Send + 'static> Server<R> {
                 Purpose::Snapshot => self.snapshot(&hello, link).await,
                 Purpose::Hints => self.hints(&hello, link).await,
                 Purpose::Affairs => self.affairs(link).await,
+                Purpose::Visit => visit::receive(&self.place, hello.from, link).await,
                 Purpose::Join => Ok(()),
             }
         };

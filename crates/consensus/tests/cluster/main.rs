@@ -9,6 +9,7 @@ mod catchup;
 mod machine;
 mod members;
 mod nodes;
+mod visits;
 mod witness;
 
 use std::sync::Arc;

@@ -273,7 +273,7 @@ fn kept(config: &Path, pid: u32) -> String {
     format!(
         "the cluster goes on. From another terminal, as the same user:
   look at it    haven status --watch --config {config}
-  move it       haven migrate --config {config}   (on the node that leads: a, b or c)
+  move it       haven migrate --config {config}   (any node's file will do)
   mount it      nsenter -t {pid} -n {mount} {FLOATING}:{EXPORT} /mnt
                 (root only; otherwise: nsenter -t {pid} -U --preserve-credentials -n haven bench nfs://{FLOATING}{EXPORT})
   end it        umount /mnt, then Ctrl-C here, or: kill {pid}"

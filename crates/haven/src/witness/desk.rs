@@ -1,11 +1,12 @@
-//! Answers what a witness is asked over its control API. It answers for the cluster like any node, and can do
-//! nothing for its service.
+//! Answers what a witness is asked over its control API. It answers for the cluster like any node. What is to be done
+//! for the service it refuses with the name of who can do it: see [`crate::relay`].
 //!
 //! Must not know: how questions travel.
 
 use crate::cluster::office::Office;
 use crate::insight::Insight;
 use crate::metrics::{self, Meter, Reading};
+use crate::relay::Informed;
 use haven_admin::{Answer, Api, NodeReport, Question, Refusal, RefusalKind};
 use haven_disk::Disk;
 use std::sync::Arc;
@@ -46,11 +47,17 @@ impl Desk {
     }
 }
 
+impl Informed for Desk {
+    fn insight(&self) -> &Insight {
+        &self.insight
+    }
+}
+
 impl Api for Desk {
     async fn answer(&self, question: Question) -> Result<Answer, Refusal> {
         let refuse = |why: &str| Err(Refusal::new(RefusalKind::Conflict, why));
         match question {
-            Question::Status => self.insight.status(self.report()),
+            Question::Status { node } => self.insight.status(self.report(), node.as_deref()),
             Question::Node => Answer::json(&self.report()),
             Question::Metrics => Ok(Answer::Metrics(self.metrics())),
             Question::StateHash => refuse("a witness holds no files"),
@@ -61,9 +68,14 @@ impl Api for Desk {
             Question::RemoveNode(request) => {
                 Answer::json(&self.office()?.remove_node(&request.node).await?)
             }
-            Question::Move(_) => refuse("a witness serves nothing; say it on the node that leads"),
-            Question::Standby(_) => {
-                refuse("a witness never serves; say it on the node that shall not lead")
+            Question::Move(_) => Err(self.insight.say_to_leader()),
+            Question::Standby(request) if request.node == self.insight.name => {
+                refuse("a witness never serves anyway; name the node that is meant")
+            }
+            Question::Standby(request) => {
+                self.insight.id_of(&request.node)?;
+                let why = format!("say it on node {}, which keeps this wish", request.node);
+                Err(Refusal::elsewhere(&request.node, why))
             }
         }
     }
