@@ -209,6 +209,9 @@ struct DemoArgs {
     /// Where order and moment of the faults come from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// How many clients change files without a pause, three operations at a time each. 16 keep two processors busy.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    clients: u16,
     /// Print one JSON object instead of a story.
     #[arg(long)]
     json: bool,
@@ -345,6 +348,7 @@ fn run_demo(args: &DemoArgs) -> Result<bool, String> {
         rounds: args.rounds,
         seed: args.seed,
         json: args.json,
+        clients: args.clients.into(),
         keep: args.keep,
     };
     demo::run(options, args.dir.as_deref(), &own_exe()?)

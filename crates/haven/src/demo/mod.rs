@@ -43,6 +43,8 @@ pub struct Options {
     pub seed: u64,
     /// One JSON object instead of a story.
     pub json: bool,
+    /// Clients, each with a connection of its own and three operations under way.
+    pub clients: usize,
     /// Leave the cluster running until interrupted.
     pub keep: bool,
 }
@@ -163,7 +165,7 @@ impl Demo {
             "node {} leads and serves",
             self.lab.nodes[leader].name
         ));
-        let client = ClientThread::start(&self.lab.client, 1).await?;
+        let client = ClientThread::start(&self.lab.client, self.options.clients).await?;
         self.stage.watch(&client.recorder);
         self.stage
             .say("a client has mounted the floating address and writes, flushes, renames, removes, reads");
