@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`types`] | questions and answers, as JSON |
+//! | [`bulletin`] | what nodes tell each other of themselves, as bytes |
 //! | [`judge`] | what a cluster's state means: healthy, degraded or down, what is wrong, what to do |
 //! | [`screen`] | a cluster's state as text for people |
 //! | [`server`] | the router: HTTP/1.1 over any connection |
@@ -11,6 +12,7 @@
 //! Judging and drawing are functions of their input; the server knows no answer, only how to ask for it
 //! ([`server::Api`]). Must not know: consensus, files, how addresses move.
 
+pub mod bulletin;
 pub mod client;
 pub mod judge;
 pub mod screen;
@@ -20,6 +22,7 @@ pub mod types;
 #[cfg(test)]
 mod cases;
 
+pub use bulletin::Bulletin;
 pub use client::{Client, ClientError};
 pub use server::{Answer, Api, Scope};
 pub use types::*;

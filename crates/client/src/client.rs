@@ -5,7 +5,7 @@ use crate::options::Options;
 use crate::transport::{Stats, Transport};
 use bytes::Bytes;
 use haven_proto::mount::{self, Dirpath, MNTPATHLEN, Mountres3};
-use haven_proto::nfs3::{self, Fh3, Proc3};
+use haven_proto::nfs3::{self, Fh3, Nfsstat3, Proc3};
 use haven_rpc::{AuthSys, Credential, GIDS_MAX, MACHINE_NAME_BYTES_MAX, Outcome, encode_call};
 use haven_xdr::{Decode, Encode, Gather, decode_all, encode_all};
 use std::net::SocketAddr;
@@ -82,11 +82,36 @@ impl Client {
 
     /// Calls a procedure of NFSv3. The result is whole: what failures tell is in it.
     pub async fn nfs<A: Encode, R: Decode>(&self, proc: Proc3, args: &A) -> Result<R, ClientError> {
-        let args = encode_all(args);
         let results = self
-            .call(nfs3::PROGRAM, nfs3::VERSION, proc.to_wire(), args)
+            .limited(self.until_ready(proc, encode_all(args)))
             .await?;
         Ok(decode_all(results)?)
+    }
+
+    /// Calls a procedure again as long as the server asks to come back later, each time as a new request
+    /// (RFC 1813 section 2.6, NFS3ERR_JUKEBOX: a retransmission would only get the same answer). After
+    /// [`Options::jukebox_retries_max`] times that answer is the result.
+    async fn until_ready(&self, proc: Proc3, args: Gather) -> Result<Bytes, ClientError> {
+        let Options {
+            jukebox_retries_max,
+            jukebox_pause_min,
+            jukebox_pause_max,
+            ..
+        } = self.shared.options;
+        let mut pause = jukebox_pause_min;
+        let mut retries = 0;
+        loop {
+            let (prog, vers) = (nfs3::PROGRAM, nfs3::VERSION);
+            let results = self
+                .execute(&self.shared.nfs, prog, vers, proc.to_wire(), args.clone())
+                .await?;
+            if !is_jukebox(&results) || retries == jukebox_retries_max {
+                return Ok(results);
+            }
+            retries += 1;
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(jukebox_pause_max);
+        }
     }
 
     /// Asks the MOUNT program for the root of the export `path`, over a connection of its own.
@@ -118,20 +143,44 @@ impl Client {
         proc: u32,
         args: Gather,
     ) -> Result<Bytes, ClientError> {
-        let call = transport.call(|xid| encode_call(xid, prog, vers, proc, &self.cred, args));
-        let outcome = match self.request_timeout {
+        self.limited(self.execute(transport, prog, vers, proc, args))
+            .await
+    }
+
+    /// Within the time limit for calls.
+    async fn limited(
+        &self,
+        call: impl Future<Output = Result<Bytes, ClientError>>,
+    ) -> Result<Bytes, ClientError> {
+        match self.request_timeout {
             None => call.await,
-            Some(limit) => match tokio::time::timeout(limit, call).await {
-                Ok(outcome) => outcome,
-                Err(_) => return Err(ClientError::TimedOut(limit)),
-            },
-        };
-        match outcome.ok_or(ClientError::Closed)? {
+            Some(limit) => tokio::time::timeout(limit, call)
+                .await
+                .unwrap_or(Err(ClientError::TimedOut(limit))),
+        }
+    }
+
+    async fn execute(
+        &self,
+        transport: &Transport,
+        prog: u32,
+        vers: u32,
+        proc: u32,
+        args: Gather,
+    ) -> Result<Bytes, ClientError> {
+        let call = transport.call(|xid| encode_call(xid, prog, vers, proc, &self.cred, args));
+        match call.await.ok_or(ClientError::Closed)? {
             Outcome::Success(results) => Ok(results),
             Outcome::Error(error) => Err(error.into()),
             Outcome::Denied(denial) => Err(denial.into()),
         }
     }
+}
+
+/// Whether results begin with NFS3ERR_JUKEBOX. All but those of NULL, which are empty, begin with a status.
+fn is_jukebox(results: &[u8]) -> bool {
+    let status = (Nfsstat3::Jukebox as u32).to_be_bytes();
+    results.starts_with(&status)
 }
 
 /// Refuses what the protocol has no room for, before it is encoded.

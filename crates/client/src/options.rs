@@ -25,6 +25,13 @@ pub struct Options {
     pub reconnect_pause_min: Duration,
     /// Longest pause between connection attempts.
     pub reconnect_pause_max: Duration,
+    /// How often a call of NFSv3 is made anew when the server asks to come back later (NFS3ERR_JUKEBOX);
+    /// then that is its result.
+    pub jukebox_retries_max: u32,
+    /// Pause before the first time; doubles up to `jukebox_pause_max`.
+    pub jukebox_pause_min: Duration,
+    /// Longest pause before a call is made anew.
+    pub jukebox_pause_max: Duration,
     /// Most requests in flight.
     pub requests_max: usize,
     /// Port of the MOUNT program, at the same address.
@@ -45,6 +52,10 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(1),
             reconnect_pause_min: Duration::from_millis(50),
             reconnect_pause_max: Duration::from_millis(250),
+            // 16 seconds in all.
+            jukebox_retries_max: 8,
+            jukebox_pause_min: Duration::from_millis(100),
+            jukebox_pause_max: Duration::from_secs(5),
             requests_max: 256,
             mount_port: nfs3::PORT,
             first_xid: None,

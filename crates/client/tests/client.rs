@@ -575,3 +575,112 @@ async fn what_the_protocol_has_no_room_for_is_not_sent() {
         "count"
     );
 }
+
+/// A client that comes back soon, as often as `retries_max`, with one request in flight at a time.
+fn patient(address: SocketAddr, retries_max: u32) -> Client {
+    let options = Options {
+        jukebox_retries_max: retries_max,
+        jukebox_pause_min: Duration::from_millis(1),
+        jukebox_pause_max: Duration::from_millis(2),
+        requests_max: 1,
+        ..options()
+    };
+    Client::new(address, options)
+}
+
+fn later() -> Res3<CommitOk, WccData> {
+    Res3::Fail(Nfsstat3::Jukebox, WccData::default())
+}
+
+fn commit(client: &Client) -> tokio::task::JoinHandle<Result<CommitOk, ClientError>> {
+    let client = client.clone();
+    tokio::spawn(async move { client.commit(&Fh3(Bytes::from_static(b"file")), 0, 0).await })
+}
+
+#[tokio::test]
+async fn who_is_asked_to_come_back_later_does_with_a_new_request() {
+    let (listener, address) = listen().await;
+    let client = patient(address, 2);
+    let caller = commit(&client);
+    let mut peer = Peer::accept(&listener).await;
+    let mut calls = Vec::new();
+    for _ in 0..2 {
+        let call = peer.call().await;
+        peer.answer(&call, &later()).await;
+        calls.push(call);
+    }
+    let last = peer.call().await;
+    let ok = CommitOk {
+        file_wcc: WccData::default(),
+        verf: Writeverf3([7; 8]),
+    };
+    peer.answer(&last, &Res3::<_, WccData>::Ok(ok)).await;
+    assert_eq!(caller.await.unwrap(), Ok(ok));
+    calls.push(last);
+    let mut xids: Vec<u32> = calls.iter().map(|call| call.xid).collect();
+    xids.dedup();
+    assert_eq!(xids.len(), 3);
+    assert!(
+        calls
+            .iter()
+            .all(|c| (c.proc, &c.args) == (21, &calls[0].args))
+    );
+    assert_eq!(client.stats().retransmissions, 0);
+}
+
+#[tokio::test]
+async fn a_server_that_is_never_ready_is_asked_so_often_only() {
+    let (listener, address) = listen().await;
+    let client = patient(address, 2);
+    let caller = commit(&client);
+    let mut peer = Peer::accept(&listener).await;
+    for _ in 0..3 {
+        let call = peer.call().await;
+        peer.answer(&call, &later()).await;
+    }
+    assert_eq!(caller.await.unwrap(), Err(Nfsstat3::Jukebox.into()));
+    drop(client);
+    peer.closed().await;
+}
+
+/// Waits longer than any test before it asks again.
+fn very_patient(address: SocketAddr) -> Client {
+    let options = Options {
+        jukebox_pause_min: NEVER,
+        requests_max: 1,
+        ..options()
+    };
+    Client::new(address, options)
+}
+
+#[tokio::test]
+async fn waiting_for_a_server_keeps_nobody_else_from_asking() {
+    let (listener, address) = listen().await;
+    let client = very_patient(address);
+    let waiting = commit(&client);
+    let mut peer = Peer::accept(&listener).await;
+    let call = peer.call().await;
+    peer.answer(&call, &later()).await;
+    let other = start(&client, 42);
+    let call = peer.call().await;
+    assert_eq!((call.prog, number_of(&call)), (PROG, 42));
+    peer.answer(&call, &43_u32).await;
+    assert_eq!(other.await.unwrap(), Ok(43));
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn waiting_for_a_server_counts_for_the_time_limit() {
+    let (listener, address) = listen().await;
+    let server = tokio::spawn(async move {
+        let mut peer = Peer::accept(&listener).await;
+        loop {
+            let call = peer.call().await;
+            peer.answer(&call, &later()).await;
+        }
+    });
+    let client = very_patient(address).with_request_timeout(Some(SOON));
+    let waiting = commit(&client).await.unwrap();
+    assert_eq!(waiting, Err(ClientError::TimedOut(SOON)));
+    server.abort();
+}

@@ -6,15 +6,21 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
 
 use bytes::BufMut;
 use bytes::Bytes;
+use haven_pki::KeyId;
+use haven_pki::SecretHash;
 use openraft::raft::StreamAppendError;
 use openraft::vote::RaftLeaderId;
 
+use crate::Applicant;
 use crate::Wanted;
 use crate::codec;
 use crate::net::affair;
+use crate::net::affair::Affair;
 use crate::net::frame::Frame;
 use crate::net::frame::Inbox;
 use crate::net::frame::WireError;
@@ -220,7 +226,22 @@ pub fn messages() -> Vec<(&'static str, Vec<u8>)> {
         witness: true,
     };
     let since = Wanted::Since(Bytes::from_static(b"a checkpoint"));
+    let hash = SecretHash([9; 32]);
+    let admit = Affair::Admit {
+        secret: hash,
+        applicant: Applicant {
+            name: "b".into(),
+            address: SocketAddr::from((Ipv6Addr::LOCALHOST, 7400)),
+            key: KeyId([7; 32]),
+        },
+        now: 7,
+    };
+    let (expires, now) = (8, 7);
+    let token = Affair::Token { hash, expires, now };
     let frames = [
+        ("affair-admit", affair::affair(&admit)),
+        ("affair-remove", affair::affair(&Affair::Remove { id: 3 })),
+        ("affair-token", affair::affair(&token)),
         ("hello", message::hello(&hello)),
         ("visit", message::hello(&visit)),
         ("welcome", message::welcome()),

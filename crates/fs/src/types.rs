@@ -104,7 +104,8 @@ pub struct Attr {
     /// Size in bytes (symbolic link: length of its target; directory: 4096 for each started 64 entries).
     pub size: u64,
     /// Bytes of disk space used. Must be the same on every replica, so it is derived from the state
-    /// (size rounded up to 4096), never asked from the disk.
+    /// (size rounded up to 4096, holes included), never asked from the disk: see
+    /// `docs/decisions/0002-metadata-engine.md`.
     pub used: u64,
     /// Time of last access (set by SETATTR and creation only: reads are not logged).
     pub atime: Time,

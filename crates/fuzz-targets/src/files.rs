@@ -43,11 +43,39 @@ pub(crate) fn store_rows(input: &[u8]) {
 pub(crate) fn store_rows_seeds() -> Vec<Seed> {
     let chunks = sample().unwrap_or_default();
     let rows = chunks.iter().flat_map(|chunk| fuzzing::rows(chunk));
+    let rows = rows.chain(fuzzing::local_rows());
     let seeds = rows.enumerate().map(|(i, (key, value))| {
         let bytes = [&[key.len() as u8][..], &key, &value].concat();
         Seed::new(format!("{i:02}-{}", char::from(key[0])), bytes)
     });
     seeds.collect()
+}
+
+/// Put the right checksum behind the file.
+const SEAL_CURRENT: u8 = 1;
+
+/// The file that names the store's generation: flags, then what stands there.
+pub(crate) fn store_current(input: &[u8]) {
+    let Some((&flags, bytes)) = input.split_first() else {
+        return;
+    };
+    fuzzing::current(bytes);
+    if flags & SEAL_CURRENT != 0
+        && let Ok(body) = std::str::from_utf8(bytes)
+    {
+        fuzzing::current(fuzzing::sealed_current(body).as_bytes());
+    }
+}
+
+pub(crate) fn store_current_seeds() -> Vec<Seed> {
+    let whole = [("being-made", 0), ("generation", 7), ("last", u64::MAX)];
+    let mut seeds: Vec<Seed> = whole
+        .map(|(name, number)| Seed::new(name, format!("\0{}", fuzzing::current_of(number))))
+        .into();
+    let sealed = fuzzing::current_of(7);
+    let body = sealed.split_inclusive('\n').take(2).collect::<String>();
+    seeds.push(Seed::new("sealed", format!("\x01{body}")));
+    seeds
 }
 
 thread_local! {

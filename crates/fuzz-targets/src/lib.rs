@@ -13,9 +13,11 @@
 mod config;
 mod disk;
 mod files;
+mod join;
 mod log;
 mod nfsd;
 mod peers;
+mod rows;
 mod rpc;
 mod wire;
 
@@ -48,6 +50,11 @@ impl Seed {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "record_stream",
+        run: rpc::record_stream,
+        seeds: rpc::record_stream_seeds,
+    },
     Target {
         name: "rpc_call",
         run: rpc::call,
@@ -89,6 +96,11 @@ pub const TARGETS: &[Target] = &[
         seeds: nfsd::file_handle_seeds,
     },
     Target {
+        name: "machine_rows",
+        run: rows::machine_rows,
+        seeds: rows::machine_rows_seeds,
+    },
+    Target {
         name: "log_files",
         run: log::log_files,
         seeds: log::log_files_seeds,
@@ -97,6 +109,21 @@ pub const TARGETS: &[Target] = &[
         name: "peer_messages",
         run: peers::peer_messages,
         seeds: peers::peer_messages_seeds,
+    },
+    Target {
+        name: "bulletin",
+        run: peers::bulletin,
+        seeds: peers::bulletin_seeds,
+    },
+    Target {
+        name: "client_table",
+        run: peers::client_table,
+        seeds: peers::client_table_seeds,
+    },
+    Target {
+        name: "join",
+        run: join::join,
+        seeds: join::join_seeds,
     },
     Target {
         name: "snapshot",
@@ -109,9 +136,19 @@ pub const TARGETS: &[Target] = &[
         seeds: files::store_rows_seeds,
     },
     Target {
+        name: "store_current",
+        run: files::store_current,
+        seeds: files::store_current_seeds,
+    },
+    Target {
         name: "config",
         run: config::config,
         seeds: config::config_seeds,
+    },
+    Target {
+        name: "exports",
+        run: config::exports,
+        seeds: config::exports_seeds,
     },
 ];
 

@@ -3,6 +3,8 @@
 use crate::Seed;
 use bytes::{Bytes, BytesMut};
 use haven_fs::Time;
+use haven_net::Limits;
+use haven_net::fuzzing::{RECORD_FRAGMENTS_MAX, records};
 use haven_nfsd::{
     Client, ClientNames, Entry, Export, ExportId, Exports, Options, Origin, Prepared, Service,
     Transport, Who, prepare,
@@ -17,6 +19,7 @@ use haven_xdr::{Gather, Writer};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
+use std::time::Duration;
 
 const CLIENT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 700));
 const NOW: Time = Time { secs: 1, nanos: 0 };
@@ -35,6 +38,76 @@ fn record(mut stream: &[u8]) -> Option<Bytes> {
         }
         stream = rest;
     }
+}
+
+/// Limits that an input can reach.
+const SMALL: Limits = Limits {
+    connections_max: 1,
+    connections_per_address_max: 1,
+    inflight_per_connection_max: 1,
+    record_bytes_max: 500,
+    inflight_bytes_max: 500,
+    patience: Duration::from_secs(1),
+    idle: None,
+};
+
+/// What a client sends, after a byte that says in how many pieces it comes: the server cuts the same records
+/// out of it however it arrives.
+pub(crate) fn record_stream(input: &[u8]) {
+    let Some((&step, stream)) = input.split_first() else {
+        return;
+    };
+    let cut = records(&SMALL, usize::from(step), stream);
+    assert_eq!(cut, records(&SMALL, stream.len(), stream));
+    let (mut rest, mut expected) = (stream, Vec::new());
+    while let Some((record, taken)) = whole_record(rest) {
+        expected.push(record);
+        rest = &rest[taken..];
+    }
+    assert_eq!(cut.0, expected);
+}
+
+/// The first record within the limits, and its length with marks.
+fn whole_record(stream: &[u8]) -> Option<(Bytes, usize)> {
+    let (mut joined, mut at) = (Vec::new(), 0);
+    for _ in 0..RECORD_FRAGMENTS_MAX {
+        let header = FragmentHeader::parse(*stream.get(at..)?.first_chunk::<HEADER_BYTES>()?);
+        let start = at + HEADER_BYTES;
+        at = start + header.len as usize;
+        joined.extend_from_slice(stream.get(start..at)?);
+        if joined.len() > SMALL.record_bytes_max {
+            return None;
+        }
+        if header.last {
+            return Some((joined.into(), at));
+        }
+    }
+    None
+}
+
+pub(crate) fn record_stream_seeds() -> Vec<Seed> {
+    let part = |last, bytes: &[u8]| {
+        let len = bytes.len() as u32;
+        [&FragmentHeader { last, len }.encode()[..], bytes].concat()
+    };
+    let fragments = [part(false, b"one"), part(false, b""), part(true, b"record")].concat();
+    let many = part(false, b"x").repeat(RECORD_FRAGMENTS_MAX);
+    let inputs = [
+        ("whole", [part(true, b"a call"), part(true, b"")].concat()),
+        ("fragments", [fragments, part(true, b"next")].concat()),
+        ("cut", part(true, b"a call")[..7].to_vec()),
+        ("long", part(true, &[7; 501])),
+        ("many", many),
+    ];
+    let steps = [("bytes", 1), ("pieces", 5)];
+    let mut seeds = Vec::new();
+    for (how, step) in steps {
+        for (name, stream) in &inputs {
+            let input = [&[step][..], stream].concat();
+            seeds.push(Seed::new(format!("{name}-{how}"), input));
+        }
+    }
+    seeds
 }
 
 /// A stream with a record that is a call; the call as it is, and what the service does about it.

@@ -2,6 +2,7 @@
 //!
 //! A bulletin is a node's report, and on the leader the table of client connections (see `peers`). Soft state:
 //! the newest wins, a lost one costs nothing but freshness. Nothing here decides anything about the service.
+//! Their form is [`haven_admin::Bulletin`].
 //!
 //! Invariants: what a peer sends is bounded and may be garbage; a report counts for the node on whose connection
 //! it came, whatever name it has.
@@ -10,8 +11,8 @@ use crate::engine::Outcome;
 use crate::history::History;
 use crate::peers::Clients;
 use crate::roll::Roll;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use haven_admin::{Facts, NodeFacts, NodeReport};
+use bytes::Bytes;
+use haven_admin::{Bulletin, Facts, NodeFacts, NodeReport};
 use haven_config::Config;
 use haven_consensus::{Consensus, HINT_BYTES_MAX};
 use haven_net::Gate;
@@ -22,14 +23,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
-/// First byte of a bulletin.
-const FORMAT: u8 = 2;
-/// Format, number and length of the report.
-const HEAD_BYTES: usize = 1 + 8 + 4;
-/// Longest report.
-const REPORT_BYTES_MAX: usize = 16 << 10;
-/// Longest text about trouble in a report.
-const TROUBLE_BYTES_MAX: usize = 1 << 10;
 /// Changes within this time are told together.
 const GATHER: Duration = Duration::from_millis(20);
 /// How often a bulletin goes out without a change.
@@ -145,7 +138,7 @@ impl Bulletins {
                     false => Bytes::new(),
                 }
             };
-            match encode(number, report(), table) {
+            match Bulletin::encode(number, report(), HINT_BYTES_MAX, table) {
                 Some(hint) => {
                     if let Err(why) = consensus.broadcast_hint(hint) {
                         warn!(%why, "cannot tell the other nodes how this one is");
@@ -177,10 +170,15 @@ impl Bulletins {
 
     fn take(&self, from: u64, hint: Bytes, clients: &Clients) {
         let known = self.inner.heard.lock().get(&from).map(|h| h.number);
-        if known.is_some() && known == number_of(&hint) {
+        if known.is_some() && known == Bulletin::number_of(&hint) {
             return;
         }
-        let Some((number, report, table)) = decode(hint) else {
+        let Some(Bulletin {
+            number,
+            report,
+            rest: table,
+        }) = Bulletin::decode(hint, HINT_BYTES_MAX)
+        else {
             debug!(from, "a bulletin that cannot be read");
             return;
         };
@@ -197,94 +195,5 @@ impl Bulletins {
         all.insert(from, heard);
         // The members bound their number; numbers of removed nodes are never given out again.
         all.retain(|id, _| *id == from || members.iter().any(|member| member.id == *id));
-    }
-}
-
-fn encode(
-    number: u64,
-    mut report: NodeReport,
-    table: impl FnOnce(usize) -> Bytes,
-) -> Option<Bytes> {
-    if let Some(trouble) = &mut report.trouble {
-        let end = (0..=TROUBLE_BYTES_MAX)
-            .rev()
-            .find(|i| trouble.is_char_boundary(*i));
-        trouble.truncate(end.unwrap_or(0));
-    }
-    let report = serde_json::to_vec(&report).ok()?;
-    if report.len() > REPORT_BYTES_MAX {
-        return None;
-    }
-    let table = table(HINT_BYTES_MAX - HEAD_BYTES - report.len());
-    let mut out = BytesMut::with_capacity(HEAD_BYTES + report.len() + table.len());
-    out.put_u8(FORMAT);
-    out.put_u64(number);
-    out.put_u32(u32::try_from(report.len()).ok()?);
-    out.put_slice(&report);
-    out.put_slice(&table);
-    Some(out.freeze())
-}
-
-fn number_of(hint: &Bytes) -> Option<u64> {
-    let mut head = hint.clone();
-    (head.try_get_u8().ok()? == FORMAT)
-        .then(|| head.try_get_u64().ok())
-        .flatten()
-}
-
-fn decode(mut hint: Bytes) -> Option<(u64, NodeReport, Bytes)> {
-    if hint.len() > HINT_BYTES_MAX {
-        return None;
-    }
-    let number = number_of(&hint)?;
-    hint.advance(1 + 8);
-    let length = usize::try_from(hint.try_get_u32().ok()?).ok()?;
-    if length > REPORT_BYTES_MAX || length > hint.len() {
-        return None;
-    }
-    let report = serde_json::from_slice(&hint.split_to(length)).ok()?;
-    Some((number, report, hint))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn report() -> NodeReport {
-        NodeReport {
-            node: "b".into(),
-            applied: 77,
-            trouble: Some("ü".repeat(TROUBLE_BYTES_MAX)),
-            ..NodeReport::default()
-        }
-    }
-
-    #[test]
-    fn bulletins_survive_the_way_and_long_words_are_cut() {
-        let mut room = 0;
-        let table = |bytes_max| {
-            room = bytes_max;
-            Bytes::from_static(b"table")
-        };
-        let hint = encode(9, report(), table).unwrap();
-        assert!(room > HINT_BYTES_MAX / 2 && hint.len() - 5 + room == HINT_BYTES_MAX);
-        assert_eq!(number_of(&hint), Some(9));
-        let (number, told, table) = decode(hint).unwrap();
-        assert_eq!((number, told.applied, &table[..]), (9, 77, &b"table"[..]));
-        let trouble = told.trouble.unwrap();
-        assert!(trouble.len() <= TROUBLE_BYTES_MAX && trouble.starts_with("üü"));
-    }
-
-    #[test]
-    fn garbage_is_refused_wherever_it_is_cut() {
-        let hint = encode(1, report(), |_| Bytes::new()).unwrap();
-        for cut in 0..hint.len() {
-            assert!(decode(hint.slice(..cut)).is_none(), "{cut} bytes");
-        }
-        let mut long = BytesMut::from(&hint[..]);
-        long[9..13].copy_from_slice(&u32::MAX.to_be_bytes());
-        assert!(decode(long.freeze()).is_none());
-        assert!(decode(Bytes::from(vec![FORMAT; HINT_BYTES_MAX + 1])).is_none());
-        assert!(number_of(&Bytes::from_static(b"\x01\0\0\0\0\0\0\0\0")).is_none());
     }
 }

@@ -3,20 +3,17 @@
 //! Soft state: the table of the newest term wins, a lost one costs a client the wait for its own timers.
 //! It travels with the leader's bulletins.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use haven_consensus::HINT_BYTES_MAX;
-use haven_net::Endpoint;
+use bytes::Bytes;
+use haven_net::{ClientTable, Endpoint};
 use haven_platform::sockets::Connection;
 use haven_platform::tickle;
 use parking_lot::Mutex;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-/// First byte of a table.
-const FORMAT: u8 = 1;
 /// Pauses before a tickle is repeated.
 const TICKLE_PAUSES: [Duration; 3] = [
     Duration::from_millis(100),
@@ -29,17 +26,8 @@ const TICKLE_PAUSES: [Duration; 3] = [
 pub struct Clients {
     own: Arc<dyn Fn() -> Vec<Endpoint> + Send + Sync>,
     changed: watch::Receiver<u64>,
-    told: Arc<Mutex<Told>>,
+    told: Arc<Mutex<ClientTable>>,
     floating: Arc<Vec<IpAddr>>,
-}
-
-/// What a leader told.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Told {
-    /// The term it led in.
-    term: u64,
-    /// Who was connected.
-    endpoints: Vec<Endpoint>,
 }
 
 impl Clients {
@@ -106,9 +94,13 @@ impl Clients {
         })
     }
 
-    /// Our table in `term`, in at most so many bytes.
+    /// Our table in `term`, in at most so many bytes: connections to floating addresses.
     pub fn table(&self, term: u64, bytes_max: usize) -> Bytes {
-        encode(term, &(self.own)(), &self.floating, bytes_max)
+        let own = (self.own)();
+        let floating = own
+            .into_iter()
+            .filter(|e| self.floating.contains(&e.local.ip()));
+        ClientTable::encode(term, floating, bytes_max)
     }
 
     /// Changes whenever our table does.
@@ -118,7 +110,7 @@ impl Clients {
 
     /// Takes a table from another node.
     pub fn hear(&self, from: u64, hint: Bytes) {
-        match decode(hint) {
+        match ClientTable::decode(hint) {
             Some(table) => {
                 let mut told = self.told.lock();
                 // A former leader that is back may repeat its old table.
@@ -129,64 +121,6 @@ impl Clients {
             None => debug!(from, "a table of connections that cannot be read"),
         }
     }
-}
-
-/// As many connections to floating addresses as fit.
-fn encode(term: u64, endpoints: &[Endpoint], floating: &[IpAddr], bytes_max: usize) -> Bytes {
-    let mut out = BytesMut::new();
-    out.put_u8(FORMAT);
-    out.put_u64(term);
-    for endpoint in endpoints
-        .iter()
-        .filter(|e| floating.contains(&e.local.ip()))
-    {
-        let before = out.len();
-        put(&mut out, endpoint.local);
-        put(&mut out, endpoint.remote);
-        if out.len() > bytes_max {
-            out.truncate(before);
-            break;
-        }
-    }
-    out.freeze()
-}
-
-fn put(out: &mut BytesMut, address: SocketAddr) {
-    match address.ip() {
-        IpAddr::V4(ip) => {
-            out.put_u8(4);
-            out.put_slice(&ip.octets());
-        }
-        IpAddr::V6(ip) => {
-            out.put_u8(6);
-            out.put_slice(&ip.octets());
-        }
-    }
-    out.put_u16(address.port());
-}
-
-fn decode(mut hint: Bytes) -> Option<Told> {
-    if hint.len() > HINT_BYTES_MAX || hint.try_get_u8().ok()? != FORMAT {
-        return None;
-    }
-    let term = hint.try_get_u64().ok()?;
-    let mut endpoints = Vec::new();
-    while hint.has_remaining() {
-        endpoints.push(Endpoint {
-            local: get(&mut hint)?,
-            remote: get(&mut hint)?,
-        });
-    }
-    Some(Told { term, endpoints })
-}
-
-fn get(hint: &mut Bytes) -> Option<SocketAddr> {
-    let ip: IpAddr = match hint.try_get_u8().ok()? {
-        4 => Ipv4Addr::from_bits(hint.try_get_u32().ok()?).into(),
-        6 => Ipv6Addr::from_bits(hint.try_get_u128().ok()?).into(),
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, hint.try_get_u16().ok()?))
 }
 
 #[cfg(test)]
@@ -201,25 +135,17 @@ mod tests {
     }
 
     #[test]
-    fn tables_survive_the_way() {
-        let endpoints = vec![
+    fn only_connections_to_floating_addresses_are_told() {
+        let own = vec![
             endpoint("192.0.2.100:2049", "192.0.2.7:812"),
-            endpoint("[2001:db8::1]:2049", "[2001:db8::2]:900"),
+            endpoint("192.0.2.1:2049", "192.0.2.7:813"),
         ];
-        let floating = [
-            "192.0.2.100".parse().unwrap(),
-            "2001:db8::1".parse().unwrap(),
-        ];
-        let told = decode(encode(7, &endpoints, &floating, HINT_BYTES_MAX)).unwrap();
-        assert_eq!(
-            told,
-            Told {
-                term: 7,
-                endpoints: endpoints.clone()
-            }
-        );
-        let told = decode(encode(7, &endpoints, &floating[..1], HINT_BYTES_MAX)).unwrap();
-        assert_eq!(told.endpoints, endpoints[..1]);
+        let (_, changed) = watch::channel(0);
+        let floating = vec!["192.0.2.100".parse().unwrap()];
+        let here = own.clone();
+        let clients = Clients::new(move || here.clone(), changed, floating);
+        let told = ClientTable::decode(clients.table(7, 1 << 10)).unwrap();
+        assert_eq!((told.term, &told.endpoints[..]), (7, &own[..1]));
     }
 
     #[test]
@@ -228,37 +154,13 @@ mod tests {
         let (_, changed) = watch::channel(0);
         let clients = Clients::new(Vec::new, changed, vec![floating]);
         let table = |term, remote| {
-            encode(
-                term,
-                &[endpoint("192.0.2.100:2049", remote)],
-                &[floating],
-                HINT_BYTES_MAX,
-            )
+            let endpoints = [endpoint("192.0.2.100:2049", remote)];
+            ClientTable::encode(term, endpoints.into_iter(), 1 << 10)
         };
         clients.hear(1, table(5, "192.0.2.7:1"));
         clients.hear(2, table(4, "192.0.2.7:2"));
         assert_eq!(clients.told.lock().endpoints[0].remote.port(), 1);
         clients.hear(2, table(6, "192.0.2.7:3"));
         assert_eq!(clients.told.lock().endpoints[0].remote.port(), 3);
-    }
-
-    #[test]
-    fn large_tables_are_cut_and_garbage_is_refused() {
-        let many: Vec<Endpoint> = (0..20_000u32)
-            .map(|n| {
-                endpoint(
-                    "192.0.2.100:2049",
-                    &format!("10.0.{}.{}:7", n >> 8 & 255, n & 255),
-                )
-            })
-            .collect();
-        let hint = encode(1, &many, &["192.0.2.100".parse().unwrap()], HINT_BYTES_MAX);
-        assert!(hint.len() <= HINT_BYTES_MAX);
-        assert!(decode(hint.clone()).unwrap().endpoints.len() > 4_000);
-        for cut in 0..60 {
-            let whole = cut >= 9 && (cut - 9) % 14 == 0;
-            assert_eq!(decode(hint.slice(..cut)).is_some(), whole, "{cut} bytes");
-        }
-        assert!(decode(Bytes::from_static(b"\x02")).is_none());
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Bytes asked from the socket at a time while nothing larger is known to come.
 const READ_BYTES: usize = 16 << 10;
 /// Most fragments in a record: clients send one; a peer that sends many is stalling.
-const FRAGMENTS_MAX: usize = 64;
+pub(crate) const FRAGMENTS_MAX: usize = 64;
 
 /// A record, and the memory it is accounted for.
 pub(crate) type Accounted = (Bytes, OwnedSemaphorePermit);

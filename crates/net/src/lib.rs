@@ -17,11 +17,14 @@
 
 mod connection;
 mod datagram;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gate;
 mod input;
 mod listener;
 mod output;
 mod quiet;
+mod table;
 
 use bytes::Bytes;
 use haven_xdr::Gather;
@@ -32,6 +35,7 @@ pub use datagram::{DATAGRAM_BYTES_MAX, bind_datagram};
 pub use gate::{Gate, Pass};
 pub use listener::{Endpoint, Server, bind};
 pub use quiet::Quiet;
+pub use table::ClientTable;
 
 /// What becomes of a request.
 #[derive(Debug)]

@@ -18,6 +18,8 @@ mod classify;
 mod entry;
 mod export;
 mod exports;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handle;
 mod identity;
 mod machine;

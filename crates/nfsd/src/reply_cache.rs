@@ -169,12 +169,14 @@ impl ReplyCache {
 }
 
 fn put(table: &mut impl SystemTable, index: u64, value: Option<&[u8]>) -> Result<(), Fatal> {
-    let mut key = PREFIX_REPLY.to_vec();
-    // Big-endian, so that the table's order is the log's.
-    key.extend_from_slice(&index.to_be_bytes());
     table
-        .system_put(&key, value)
+        .system_put(&key_of(index), value)
         .map_err(|error| Fatal::from_fs("writing a cached reply", &error))
+}
+
+/// Big-endian, so that the table's order is the log's.
+pub(crate) fn key_of(index: u64) -> Vec<u8> {
+    [PREFIX_REPLY, &index.to_be_bytes()].concat()
 }
 
 pub(crate) fn index_of(key: &[u8]) -> Option<u64> {

@@ -53,11 +53,11 @@ pub struct Issued {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Invitation {
-    cluster: String,
-    node: u64,
-    certificate: String,
-    authority: String,
-    authority_key: String,
+    pub(crate) cluster: String,
+    pub(crate) node: u64,
+    pub(crate) certificate: String,
+    pub(crate) authority: String,
+    pub(crate) authority_key: String,
 }
 
 impl fmt::Debug for Invitation {

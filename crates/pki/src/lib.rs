@@ -15,7 +15,10 @@
 mod authority;
 mod error;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod identity;
+mod join;
 mod text;
 mod tls;
 mod token;
@@ -24,6 +27,7 @@ pub use authority::{Authority, Fingerprint, KeyId, NodeKey, PublicKey};
 pub use error::PkiError;
 pub use files::{read_bounded, write_file};
 pub use identity::{Founder, Identity, Invitation, Issued};
+pub use join::{JOIN_REQUEST_BYTES_MAX, JoinAnswer, JoinRequest, Shared};
 pub use tls::{Tls, explain, join_config, member_name};
 pub use token::{SECRET_LEN, SecretHash, Token};
 

@@ -16,10 +16,10 @@ use crate::text;
 pub const SECRET_LEN: usize = 20;
 
 /// What every token of this form begins with.
-const PREFIX: &str = "haven1-";
+pub(crate) const PREFIX: &str = "haven1-";
 
 /// Bytes that tell a token that was cut or mistyped.
-const CHECK_LEN: usize = 4;
+pub(crate) const CHECK_LEN: usize = 4;
 
 /// Longest address in a token.
 const ADDRESS_MAX: usize = 80;

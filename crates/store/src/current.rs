@@ -91,19 +91,25 @@ pub fn write(disk: &dyn Disk, dir: &Path, generation: u64) -> FsResult<()> {
     replace().map_err(|error| fatal(format!("cannot write {}", dir.join(NAME).display()), error))
 }
 
-fn contents(generation: u64) -> String {
+/// What the file holds.
+pub fn contents(generation: u64) -> String {
     let body = format!("{FIRST_WORDS}{FORMAT}\ngeneration {generation}\n");
     let checksum = checksum(&body);
     format!("{body}checksum {checksum}\n")
 }
 
-fn checksum(body: &str) -> String {
+/// What stands behind `body`.
+pub fn checksum(body: &str) -> String {
     let mut hex = blake3::hash(body.as_bytes()).to_hex().to_string();
     hex.truncate(CHECKSUM_CHARS);
     hex
 }
 
-fn parse(bytes: &[u8], path: &Path) -> FsResult<Current> {
+/// Reads what the file holds.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse(bytes: &[u8], path: &Path) -> FsResult<Current> {
     let shown = path.display();
     let damaged = || {
         fatal(

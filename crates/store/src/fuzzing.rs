@@ -1,14 +1,25 @@
 //! Entries for fuzzing: rows as they are checked when another node sends them, and snapshot streams that
 //! end rightly. It must not be part of what ships: it exists with the feature `fuzzing` only.
 
+use crate::changes::{self, History};
+use crate::current::{self, Current};
 use crate::keys;
 use crate::record::{self, Counters, Entry, Inode, decode_named, encode_named};
 use crate::snapshot::absorb;
 use crate::stream::{self, Chunk, EditIter, RowIter, Totals};
+use std::path::Path;
 
 /// A row as it could be on disk or in a snapshot. Panics if a decoder does, or if a row that was taken
 /// has another form (which the state hash relies on).
 pub fn row(key: &[u8], value: &[u8]) {
+    if key == keys::HISTORY
+        && let Some(history) = History::decode(value)
+    {
+        assert_eq!(history.encode(), value);
+    }
+    if keys::index_of_changes(key).is_some() {
+        let _ = changes::is_readable(value);
+    }
     let valid = record::validate(key, value).is_ok();
     let Some(ino) = keys::ino_of(key).filter(|_| valid) else {
         // Not every row is decoded by the check: decoders must do with anything.
@@ -24,6 +35,42 @@ pub fn row(key: &[u8], value: &[u8]) {
         _ => return,
     };
     assert_eq!(again.as_deref(), Ok(value), "key {key:?}");
+}
+
+/// Rows of one replica alone, which no snapshot has.
+pub fn local_rows() -> Vec<(Vec<u8>, Vec<u8>)> {
+    let history = History {
+        since: 5,
+        last: 9,
+        records: 1,
+        bytes: 12,
+    };
+    // Two keys, of which the second begins as the first.
+    let part = b"\0\0\x03iab\x02\0\x01c".to_vec();
+    vec![
+        (keys::HISTORY.to_vec(), history.encode()),
+        (keys::changes(9, 0).to_vec(), part),
+    ]
+}
+
+/// What could stand in the file that names the generation. Panics if it is taken and has another form.
+pub fn current(bytes: &[u8]) {
+    let number = match current::parse(bytes, Path::new("CURRENT")) {
+        Ok(Current::Generation(number)) => number,
+        Ok(Current::BeingMade) => 0,
+        Ok(Current::Absent) | Err(_) => return,
+    };
+    assert_eq!(current::contents(number).as_bytes(), bytes);
+}
+
+/// That file's contents for a generation.
+pub fn current_of(generation: u64) -> String {
+    current::contents(generation)
+}
+
+/// With the right checksum, which is hard to guess.
+pub fn sealed_current(body: &str) -> String {
+    format!("{body}checksum {}\n", current::checksum(body))
 }
 
 /// The rows of a chunk of a snapshot stream, as far as they can be read.

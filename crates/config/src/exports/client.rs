@@ -110,7 +110,8 @@ fn name(text: &str) -> Result<Who, String> {
     }
     let text = text.strip_suffix('.').unwrap_or(text);
     let legal = |b: u8| b.is_ascii_alphanumeric() || b"-_.*?".contains(&b);
-    if text.is_empty() || text.len() > NAME_BYTES_MAX || !text.bytes().all(legal) {
+    let whole = text.split('.').all(|label| !label.is_empty());
+    if !whole || text.len() > NAME_BYTES_MAX || !text.bytes().all(legal) {
         return Err(format!("\"{text}\" is no address, network or host name"));
     }
     let wild = text.contains(['*', '?']);

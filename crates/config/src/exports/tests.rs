@@ -234,6 +234,10 @@ fn every_mistake_is_named_with_its_line() {
         ("/a 192.168.*", "not for addresses"),
         ("/a host[1-3]", "brackets"),
         ("/a ho_st!", "no address, network or host name"),
+        // With an empty label: one dot at the end would mean another host than two.
+        ("/a host..", "no address, network or host name"),
+        ("/a .host", "no address, network or host name"),
+        ("/a *..example.org", "no address, network or host name"),
         ("/a *(rwx)", "did you mean \"rw\"?"),
         ("/a *(no_root_sqash)", "did you mean \"no_root_squash\"?"),
         ("/a *(anonuid)", "not written so"),

@@ -4,12 +4,11 @@
 //! key, so whoever asks again with it gets the same answer. The configuration is written last: with it, the
 //! machine has joined.
 
-use super::wire::{JoinAnswer, JoinRequest};
 use super::{host_name, now, peer_address, setup, text};
 use bytes::Bytes;
 use haven_config::Config;
 use haven_consensus::ask_to_join;
-use haven_pki::{Identity, Token, join_config};
+use haven_pki::{Identity, JoinAnswer, JoinRequest, Token, join_config};
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};

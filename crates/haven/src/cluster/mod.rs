@@ -1,7 +1,7 @@
 //! Clusters are made and changed by commands: `haven init`, `haven token`, `haven join`, `haven node`.
 //!
 //! `setup` makes the first node. `join` is the new machine's side of joining, `office` the cluster's side and what
-//! members are asked for; `wire` is what the two say to each other. `text` writes configurations.
+//! members are asked for; what the two say to each other is in `haven_pki`. `text` writes configurations.
 //!
 //! Who is a member is decided in `haven_consensus`, what certificates say in `haven_pki`.
 
@@ -9,7 +9,6 @@ pub mod join;
 pub mod office;
 pub mod setup;
 mod text;
-mod wire;
 
 use crate::engine::Outcome;
 use haven_config::Config;

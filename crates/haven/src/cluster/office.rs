@@ -4,14 +4,16 @@
 //! every member.
 
 use super::setup::check_hours;
-use super::wire::{JoinAnswer, JoinRequest, REQUEST_BYTES_MAX, Shared};
 use super::{now, text};
 use crate::engine::Outcome;
 use bytes::Bytes;
 use haven_admin::{NodeRow, Refusal};
 use haven_config::Config;
 use haven_consensus::{Applicant, Consensus, Gatekeeper};
-use haven_pki::{Identity, PublicKey, Token, read_bounded};
+use haven_pki::{
+    Identity, JOIN_REQUEST_BYTES_MAX, JoinAnswer, JoinRequest, PublicKey, Shared, Token,
+    read_bounded,
+};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -110,7 +112,7 @@ impl Office {
     }
 
     async fn admit(&self, request: &[u8]) -> Result<Vec<u8>, String> {
-        if request.len() > REQUEST_BYTES_MAX {
+        if request.len() > JOIN_REQUEST_BYTES_MAX {
             return Err("the request is too long".into());
         }
         let request: JoinRequest =

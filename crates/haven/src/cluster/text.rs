@@ -2,7 +2,7 @@
 //!
 //! It must not know files.
 
-use super::wire::Shared;
+use haven_pki::Shared;
 use std::net::SocketAddr;
 use std::path::Path;
 use toml::{Table, Value};

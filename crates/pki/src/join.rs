@@ -2,12 +2,15 @@
 //!
 //! A member of another version may know more or less: unknown fields are ignored, so that the two can at least
 //! tell each other what is wrong.
+//!
+//! It must not know how they travel, nor who is let in.
 
-use haven_pki::Invitation;
 use serde::{Deserialize, Serialize};
 
+use crate::identity::Invitation;
+
 /// Largest request, in bytes.
-pub const REQUEST_BYTES_MAX: usize = 8 << 10;
+pub const JOIN_REQUEST_BYTES_MAX: usize = 8 << 10;
 
 /// A machine asks to be let in.
 #[derive(Serialize, Deserialize)]
