@@ -233,7 +233,7 @@ fn node(raw: raw::Node, cluster: &Cluster) -> Result<Node, ConfigError> {
 fn role(raw: Option<&str>, cluster: &Cluster) -> Result<Role, ConfigError> {
     match raw {
         None | Some("data") => Ok(Role::Data),
-        Some("witness") if cluster.nodes.len() < NODES_WITH_WITNESS_MIN => Err(bad(
+        Some("witness") if cluster.size().is_some_and(|n| n < NODES_WITH_WITNESS_MIN) => Err(bad(
             "node.role",
             "a witness helps a cluster of at least two other nodes",
         )),

@@ -117,6 +117,14 @@ pub struct Cluster {
     pub nodes: Vec<Peer>,
 }
 
+impl Cluster {
+    /// How many nodes it has, if the configuration says that.
+    pub(crate) fn size(&self) -> Option<usize> {
+        let joined = self.shared && self.nodes.len() == 1;
+        (!joined).then_some(self.nodes.len())
+    }
+}
+
 /// A node as its peers see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {

@@ -146,8 +146,13 @@ fn check(options: &ConsensusOptions) -> Result<(), StartError> {
         }
         _ => {}
     }
-    if options.witness && options.security.is_none() {
-        return bad("a witness alone serves nobody: it needs other nodes".into());
+    // One that has joined founds nothing.
+    if options.witness && (options.security.is_none() || (1..=2).contains(&options.peers.len())) {
+        return bad(
+            "a witness cannot begin a cluster: it has no files. Make the cluster with two other nodes, and let the \
+             witness join it with `haven join`"
+                .into(),
+        );
     }
     if options.checkpoints.entries == 0 || options.checkpoints.bytes == 0 {
         return bad("checkpoints after 0 entries or bytes".into());

@@ -141,6 +141,9 @@ struct JoinArgs {
     /// Ask this member rather than the one that the token names.
     #[arg(long)]
     at: Option<String>,
+    /// Be a witness: vote and keep the log, but hold no files.
+    #[arg(long)]
+    witness: bool,
 }
 
 #[derive(Subcommand)]
@@ -448,6 +451,7 @@ fn run_join(args: JoinArgs) -> Result<(), String> {
         name: args.name,
         address: args.address,
         at: args.at,
+        witness: args.witness,
     }))?;
     print!("{told}");
     Ok(())

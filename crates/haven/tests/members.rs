@@ -308,6 +308,42 @@ async fn three_machines_become_a_cluster_and_the_first_of_them_goes() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_joins_and_keeps_the_service_going_when_one_of_two_nodes_dies() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut a = Machine::new(dir.path(), "a");
+    let mut b = Machine::new(dir.path(), "b");
+    let mut w = Machine::new(dir.path(), "w");
+    let mut files = Files::default();
+    let tokens = a.init();
+    a.start();
+    files.write(&[&a], "of a").await;
+    b.join(&tokens[0]);
+    b.start();
+    a.await_voters(&["a", "b"]);
+    let told = done(
+        w.setup(&["join", "--witness", &tokens[1]])
+            .output()
+            .unwrap(),
+    );
+    assert!(told.contains("as a witness"), "{told}");
+    w.start();
+    a.await_voters(&["a", "b", "w"]);
+    assert!(w.status().await.unwrap().witness);
+    files.write(&[&a, &b], "of three").await;
+    a.process.take().unwrap().kill();
+    files.write(&[&b], "with the vote of the witness").await;
+    // A witness with nobody to join makes no cluster.
+    let alone = Machine::new(dir.path(), "alone");
+    alone.init();
+    let config = std::fs::read_to_string(alone.config()).unwrap();
+    let config = config.replace("[node]\n", "[node]\nrole = \"witness\"\n");
+    std::fs::write(alone.config(), config).unwrap();
+    let serve = ["serve", "--config"];
+    let why = refused_by(command().args(serve).arg(alone.config()));
+    assert!(why.contains("a witness cannot begin a cluster"), "{why}");
+}
+
 /// Says something on a node until it is done: who is to act may not have heard of the others yet.
 fn say(on: &Machine, arguments: &[&str]) {
     let start = Instant::now();

@@ -292,6 +292,12 @@ fn a_witness_belongs_to_at_least_two_other_nodes() {
     let config = Config::parse(&three).unwrap();
     assert_eq!(config.node.role, Role::Witness);
     assert_eq!(config.node.checkpoints.keep_bytes, 8 << 30);
+    // How many nodes there are is not in the configuration of one that joined.
+    let joined = "[node]\nid = 3\nname = \"c\"\ndata = \"/c\"\nrole = \"witness\"\n\
+                  [cluster]\nname = \"k\"\naddress = \"192.0.2.3:7400\"\n[[export]]\npath = \"/data\"\n";
+    assert_eq!(Config::parse(joined).unwrap().node.role, Role::Witness);
+    let alone = error("[node]\ndata = \"/c\"\nrole = \"witness\"\n[[export]]\npath = \"/data\"\n");
+    assert!(alone.contains("at least two other nodes"), "{alone}");
     let data = three.replace("\"witness\"", "\"data\"\nkeep_mib = 100");
     let config = Config::parse(&data).unwrap();
     assert_eq!(config.node.role, Role::Data);

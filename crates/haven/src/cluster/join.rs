@@ -32,6 +32,8 @@ pub struct Wishes {
     pub address: Option<String>,
     /// Another member to ask than the one that the token names.
     pub at: Option<String>,
+    /// It votes and keeps the log, but holds no files.
+    pub witness: bool,
 }
 
 /// Joins; gives what to tell the operator.
@@ -71,6 +73,7 @@ pub async fn join(wishes: &Wishes) -> Result<String, String> {
         name: &name,
         data: &wishes.data,
         address,
+        witness: wishes.witness,
     };
     let config = text::joined(&own, &answer.shared)?;
     identity.save(&wishes.data).map_err(|e| e.to_string())?;
@@ -80,9 +83,13 @@ pub async fn join(wishes: &Wishes) -> Result<String, String> {
     Config::load(&wishes.config)
         .map_err(|e| format!("this machine has joined, but the configuration needs a look: {e}"))?;
     let file = wishes.config.display();
+    let what = match wishes.witness {
+        true => "it gets the log, and votes as a witness when it has it",
+        false => "it copies the data, and votes when it has caught up",
+    };
     Ok(format!(
         "This machine is node \"{name}\" (number {}) of the cluster \"{}\", at {address}.\nConfiguration: {file}\n\
-         Certificates and keys: {}\n{note}\nStart it; it copies the data, and votes when it has caught up:\n\n    \
+         Certificates and keys: {}\n{note}\nStart it; {what}:\n\n    \
          haven serve --config {file}\n",
         identity.node(),
         answer.shared.cluster,

@@ -51,6 +51,7 @@ pub fn init(wishes: &Wishes) -> Result<String, String> {
         name: &name,
         data: &wishes.data,
         address,
+        witness: false,
     };
     let config = text::first(&own, &wishes.cluster, &wishes.floating, &wishes.exports);
     // Whatever is wrong is said before anything is written.

@@ -23,6 +23,8 @@ pub struct Own<'a> {
     pub data: &'a Path,
     /// Where it listens for its peers.
     pub address: SocketAddr,
+    /// Whether it is a witness.
+    pub witness: bool,
 }
 
 fn string(text: &str) -> String {
@@ -30,9 +32,13 @@ fn string(text: &str) -> String {
 }
 
 fn head(own: &Own<'_>, cluster: &str) -> String {
+    let role = match own.witness {
+        true => "role = \"witness\"\n",
+        false => "",
+    };
     format!(
         "# Haven. What each key means: docs/operate/config.md; who belongs to the cluster: `haven node list`.\n\
-         [node]\nid = {}\nname = {}\ndata = {}\n\n\
+         [node]\nid = {}\nname = {}\ndata = {}\n{role}\n\
          [cluster]\nname = {}\n# Where this node listens for the others.\naddress = {}\n",
         own.id,
         string(own.name),
@@ -107,6 +113,7 @@ mod tests {
             name,
             data: Path::new("/var/lib/ha \"ven"),
             address: "[2001:db8::7]:7400".parse().unwrap(),
+            witness: false,
         }
     }
 
