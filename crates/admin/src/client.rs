@@ -105,11 +105,11 @@ impl Client {
         String::from_utf8(body.to_vec()).map_err(|e| self.silent(&e))
     }
 
-    /// Moves the service by plan.
+    /// Moves the service by plan, and waits for that. Gives the name of the node that leads now.
     ///
     /// # Errors
     /// See [`ClientError`].
-    pub async fn move_service(&self, request: MoveRequest) -> Result<(), ClientError> {
+    pub async fn move_service(&self, request: MoveRequest) -> Result<String, ClientError> {
         self.json(&Question::Move(request)).await
     }
 

@@ -8,9 +8,11 @@ use crate::types::{
     Problem, Role, Verdict,
 };
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// A node not heard for so long counts as down. Reports come several times a second.
-pub const SILENT_MS: u64 = 2_000;
+pub const SILENT: Duration = Duration::from_millis(SILENT_MS);
+const SILENT_MS: u64 = 2_000;
 /// A node that lives has told how it is within this time.
 const LATE_MS: u64 = 600;
 /// A report of this age is the newest there is, if its node lives.

@@ -343,12 +343,12 @@ impl<R: Send + 'static> Consensus<R> {
 
     /// Hands leadership to `to`, or to the most up-to-date follower. From the call on this node
     /// answers nothing more in its term ([`Consensus::lease_valid`] is false before the successor can
-    /// be elected); entries proposed before are kept. Returns when somebody else leads.
+    /// be elected); entries proposed before are kept. Returns when somebody else leads: who that is, not always `to`.
     ///
     /// # Errors
     /// See [`TransferError`]. After `TimedOut` this node still does not serve in this term; the
     /// followers elect a leader when their timers end.
-    pub async fn transfer(&self, to: Option<u64>) -> Result<(), TransferError> {
+    pub async fn transfer(&self, to: Option<u64>) -> Result<u64, TransferError> {
         let this = self.clone();
         let moving = self
             .inner
@@ -357,7 +357,7 @@ impl<R: Send + 'static> Consensus<R> {
         moving.await.map_err(|_| TransferError::Stopped)?
     }
 
-    async fn transfer_here(&self, to: Option<u64>) -> Result<(), TransferError> {
+    async fn transfer_here(&self, to: Option<u64>) -> Result<u64, TransferError> {
         let inner = &self.inner;
         let (term, to) = self.successor(to)?;
         tracing::info!(term, "handing leadership over to node {to}");
@@ -370,14 +370,21 @@ impl<R: Send + 'static> Consensus<R> {
             .await
             .map_err(|_| TransferError::Stopped)?;
         let mut standing = inner.standing.clone();
-        let taken = standing.wait_for(|now| {
-            now.stopped || now.public.leader.is_some_and(|leader| leader != self.id())
-        });
+        let other = |now: &Standing| now.public.leader.filter(|leader| *leader != self.id());
+        let taken = standing.wait_for(|now| now.stopped || other(now).is_some());
         match tokio::time::timeout(TRANSFER_TIMEOUT, taken).await {
-            Ok(Ok(now)) if !now.stopped => Ok(()),
+            Ok(Ok(now)) if !now.stopped => other(&now).ok_or(TransferError::Stopped),
             Ok(_) => Err(TransferError::Stopped),
             Err(_) => Err(TransferError::TimedOut),
         }
+    }
+
+    /// Who would lead after [`Consensus::transfer`] now.
+    ///
+    /// # Errors
+    /// Those that `transfer` gives before it does anything.
+    pub fn heir(&self, to: Option<u64>) -> Result<u64, TransferError> {
+        self.successor(to).map(|(_, heir)| heir)
     }
 
     /// This leader's term, and who shall follow it.

@@ -219,10 +219,13 @@ pub enum TransferError {
     #[error("node {0} is a witness: it votes, but holds no files and cannot serve")]
     Witness(u64),
     /// No follower (or not the named one) answered lately and holds nearly all entries.
-    #[error("no follower is both reachable and nearly up to date")]
+    #[error(
+        "no other node, or not the one named, is both reachable and nearly up to date: wait until haven status shows \
+         that, then say it again"
+    )]
     NoneReady,
     /// Nobody took over in time. This node no longer serves in its term; an election follows.
-    #[error("no other node took over in time")]
+    #[error("no other node took over in time; an election follows")]
     TimedOut,
     /// The node has stopped.
     #[error("consensus has stopped on this node")]

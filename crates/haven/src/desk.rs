@@ -17,7 +17,7 @@ use crate::serve::Ports;
 use crate::space::SpaceGuard;
 use crate::standby::Standby;
 use crate::strangers::Strangers;
-use haven_admin::judge::SILENT_MS;
+use haven_admin::judge::SILENT;
 use haven_admin::{
     Answer, Api, MoveRequest, NodeReport, Phase, Question, Refusal, RefusalKind, StandbyRequest,
     StateHash,
@@ -112,9 +112,7 @@ impl Desk {
     /// Whether another node has the floating addresses or is about to, as far as this one knows.
     pub fn member_holds(&self) -> bool {
         let heard = self.insight.bulletins.heard();
-        let mut fresh = heard
-            .values()
-            .filter(|(age, _)| *age < Duration::from_millis(SILENT_MS));
+        let mut fresh = heard.values().filter(|(age, _)| *age < SILENT);
         self.insight.leader().is_some() || fresh.any(|(_, r)| !r.addresses.is_empty())
     }
 
@@ -132,7 +130,7 @@ impl Desk {
         }
     }
 
-    async fn move_service(&self, request: MoveRequest) -> Result<(), Refusal> {
+    async fn move_service(&self, request: MoveRequest) -> Result<String, Refusal> {
         if let Some(service) = request.service.filter(|service| *service != self.service) {
             let why = format!("there is no service {service}; it is {}", self.service);
             return Err(Refusal::new(RefusalKind::NotFound, why));
@@ -151,8 +149,25 @@ impl Desk {
         if let (Some(id), Some(to)) = (target, &request.to) {
             self.check_target(id, to)?;
         }
-        self.handle.request_move(target).await;
-        Ok(())
+        let consensus = &self.insight.consensus;
+        let fails = |why: &dyn std::fmt::Display| format!("the service does not move: {why}");
+        // Before anybody is made to wait.
+        consensus
+            .heir(target)
+            .map_err(|why| conflict(fails(&why)))?;
+        let moved = self.handle.move_service(target).await;
+        let leader = moved.map_err(|why| {
+            let why = fails(&why);
+            Refusal::failed(format!("{why}. Who serves now, haven status tells"))
+        })?;
+        let name = self.insight.roll.name_of(leader);
+        let name = name.unwrap_or_else(|| leader.to_string());
+        match request.to {
+            Some(to) if to != name => Err(Refusal::failed(format!(
+                "the service moved to node {name}, not to node {to}: the cluster elected that one. Say it again"
+            ))),
+            _ => Ok(name),
+        }
     }
 
     /// Whether a node could lead, as far as this one, the leader, can tell.
@@ -183,7 +198,7 @@ impl Desk {
                 .is_some_and(|ms| u128::from(ms) < ACKED_MAX.as_millis()),
             _ => true,
         };
-        acked && age < Duration::from_millis(SILENT_MS)
+        acked && age < SILENT
     }
 
     async fn set_standby(&self, request: StandbyRequest) -> Result<(), Refusal> {
@@ -281,10 +296,7 @@ impl Api for Desk {
             Question::Node => Answer::json(&self.report()),
             Question::StateHash => Answer::json(&self.state_hash().await?),
             Question::Metrics => Ok(Answer::Metrics(self.metrics())),
-            Question::Move(request) => {
-                self.move_service(request).await?;
-                Answer::json(&())
-            }
+            Question::Move(request) => Answer::json(&self.move_service(request).await?),
             Question::Token(request) => {
                 Answer::json(&self.office()?.new_token(request.hours).await?)
             }

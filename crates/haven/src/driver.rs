@@ -14,12 +14,12 @@ use crate::found;
 use crate::history::History;
 use crate::peers::Clients;
 use haven_cluster::{Action, Event, Phase, Takeover, Term, Timing};
-use haven_consensus::Consensus;
+use haven_consensus::{Consensus, TransferError};
 use haven_net::Gate;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -62,7 +62,7 @@ pub struct Parts {
 /// A view of the driver for others: status, and where to send wishes.
 #[derive(Clone)]
 pub struct Handle {
-    events: mpsc::Sender<Event>,
+    inbox: mpsc::Sender<Said>,
     view: Arc<Mutex<View>>,
 }
 
@@ -73,8 +73,20 @@ pub struct View {
     pub phase: Phase,
     /// Why addresses are not up.
     pub trouble: Option<String>,
-    /// Node that a planned move shall go to.
-    target: Option<u64>,
+}
+
+/// How a planned move ended: who leads now, or why it came to nothing.
+type Moved = Result<u64, String>;
+
+/// What the driver is told.
+enum Said {
+    Event(Event),
+    Move {
+        to: Option<u64>,
+        /// Who wants to know how it ends.
+        tell: Option<oneshot::Sender<Moved>>,
+    },
+    Transferred(Result<u64, TransferError>),
 }
 
 impl Handle {
@@ -85,8 +97,20 @@ impl Handle {
 
     /// Asks for a planned move.
     pub async fn request_move(&self, to: Option<u64>) {
-        self.view.lock().target = to;
-        self.send(Event::MoveRequested).await;
+        self.say(Said::Move { to, tell: None }).await;
+    }
+
+    /// Moves the service and waits for the end of that: who leads now. That need not be `to`: the cluster elects.
+    ///
+    /// # Errors
+    /// Why the move came to nothing, in words for the operator.
+    pub async fn move_service(&self, to: Option<u64>) -> Result<u64, String> {
+        let (tell, told) = oneshot::channel();
+        let tell = Some(tell);
+        self.say(Said::Move { to, tell }).await;
+        // The driver ends only with the process.
+        told.await
+            .unwrap_or_else(|_| Err("this node is stopping".to_owned()))
     }
 
     /// Asks for an orderly end.
@@ -96,14 +120,19 @@ impl Handle {
 
     /// A floating address is gone from this node. For threads outside the runtime: does not wait.
     pub fn address_lost(&self) {
-        if self.events.try_send(Event::AddressLost).is_err() {
+        let lost = Said::Event(Event::AddressLost);
+        if self.inbox.try_send(lost).is_err() {
             warn!("the takeover is too busy to hear of a lost address; the lease watch will act");
         }
     }
 
     async fn send(&self, event: Event) {
+        self.say(Said::Event(event)).await;
+    }
+
+    async fn say(&self, said: Said) {
         // The driver ends only with the process.
-        let _ = self.events.send(event).await;
+        let _ = self.inbox.send(said).await;
     }
 }
 
@@ -112,25 +141,45 @@ pub struct Driver {
     parts: Arc<Parts>,
     takeover: Takeover,
     handle: Handle,
-    inbox: mpsc::Receiver<Event>,
+    inbox: mpsc::Receiver<Said>,
     hands: mpsc::Sender<Action>,
     voice: mpsc::Sender<Action>,
     started: Instant,
     elected: Option<Instant>,
+    planned: Planned,
+}
+
+/// The planned move, if there is one.
+#[derive(Default)]
+struct Planned {
+    /// Where it shall go.
+    to: Option<u64>,
+    /// Consensus was asked for a transfer and has not answered.
+    transferring: bool,
+    /// Who wants to know how it ends.
+    tell: Vec<oneshot::Sender<Moved>>,
+}
+
+impl Planned {
+    fn end(&mut self, moved: &Moved) {
+        for tell in self.tell.drain(..) {
+            // Whoever asked may have given up.
+            let _ = tell.send(moved.clone());
+        }
+    }
 }
 
 impl Driver {
     /// Prepares the driver; [`Driver::run`] does the work.
     pub fn new(parts: Parts) -> (Self, Handle) {
-        let (events, inbox) = mpsc::channel(EVENTS_MAX);
+        let (said, inbox) = mpsc::channel(EVENTS_MAX);
         let (takeover, first) = Takeover::new(parts.addresses.is_some(), timing());
         let view = View {
             phase: takeover.phase(),
             trouble: None,
-            target: None,
         };
         let handle = Handle {
-            events,
+            inbox: said,
             view: Arc::new(Mutex::new(view)),
         };
         let parts = Arc::new(parts);
@@ -148,6 +197,7 @@ impl Driver {
             voice,
             started: Instant::now(),
             elected: None,
+            planned: Planned::default(),
         };
         for action in first {
             driver.perform(action);
@@ -158,25 +208,56 @@ impl Driver {
     /// Runs until the machine says that the process shall end.
     pub async fn run(mut self) {
         loop {
-            let event = match self.takeover.wake_at_ms() {
+            let said = match self.takeover.wake_at_ms() {
                 None => self.inbox.recv().await,
                 Some(at) => {
                     let wait = Duration::from_millis(at.saturating_sub(self.now_ms()));
                     tokio::select! {
-                        event = self.inbox.recv() => event,
-                        () = sleep(wait) => Some(Event::Tick { now_ms: self.now_ms() }),
+                        said = self.inbox.recv() => said,
+                        () = sleep(wait) => Some(Said::Event(self.tick())),
                     }
                 }
             };
-            let Some(event) = event else { return };
-            for event in [
-                Event::Tick {
-                    now_ms: self.now_ms(),
-                },
-                event,
-            ] {
-                if self.take(event) {
-                    return;
+            let Some(said) = said else { return };
+            if self.take(self.tick()) {
+                return;
+            }
+            let event = self.note(said);
+            if self.take(event) {
+                return;
+            }
+            if self.takeover.phase() != Phase::Moving && !self.planned.transferring {
+                let why = "it was given up: this node lost the lead, its lease or an address meanwhile, or did not lead";
+                self.planned.end(&Err(why.to_owned()));
+            }
+        }
+    }
+
+    fn tick(&self) -> Event {
+        Event::Tick {
+            now_ms: self.now_ms(),
+        }
+    }
+
+    /// Keeps what the machine need not know; gives the event for it.
+    fn note(&mut self, said: Said) -> Event {
+        match said {
+            Said::Event(event) => event,
+            Said::Move { to, tell } => {
+                self.planned.to = to;
+                self.planned.tell.extend(tell);
+                Event::MoveRequested
+            }
+            Said::Transferred(result) => {
+                self.planned.transferring = false;
+                if let Err(why) = &result {
+                    warn!(%why, "the planned move failed");
+                }
+                let moved = result.map_err(|why| why.to_string());
+                self.planned.end(&moved);
+                match moved {
+                    Ok(_) => Event::TransferDone,
+                    Err(_) => Event::TransferFailed,
                 }
             }
         }
@@ -252,16 +333,11 @@ impl Driver {
                 });
             }
             Action::TransferLeadership => {
+                let to = self.planned.to.take();
+                self.planned.transferring = true;
                 tokio::spawn(async move {
-                    let target = handle.view.lock().target.take();
-                    let event = match parts.consensus.transfer(target).await {
-                        Ok(()) => Event::TransferDone,
-                        Err(why) => {
-                            warn!(%why, "the planned move failed");
-                            Event::TransferFailed
-                        }
-                    };
-                    handle.send(event).await;
+                    let result = parts.consensus.transfer(to).await;
+                    handle.say(Said::Transferred(result)).await;
                 });
             }
             Action::Exit => info!("the service is released"),

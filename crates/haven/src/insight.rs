@@ -8,7 +8,7 @@ use crate::engine::Outcome;
 use crate::history::{History, now_unix_ms};
 use crate::metrics::{Buckets, PeerReading, Reading};
 use crate::roll::Roll;
-use haven_admin::judge::{SILENT_MS, judge};
+use haven_admin::judge::{SILENT, judge};
 use haven_admin::{Answer, NodeReport, PeerView, Refusal, RefusalKind, Role};
 use haven_consensus::Consensus;
 use haven_log::Log;
@@ -120,9 +120,7 @@ impl Insight {
     /// Whether another node's last bulletin is too old to believe that it runs.
     pub fn is_silent(&self, id: u64) -> bool {
         let heard = self.bulletins.heard();
-        heard
-            .get(&id)
-            .is_none_or(|(age, _)| *age >= Duration::from_millis(SILENT_MS))
+        heard.get(&id).is_none_or(|(age, _)| *age >= SILENT)
     }
 
     /// What only the leader can do, this node cannot.
@@ -162,7 +160,7 @@ impl Insight {
         }
         // One that was elected just now may have said nothing yet.
         let sign = self.consensus.leader_sign()?;
-        let silent = sign.at.elapsed() >= Duration::from_millis(SILENT_MS);
+        let silent = sign.at.elapsed() >= SILENT;
         (sign.from != leader || !silent).then_some(own)
     }
 

@@ -593,7 +593,9 @@ fn run_migrate(node: &NodeArgs, what: Vec<String>) -> Result<(), String> {
             .await
             .map_err(|e| e.to_string())
     };
-    runtime()?.block_on(moved)
+    let leader = runtime()?.block_on(moved)?;
+    println!("the service has moved to node {leader}");
+    Ok(())
 }
 
 fn run_standby(args: &StandbyArgs, standby: bool) -> Result<(), String> {

@@ -216,7 +216,7 @@ async fn leadership_is_handed_over_at_once_and_the_old_leader_is_silent_before()
         .unwrap();
     assert!(!node.lease_valid());
     println!("handed over after {:?}", begun.elapsed());
-    assert_eq!(moved.await.unwrap(), Ok(()));
+    assert_eq!(moved.await.unwrap(), Ok(to));
     soon("a barrier", cluster.node(to).consensus.barrier())
         .await
         .unwrap();
@@ -251,7 +251,7 @@ async fn nodes_that_shall_not_lead_are_passed_over_and_leaders_are_known_by_thei
         node.lease_valid() && status.peers.values().all(ready)
     })
     .await;
-    assert_eq!(node.transfer(None).await, Ok(()));
+    assert_eq!(node.transfer(None).await, Ok(heir));
     assert_eq!(cluster.leader(&[heir]).await, heir);
     let sign = cluster.node(heir).consensus.leader_sign().unwrap();
     assert_eq!((sign.from, sign.farewell), (first, Farewell::HandedOver));
@@ -265,7 +265,7 @@ async fn nodes_that_shall_not_lead_are_passed_over_and_leaders_are_known_by_thei
         }) && node.lease_valid()
     })
     .await;
-    assert_eq!(node.transfer(Some(first)).await, Ok(()));
+    assert_eq!(node.transfer(Some(first)).await, Ok(first));
     cluster.leader(&[first]).await;
     let heard = || cluster.node(heir).consensus.leader_sign();
     until("its appends", || {

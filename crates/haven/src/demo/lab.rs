@@ -248,7 +248,7 @@ impl Lab {
     pub async fn request_move(&self, index: usize) -> Result<(), String> {
         let client = self.ask(index, CONTROL_PATIENCE);
         let moved = client.move_service(MoveRequest::default()).await;
-        moved.map_err(words)
+        moved.map(drop).map_err(words)
     }
 
     /// Waits for a node that serves, other than `except`.

@@ -5,7 +5,7 @@
 //! Must not know: this node's own disk, what is done about it.
 
 use haven_admin::NodeReport;
-use haven_admin::judge::SILENT_MS;
+use haven_admin::judge::SILENT;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(super) fn without_space(voters: &BTreeSet<u64>, leader: u64, heard: &Heard) 
     let full = heard.iter().filter(|(id, (age, report))| {
         **id != leader
             && voters.contains(id)
-            && *age < Duration::from_millis(SILENT_MS)
+            && *age < SILENT
             && !report.witness
             && (report.full || report.free_mib < report.reserve_mib)
     });
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     const LEADER: u64 = 1;
-    const LATELY: Duration = Duration::from_millis(SILENT_MS - 1);
+    const LATELY: Duration = SILENT.saturating_sub(Duration::from_millis(1));
 
     fn told(id: u64, free_mib: u64, edit: impl FnOnce(&mut NodeReport)) -> (u64, NodeReport) {
         let mut report = NodeReport {
@@ -89,8 +89,7 @@ mod tests {
         assert_eq!(found(3, [full(2)]), [""; 0], "3 was never heard");
         let voters = BTreeSet::from([1, 2, 3]);
         let of_age = |age| Heard::from([full(2), full(3)].map(|(id, r)| (id, (age, r))));
-        let silent = Duration::from_millis(SILENT_MS);
-        assert_eq!(without_space(&voters, LEADER, &of_age(silent)), [""; 0]);
+        assert_eq!(without_space(&voters, LEADER, &of_age(SILENT)), [""; 0]);
         let lately = without_space(&voters, LEADER, &of_age(LATELY));
         assert_eq!(lately, ["n2", "n3"]);
     }

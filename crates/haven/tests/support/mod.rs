@@ -168,6 +168,9 @@ impl Logged {
 
 impl Drop for Logged {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- a process of the failed test said:\n{}", self.said());
+        }
         // It may be gone already.
         let _ = self.child.kill();
         let _ = self.child.wait();
