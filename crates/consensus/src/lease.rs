@@ -37,13 +37,13 @@
 //!
 //! # Clocks and pauses
 //!
-//! All times are CLOCK_MONOTONIC: a step of the wall clock changes nothing. A stopped process
-//! (SIGSTOP, swapping) finds its window over when it wakes, because the check reads the clock anew
-//! every time. CLOCK_MONOTONIC stands still while the *machine* sleeps; so the check compares it with
-//! CLOCK_BOOTTIME and voids every round sent before a sleep it notices. A voter that sleeps keeps its
-//! promise longer, never shorter. What no guest can notice is a hypervisor that stops the virtual
-//! machine and all of its clocks: there the lease may seem to hold for up to `W` after the machine
-//! goes on. Configure such hosts to let guest time jump.
+//! The window ends at a time of CLOCK_BOOTTIME, which no step of the wall clock changes, and which goes on while the
+//! machine sleeps. A stopped process (SIGSTOP, swapping) and a machine that slept find the window over when they wake,
+//! because the check reads the clock anew every time. The *age* of a round comes from CLOCK_MONOTONIC, which stands
+//! still while the machine sleeps; so a renewal compares the two and voids every round sent before a sleep it notices.
+//! A voter that sleeps keeps its promise longer, never shorter. What no guest can notice is a hypervisor that stops the
+//! virtual machine and all of its clocks: there the lease may seem to hold for up to `W` after the machine goes on.
+//! Configure such hosts to let guest time jump.
 //!
 //! A single voter is its own quorum: while it leads, nobody else can. That ends before members of whom it is not
 //! the only voter leave its log ([`Lease::note_plural`]).
@@ -65,7 +65,7 @@ use parking_lot::Mutex;
 use rustix::time::ClockId;
 use rustix::time::clock_gettime;
 
-/// Sleeps of the machine shorter than this are no sleeps (it only absorbs clock granularity).
+/// Sleeps of the machine shorter than this are no sleeps (it only absorbs clock granularity): the margin pays for them.
 const SLEEP_MIN_NS: u64 = 1_000_000;
 
 /// How often an undecided sleep check (the thread was interrupted between two clock readings) is
@@ -107,7 +107,7 @@ fn read(clock: ClockId) -> u64 {
 pub(crate) struct Lease<C = KernelClocks> {
     clocks: C,
     window_ns: u64,
-    /// End of the window in monotonic time; 0: none, [`FOR_EVER`]: single voter that leads.
+    /// End of the window by CLOCK_BOOTTIME; 0: none, [`FOR_EVER`]: single voter that leads.
     until: AtomicU64,
     /// How long the machine had slept at the last look (boottime minus monotonic).
     slept: AtomicU64,
@@ -122,7 +122,8 @@ struct State {
     single: bool,
     /// The index of the newest members among whom it is not.
     plural_at: Option<u64>,
-    /// Rounds sent before this monotonic time do not count: the machine slept since.
+    /// Rounds sent before this time (CLOCK_BOOTTIME) do not count: the machine slept since. A round sent before
+    /// the sleep seems to be younger by the sleep, but still older than this.
     void_before_ns: u64,
 }
 
@@ -146,16 +147,13 @@ impl<C: Clocks> Lease<C> {
         lease
     }
 
-    /// Whether this node may answer now. Three to five clock readings and two atomic loads.
+    /// Whether this node may answer now. Every answer asks: an atomic load and a clock reading.
     pub(crate) fn valid(&self) -> bool {
-        let until = self.until.load(Ordering::SeqCst);
-        if until == 0 || until == FOR_EVER {
-            return until == FOR_EVER;
+        match self.until.load(Ordering::SeqCst) {
+            0 => false,
+            FOR_EVER => true,
+            until => self.clocks.boottime_ns() < until,
         }
-        if self.noticed_sleep() {
-            return false;
-        }
-        self.clocks.monotonic_ns() < until
     }
 
     /// This node leads `term`, and the newest round a quorum answered was sent `age` before now.
@@ -163,7 +161,7 @@ impl<C: Clocks> Lease<C> {
     /// `age` must be measured after `now_ns` was read, so that a thread interrupted in between dates
     /// the round too early rather than too late.
     pub(crate) fn renew(&self, term: u64, now_ns: u64, age: Option<Duration>) {
-        self.noticed_sleep();
+        self.look_for_sleep();
         let state = self.state.lock();
         let until = if term <= state.revoked_term {
             0
@@ -222,13 +220,13 @@ impl<C: Clocks> Lease<C> {
         term <= self.state.lock().revoked_term
     }
 
-    /// The current monotonic time, to be read before an age is taken.
+    /// The time that windows are measured by, to be read before an age is taken.
     pub(crate) fn now_ns(&self) -> u64 {
-        self.clocks.monotonic_ns()
+        self.clocks.boottime_ns()
     }
 
-    /// Whether the machine slept since the last look; voids all earlier rounds if so.
-    fn noticed_sleep(&self) -> bool {
+    /// Voids all earlier rounds if the machine slept since the last look.
+    fn look_for_sleep(&self) {
         let limit = self
             .slept
             .load(Ordering::Relaxed)
@@ -238,21 +236,22 @@ impl<C: Clocks> Lease<C> {
             let boot = self.clocks.boottime_ns();
             // The true difference lies between `boot - after` and `boot - before`.
             if boot.saturating_sub(before) <= limit {
-                return false;
+                return;
             }
             if boot.saturating_sub(self.clocks.monotonic_ns()) > limit {
                 break;
             }
         }
         self.void_all();
-        true
     }
 
     fn void_all(&self) {
         let mut state = self.state.lock();
-        let monotonic = self.clocks.monotonic_ns();
-        let slept = self.clocks.boottime_ns().saturating_sub(monotonic);
-        state.void_before_ns = monotonic;
+        let slept = self
+            .clocks
+            .boottime_ns()
+            .saturating_sub(self.clocks.monotonic_ns());
+        state.void_before_ns = self.clocks.boottime_ns();
         // Interrupted readings make `slept` too large, which could hide the next sleep; so take the
         // smaller of two readings around the boottime.
         let slept = slept.min(
@@ -356,6 +355,29 @@ mod tests {
         let (lease, hands) = lease(false);
         hands.sleep(5_000);
         lease.renew(3, lease.now_ns(), ms(10));
+        assert!(!lease.valid());
+        // Nor does it count later: its age stays what it was before the sleep, and more.
+        hands.pass(1);
+        lease.renew(3, lease.now_ns(), ms(11));
+        assert!(!lease.valid());
+    }
+
+    #[test]
+    fn sleep_within_the_window_uses_it_up() {
+        let (lease, hands) = lease(false);
+        lease.renew(3, lease.now_ns(), ms(100));
+        hands.sleep(169);
+        assert!(lease.valid());
+        hands.sleep(1);
+        assert!(!lease.valid());
+    }
+
+    #[test]
+    fn sleep_between_the_look_at_the_clock_and_the_age_voids_the_round() {
+        let (lease, hands) = lease(false);
+        let now = lease.now_ns();
+        hands.sleep(200);
+        lease.renew(3, now, ms(10));
         assert!(!lease.valid());
     }
 
