@@ -6,12 +6,12 @@
 //!
 //! It must not know what rows mean.
 
-use crate::base::{self, TABLE, View, ViewRange};
+use crate::base::{self, View, ViewRange};
 use crate::layers::Visitor;
 use crate::{fatal, keys};
 use bytes::Bytes;
 use haven_disk::{Disk, DiskFile};
-use haven_fs::{FsError, FsResult, SystemTable};
+use haven_fs::{FsResult, SystemTable};
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, StorageBackend};
 use std::collections::BTreeMap;
@@ -56,7 +56,7 @@ impl CheckedRows {
                 .map_err(|error| failed(&error))?;
             let whole = db.check_integrity().map_err(|error| failed(&error))?;
             let txn = db.begin_read().map_err(|error| failed(&error))?;
-            let view = txn.open_table(TABLE).map_err(|error| failed(&error))?;
+            let view = View::of(&txn)?;
             Ok((Self { view, _db: db }, whole))
         })
     }
@@ -71,7 +71,7 @@ impl CheckedRows {
         let end = keys::after_prefix(prefix);
         let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut rows: ViewRange = base::range(&self.view, Bound::Included(prefix), end)?;
-        while let Some(row) = rows.next().transpose().map_err(unreadable)? {
+        while let Some(row) = rows.step()? {
             if visit(row.0.value(), row.1.value())?.is_break() {
                 break;
             }
@@ -82,13 +82,14 @@ impl CheckedRows {
     /// The first key from `from` on.
     pub fn first_key(&self, from: &[u8]) -> FsResult<Option<Vec<u8>>> {
         let mut rows = base::range(&self.view, Bound::Included(from), Bound::Unbounded)?;
-        let first = rows.next().transpose().map_err(unreadable)?;
+        let first = rows.step()?;
         Ok(first.map(|(key, _)| key.value().to_vec()))
     }
-}
 
-fn unreadable(error: redb::StorageError) -> FsError {
-    fatal("cannot read metadata", error)
+    /// Visits the keys of ends of values that have no beginning.
+    pub fn stray_tails(&self, visit: &mut dyn FnMut(&[u8])) -> FsResult<()> {
+        self.view.stray_tails(visit)
+    }
 }
 
 /// The system table, to be checked by whoever wrote it.

@@ -72,6 +72,7 @@ pub fn check(view: &CheckedRows, found: &mut dyn FnMut(Finding)) -> FsResult<Row
         })?;
     }
     pass.unknown_tables()?;
+    view.stray_tails(&mut |key| pass.damaged(key))?;
     pass.rows.tree.judge(pass.found);
     pass.counters();
     Ok(pass.rows)

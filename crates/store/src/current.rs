@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The on-disk format that this code reads and writes.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 const NAME: &str = "CURRENT";
 const NAME_NEW: &str = "CURRENT.new";
@@ -159,10 +159,10 @@ mod tests {
 
     #[test]
     fn another_format_is_named() {
-        let text = contents(7).replace("format 2", "format 1");
+        let text = contents(7).replace("format 3", "format 1");
         let error = parse_text(&text).unwrap_err().to_string();
         assert!(error.contains("other format 1"), "{error}");
-        assert!(error.contains("knows format 2"), "{error}");
+        assert!(error.contains("knows format 3"), "{error}");
     }
 
     #[test]
