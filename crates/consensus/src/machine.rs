@@ -33,6 +33,7 @@ use crate::Replicated;
 use crate::SnapshotSink;
 use crate::SnapshotSource;
 use crate::codec;
+use crate::options::CheckpointPolicy;
 use crate::store::READ_BYTES_MAX;
 use crate::tail;
 use crate::types::Entry;
@@ -46,6 +47,9 @@ use crate::worker::Worker;
 /// Entries handed to the machine at once.
 const BATCH_ENTRIES_MAX: usize = 1024;
 
+/// Nodes whose checkpoints fall on different times.
+const PHASES: u64 = 3;
+
 /// A snapshot on its way.
 pub(crate) enum Transfer {
     /// Only its position matters.
@@ -56,31 +60,58 @@ pub(crate) enum Transfer {
     Sink(Box<dyn SnapshotSink>),
 }
 
-/// Bytes applied since the last checkpoint, and the bell that asks for the next one.
+/// What was applied since the last checkpoint, and the bell that asks for the next one.
+///
+/// All nodes apply the same, so they would make their checkpoints at the same time, each while its disk and
+/// processors are busiest, and no majority would be quick meanwhile. So a node begins as if it had applied a share
+/// already, another one on each of three, and stays that far ahead.
 pub(crate) struct Pressure {
-    bytes: AtomicU64,
-    bytes_max: u64,
+    entries: Gauge,
+    bytes: Gauge,
     pub(crate) bell: Notify,
 }
 
-impl Pressure {
-    pub(crate) fn new(bytes_max: u64) -> Self {
+struct Gauge {
+    is: AtomicU64,
+    max: u64,
+}
+
+impl Gauge {
+    fn new(max: u64, node_id: u64) -> Self {
+        let share = u128::from(max) * u128::from(node_id % PHASES) / u128::from(PHASES);
         Self {
-            bytes: AtomicU64::new(0),
-            bytes_max: bytes_max.max(1),
+            is: AtomicU64::new(u64::try_from(share).unwrap_or(0)),
+            max: max.max(1),
+        }
+    }
+
+    /// Whether that passes a multiple of the limit: a checkpoint asked for while one is made is not made, so it is
+    /// asked for again.
+    fn add(&self, more: u64) -> bool {
+        let before = self.is.fetch_add(more, Ordering::Relaxed);
+        before / self.max != (before + more) / self.max
+    }
+}
+
+impl Pressure {
+    pub(crate) fn new(policy: &CheckpointPolicy, node_id: u64) -> Self {
+        Self {
+            entries: Gauge::new(policy.entries, node_id),
+            bytes: Gauge::new(policy.bytes, node_id),
             bell: Notify::new(),
         }
     }
 
-    fn add(&self, bytes: usize) {
-        let before = self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        if before / self.bytes_max != (before + bytes as u64) / self.bytes_max {
+    fn add(&self, entries: usize, bytes: usize) {
+        let entries = self.entries.add(entries as u64);
+        if self.bytes.add(bytes as u64) || entries {
             self.bell.notify_one();
         }
     }
 
     fn reset(&self) {
-        self.bytes.store(0, Ordering::Relaxed);
+        self.entries.is.store(0, Ordering::Relaxed);
+        self.bytes.is.store(0, Ordering::Relaxed);
     }
 }
 
@@ -154,7 +185,7 @@ impl<R: Send + 'static> Machine<R> {
         }
         self.applied = Some(last);
         self.members = members;
-        self.pressure.add(std::mem::take(&mut batch.bytes));
+        self.pressure.add(count, std::mem::take(&mut batch.bytes));
         batch.answer(replies.into_iter());
         Ok(())
     }

@@ -70,10 +70,10 @@ use crate::witness;
 use crate::worker::Worker;
 use haven_log::Log;
 
-/// Threads of the consensus runtime: openraft's core on one, messages on the other.
-const THREADS: usize = 2;
-/// A node alone for good has no messages: a second thread would only hand work to and fro.
-const THREADS_ALONE: usize = 1;
+/// Threads of the consensus runtime. A change passes several of its tasks, each with little to do: with a second thread
+/// they would mostly hand it to and fro. What takes long (flushes, the machine, snapshots) has threads of its own, and
+/// the longest thing here is to encrypt one message of [`crate::store::MESSAGE_BYTES_MAX`].
+const THREADS: usize = 1;
 
 /// Nice value of these threads where permitted: before client IO.
 const NICE: i32 = -10;
@@ -98,11 +98,7 @@ pub(crate) async fn start<R: Send + 'static>(
     machine: Arc<dyn Replicated<Reply = R>>,
 ) -> Result<Inner<R>, StartError> {
     check(&options)?;
-    let threads = match options.security {
-        None => THREADS_ALONE,
-        Some(_) => THREADS,
-    };
-    let runtime = runtime(threads).map_err(StartError::Thread)?;
+    let runtime = runtime().map_err(StartError::Thread)?;
     let handle = runtime.handle().clone();
     let parts = handle.spawn(assemble(options, log, machine)).await;
     let mut inner = match parts {
@@ -160,9 +156,9 @@ fn check(options: &ConsensusOptions) -> Result<(), StartError> {
     options.timing.check().map_err(StartError::Options)
 }
 
-fn runtime(threads: usize) -> std::io::Result<Runtime> {
+fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
+        .worker_threads(THREADS)
         .thread_name("haven-raft")
         .enable_all()
         .on_thread_start(|| {
@@ -180,7 +176,8 @@ fn config(options: &ConsensusOptions, may_elect: bool) -> Result<Config, StartEr
         election_timeout_min: ms(options.timing.election_min),
         election_timeout_max: ms(options.timing.lease),
         max_payload_entries: MESSAGE_ENTRIES_MAX,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(options.checkpoints.entries),
+        // It is asked for: see `Pressure`.
+        snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: match options.witness {
             true => u64::MAX,
             false => options.checkpoints.keep_entries,
@@ -215,7 +212,7 @@ async fn assemble<R: Send + 'static>(
     };
 
     let transfers = Worker::start("haven-raft-snap").map_err(StartError::Thread)?;
-    let pressure = Arc::new(Pressure::new(options.checkpoints.bytes));
+    let pressure = Arc::new(Pressure::new(&options.checkpoints, options.node_id));
     let window = options.timing.lease_window();
     let lease = Arc::new(Lease::new(KernelClocks, window, false));
     let (in_use, released) = mpsc::channel(1);

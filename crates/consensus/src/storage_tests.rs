@@ -30,6 +30,7 @@ use crate::lease::KernelClocks;
 use crate::lease::Lease;
 use crate::machine::Machine;
 use crate::machine::Pressure;
+use crate::options::CheckpointPolicy;
 use crate::store::Store;
 use crate::types::Command;
 use crate::types::Entry;
@@ -99,7 +100,7 @@ impl StoreBuilder<Types, Store, Machine<()>, TempDir> for Builder {
         let (store, _released) = open_store(open_log(&dir));
         let machine = Arc::new(Positioned::default());
         let (in_use, _) = mpsc::channel(1);
-        let pressure = Arc::new(Pressure::new(1 << 30));
+        let pressure = Arc::new(Pressure::new(&CheckpointPolicy::default(), 0));
         let transfers = Worker::start("transfers").unwrap();
         Ok((
             dir,

@@ -4,7 +4,9 @@
 //! heartbeats, one a snapshot. Votes and transfers are rare and get a fresh connection each, so that
 //! none of them meets a stale one.
 //!
-//! Appends are pipelined: up to [`PIPELINE_MAX`] requests are under way, answers come in order. A
+//! Large appends are pipelined: up to [`PIPELINE_MAX`] requests are under way, answers come in order. While a
+//! few small ones are, no further one goes: the follower flushes them anyway before it looks at the next, and what
+//! comes together meanwhile costs both ends one message instead of many (as RFC 896 does for TCP). A
 //! caller may drop the stream of answers at any time; the answers it did not wait for are skipped by
 //! the next stream on the connection.
 //!
@@ -12,6 +14,7 @@
 //!
 //! It must not know the log or the machine.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +67,10 @@ use crate::worker::Worker;
 
 /// Appends under way on a connection for entries.
 const PIPELINE_MAX: usize = 16;
+
+/// Less than this under way to a follower is waited for before more is sent: above, messages take longer on their way
+/// than the follower takes to answer.
+const SMALL_BYTES: usize = 64 << 10;
 
 /// Heartbeats without an answer on a connection. After that many a new connection is tried: on the old
 /// one the kernel may wait long before it sends again.
@@ -145,6 +152,8 @@ struct Pipe {
     open: usize,
     /// Answers before those, which nobody waits for any more.
     stale: usize,
+    /// Bytes of each request without an answer.
+    sizes: VecDeque<usize>,
 }
 
 /// The thread that reads snapshots is gone.
@@ -170,38 +179,62 @@ fn rpc_error(error: &WireError) -> RPCError<Types> {
 }
 
 impl Pipe {
+    fn new(link: Link) -> Self {
+        Self {
+            link,
+            open: 0,
+            stale: 0,
+            sizes: VecDeque::new(),
+        }
+    }
+
     async fn answer(&mut self) -> Result<AppendResult, WireError> {
         let waiting = timeout(ANSWER_TIMEOUT, self.link.reader.next()).await;
-        message::read_appended(&waiting.map_err(|_| WireError::Timeout("an answer"))??)
+        let answer = waiting.map_err(|_| WireError::Timeout("an answer"))??;
+        self.sizes.pop_front();
+        message::read_appended(&answer)
+    }
+
+    async fn send(&mut self, request: &AppendRequest) -> Result<(), WireError> {
+        let frame = message::append(request);
+        self.open += 1;
+        self.sizes.push_back(frame.len());
+        self.link.writer.send(frame).await
+    }
+
+    fn under_way(&self) -> usize {
+        self.open + self.stale
+    }
+
+    fn has_room(&self, purpose: Purpose) -> bool {
+        match purpose {
+            Purpose::Heartbeats => self.under_way() < HEARTBEATS_MAX,
+            _ => {
+                let bytes: usize = self.sizes.iter().sum();
+                self.under_way() == 0 || bytes >= SMALL_BYTES && self.under_way() < PIPELINE_MAX
+            }
+        }
     }
 }
 
 impl Peer {
-    fn pipeline_max(&self) -> usize {
-        match self.purpose {
-            Purpose::Heartbeats => HEARTBEATS_MAX,
-            _ => PIPELINE_MAX,
-        }
-    }
-
     /// The append connection, ready for a new stream.
     async fn pipe(&mut self) -> Result<&mut Pipe, WireError> {
-        let limit = self.pipeline_max();
+        let limit = match self.purpose {
+            Purpose::Heartbeats => HEARTBEATS_MAX,
+            _ => PIPELINE_MAX,
+        };
         let usable = self
             .pipe
             .take()
-            .filter(|pipe| !pipe.link.writer.is_torn() && pipe.stale + pipe.open < limit);
+            .filter(|pipe| !pipe.link.writer.is_torn() && pipe.under_way() < limit);
         let pipe = match usable {
-            Some(Pipe { link, open, stale }) => Pipe {
-                link,
+            Some(pipe) => Pipe {
                 open: 0,
-                stale: stale + open,
+                stale: pipe.under_way(),
+                ..pipe
             },
-            None => Pipe {
-                link: self.lazy.get().await?,
-                open: 0,
-                stale: 0,
-            },
+            None => Pipe::new(self.lazy.get().await?),
         };
         Ok(self.pipe.insert(pipe))
     }
@@ -214,17 +247,16 @@ impl Peer {
     where
         S: Stream<Item = AppendRequest> + Unpin,
     {
-        let limit = self.pipeline_max();
         loop {
             if self.place.is_severed(self.id) {
                 return Some(Err(WireError::Peer("severed for a test")));
             }
             let pipe = self.pipe.as_mut()?;
-            let room = pipe.open + pipe.stale < limit;
+            let room = pipe.has_room(self.purpose);
             if pipe.open == 0 && input.is_none() {
                 return None;
             }
-            let owed = pipe.open + pipe.stale > 0;
+            let owed = pipe.under_way() > 0;
             tokio::select! {
                 biased;
                 answer = pipe.answer(), if owed => {
@@ -245,8 +277,7 @@ impl Peer {
                         return Some(Err(WireError::Peer("severed for a test")));
                     }
                     Some(request) => {
-                        pipe.open += 1;
-                        if let Err(error) = pipe.link.writer.send(message::append(&request)).await {
+                        if let Err(error) = pipe.send(&request).await {
                             return Some(Err(error));
                         }
                     }

@@ -78,9 +78,13 @@ impl Frame {
         }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.parts.iter().map(Bytes::len).sum::<usize>() + self.head.len()
+    }
+
     /// The frame as a gather list, header first.
     fn gather(self) -> Result<Gather, WireError> {
-        let len = self.parts.iter().map(Bytes::len).sum::<usize>() + self.head.len();
+        let len = self.len();
         let mut sum = crc32c::crc32c(&self.head);
         for part in &self.parts {
             sum = crc32c::crc32c_append(sum, part);

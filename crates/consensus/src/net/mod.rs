@@ -4,7 +4,7 @@
 //! - `message`: what the bodies say; `affair`: those about the members
 //! - `link`: setting up a connection, from either side: TLS, versions, who is a member
 //! - `client`: openraft's network, one connection per peer and purpose
-//! - `server`: what comes in from peers
+//! - `server`: what comes in from peers; `commits`: how soon it learns what is committed
 //! - `pace`: how often a peer that does not answer is tried again
 //! - `hints`: soft state, newest wins
 //! - `visit`: streams whose bytes are for others to read
@@ -16,6 +16,7 @@
 
 pub(crate) mod affair;
 pub(crate) mod client;
+pub(crate) mod commits;
 pub(crate) mod frame;
 pub(crate) mod hints;
 pub(crate) mod link;

@@ -29,6 +29,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio::time::timeout;
 
 use crate::MachineError;
@@ -38,6 +39,7 @@ use crate::codec;
 use crate::machine::Machine;
 use crate::machine::Transfer;
 use crate::net::affair;
+use crate::net::commits::Commits;
 use crate::net::frame::Frame;
 use crate::net::frame::FrameReader;
 use crate::net::frame::FrameWriter;
@@ -405,16 +407,17 @@ fn append_stream(
     heard: Arc<Heard>,
 ) -> impl Stream<Item = AppendRequest> + Send + 'static {
     Box::pin(stream::unfold(
-        (reader, heard),
-        move |(mut reader, heard)| async move {
+        (reader, heard, Commits::default()),
+        move |(mut reader, heard, mut commits)| async move {
             let request = match reader.next().await {
                 Ok(body) => message::read_append(from, &body),
                 Err(error) => Err(error),
             };
             match request {
-                Ok(request) => {
+                Ok(mut request) => {
                     heard.note(from, request.vote.leader_id.term);
-                    Some((request, (reader, heard)))
+                    commits.pass(&mut request, Instant::now());
+                    Some((request, (reader, heard, commits)))
                 }
                 Err(WireError::Closed) => None,
                 Err(error) => {
