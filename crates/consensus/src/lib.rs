@@ -33,6 +33,7 @@ mod steward;
 mod storage_tests;
 mod store;
 mod tail;
+mod threads;
 mod types;
 mod witness;
 mod worker;

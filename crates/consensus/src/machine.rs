@@ -154,7 +154,7 @@ impl<R: Send + 'static> Machine<R> {
         Ok(Self {
             machine,
             applier: Worker::start("haven-raft-app")?,
-            checkpointer: Worker::start("haven-raft-chk")?,
+            checkpointer: Worker::start_background("haven-raft-chk")?,
             transfers,
             pressure,
             applied: meta.last_log_id,

@@ -64,6 +64,7 @@ use crate::stand;
 use crate::stand::Heard;
 use crate::steward::Steward;
 use crate::store::Store;
+use crate::threads;
 use crate::types::Membership;
 use crate::types::Types;
 use crate::witness;
@@ -74,9 +75,6 @@ use haven_log::Log;
 /// they would mostly hand it to and fro. What takes long (flushes, the machine, snapshots) has threads of its own, and
 /// the longest thing here is to encrypt one message of [`crate::store::MESSAGE_BYTES_MAX`].
 const THREADS: usize = 1;
-
-/// Nice value of these threads where permitted: before client IO.
-const NICE: i32 = -10;
 
 /// Entries in one message to a follower.
 const MESSAGE_ENTRIES_MAX: u64 = 1000;
@@ -161,10 +159,7 @@ fn runtime() -> std::io::Result<Runtime> {
         .worker_threads(THREADS)
         .thread_name("haven-raft")
         .enable_all()
-        .on_thread_start(|| {
-            // Needs a privilege; without it the threads run like all others.
-            let _ = rustix::process::setpriority_process(None, NICE);
-        })
+        .on_thread_start(threads::urgent_in_batches)
         .build()
 }
 
@@ -211,7 +206,7 @@ async fn assemble<R: Send + 'static>(
         }
     };
 
-    let transfers = Worker::start("haven-raft-snap").map_err(StartError::Thread)?;
+    let transfers = Worker::start_background("haven-raft-snap").map_err(StartError::Thread)?;
     let pressure = Arc::new(Pressure::new(&options.checkpoints, options.node_id));
     let window = options.timing.lease_window();
     let lease = Arc::new(Lease::new(KernelClocks, window, false));

@@ -9,6 +9,8 @@
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
+use crate::threads;
+
 /// Calls waiting for a worker. Callers await each call, so this is far above what they can have open.
 const QUEUE_MAX: usize = 256;
 
@@ -34,10 +36,20 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts the thread. `name` has at most 15 bytes (the kernel's limit for thread names).
     pub(crate) fn start(name: &str) -> std::io::Result<Self> {
+        Self::prepared(name, || {})
+    }
+
+    /// [`Worker::start`] of one that nobody waits for.
+    pub(crate) fn start_background(name: &str) -> std::io::Result<Self> {
+        Self::prepared(name, threads::background)
+    }
+
+    fn prepared(name: &str, prepare: fn()) -> std::io::Result<Self> {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE_MAX);
         std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
+                prepare();
                 while let Some(job) = queue.blocking_recv() {
                     job();
                 }

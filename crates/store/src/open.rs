@@ -30,8 +30,9 @@ pub(crate) const METADATA_FILE: &str = "meta.redb";
 pub(crate) const DATA_DIR: &str = "data";
 /// Made and removed at every start, to try the file system.
 pub(crate) const PROBE_FILE: &str = "probe";
-/// Memory for pages of the metadata unless told otherwise.
-const CACHE_BYTES_DEFAULT: usize = 256 << 20;
+/// Memory for pages of the metadata unless told otherwise. The kernel keeps pages of the file, too, as many as it has room
+/// for; this is for those that nearly every row is found through.
+const CACHE_BYTES_DEFAULT: usize = 64 << 20;
 /// Most inodes kept decoded: about 16 MiB.
 const INODES_CACHED_MAX: usize = 1 << 16;
 /// Most directory entries kept decoded: about 10 MiB with names of usual length, 25 MiB at worst.
