@@ -98,7 +98,7 @@ impl SystemTable for CheckedRows {
         guarded(|| self.get(&keys::system(key)))
     }
 
-    /// Always [`FsError::Fatal`]: a checked store is only read.
+    /// Always [`haven_fs::FsError::Fatal`]: a checked store is only read.
     fn system_put(&mut self, _key: &[u8], _value: Option<&[u8]>) -> FsResult<()> {
         Err(fatal("a checked store is not changed", "it is only read"))
     }

@@ -19,7 +19,7 @@ use crate::types::AppendRequest;
 use crate::types::LogId;
 
 /// A new leader has this much more to apply at most before it serves: some milliseconds of work.
-const EVERY: Duration = Duration::from_millis(10);
+const EVERY: Duration = Duration::from_millis(20);
 
 /// What one connection has told.
 #[derive(Default)]
@@ -78,14 +78,14 @@ mod tests {
         };
         assert_eq!(told(0, Some(3), true), Some(3), "the first one is told");
         assert_eq!(told(1, Some(5), true), Some(3));
-        assert_eq!(told(9, Some(6), true), Some(3));
-        assert_eq!(told(10, Some(7), true), Some(7));
-        assert_eq!(told(11, Some(8), true), Some(7));
-        assert_eq!(told(12, Some(9), false), Some(9), "no entries");
-        assert_eq!(told(13, Some(10), true), Some(9));
+        assert_eq!(told(19, Some(6), true), Some(3));
+        assert_eq!(told(20, Some(7), true), Some(7));
+        assert_eq!(told(21, Some(8), true), Some(7));
+        assert_eq!(told(22, Some(9), false), Some(9), "no entries");
+        assert_eq!(told(23, Some(10), true), Some(9));
         // A leader that begins anew knows less.
-        assert_eq!(told(14, Some(4), true), Some(4));
-        assert_eq!(told(15, None, true), None);
-        assert_eq!(told(40, Some(11), true), Some(11));
+        assert_eq!(told(24, Some(4), true), Some(4));
+        assert_eq!(told(25, None, true), None);
+        assert_eq!(told(60, Some(11), true), Some(11));
     }
 }
