@@ -207,13 +207,15 @@ impl Pipe {
     }
 
     fn has_room(&self, purpose: Purpose) -> bool {
-        match purpose {
-            Purpose::Heartbeats => self.under_way() < HEARTBEATS_MAX,
-            _ => {
-                let bytes: usize = self.sizes.iter().sum();
-                self.under_way() == 0 || bytes >= SMALL_BYTES && self.under_way() < PIPELINE_MAX
-            }
-        }
+        has_room(purpose, self.under_way(), self.sizes.iter().sum())
+    }
+}
+
+/// Whether another request may go while so many are under way, with so many bytes together.
+fn has_room(purpose: Purpose, under_way: usize, bytes: usize) -> bool {
+    match purpose {
+        Purpose::Heartbeats => under_way < HEARTBEATS_MAX,
+        _ => under_way == 0 || bytes >= SMALL_BYTES && under_way < PIPELINE_MAX,
     }
 }
 
@@ -548,5 +550,21 @@ impl RaftNetworkV2<Types> for Peer {
             .map(Duration::from_millis);
         let steps = steps.chain(std::iter::repeat(Duration::from_millis(500)));
         Some(openraft::network::Backoff::new(steps))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_requests_wait_for_each_other_and_large_ones_and_heartbeats_do_not() {
+        let entries = |under_way, bytes| has_room(Purpose::Entries, under_way, bytes);
+        assert!(entries(0, 0));
+        assert!(!entries(1, 300) && !entries(1, SMALL_BYTES - 1) && !entries(3, 3 * 300));
+        assert!(entries(1, SMALL_BYTES) && entries(PIPELINE_MAX - 1, 1 << 20));
+        assert!(!entries(PIPELINE_MAX, 1 << 30));
+        let beats = |under_way| has_room(Purpose::Heartbeats, under_way, under_way * 60);
+        assert!(beats(0) && beats(HEARTBEATS_MAX - 1) && !beats(HEARTBEATS_MAX));
     }
 }
