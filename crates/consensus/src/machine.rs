@@ -324,11 +324,15 @@ impl<R: Send + 'static> RaftSnapshotBuilder<Types> for Checkpoint<R> {
     type SnapshotData = Transfer;
 
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<Types, Transfer>, io::Error> {
-        let machine = self.machine.clone();
-        self.pressure.reset();
+        let (machine, pressure) = (self.machine.clone(), self.pressure.clone());
         let position = self
             .worker
-            .call(move || machine.checkpoint())
+            .call(move || {
+                // Not before: the worker may have to wait for a processor, and two checkpoints shall not be closer than
+                // the policy says.
+                pressure.reset();
+                machine.checkpoint()
+            })
             .await?
             .map_err(machine_failed)?;
         let meta = position

@@ -1,11 +1,15 @@
-//! When entries leave the log, beyond what openraft decides by their number.
+//! When entries leave the log.
+//!
+//! Openraft's own rule, so many entries behind a checkpoint, is switched off: while a leader's followers are being sent
+//! entries a purge has to wait, and openraft does not expect two rules to name different ones meanwhile.
 //!
 //! Invariants
-//! - Only entries within the machine's last checkpoint go.
+//! - Only entries within the machine's last checkpoint go: those that are further behind it than the number to keep, and
+//!   the oldest if there are more bytes than are to be kept.
 //! - A witness keeps every entry that not all nodes with a state have for good, because it may be the only
 //!   one that has it; but no more than its bound in bytes. A node that was never heard has nothing.
 //!   All members count, whether they vote or catch up.
-//! - Entries go a file of the log at a time, since nothing is gained before the whole file goes.
+//! - For their bytes, entries go a file of the log at a time, since nothing is gained before the whole file goes.
 //!
 //! It must not know what entries mean.
 
@@ -32,6 +36,7 @@ pub(crate) struct Purger<R: Send + 'static> {
     pub(crate) store: Store,
     pub(crate) place: Arc<Place>,
     pub(crate) board: Arc<Board>,
+    pub(crate) keep_entries: u64,
     pub(crate) keep_bytes: u64,
     pub(crate) witness: bool,
 }
@@ -68,7 +73,8 @@ impl<R: Send + 'static> Purger<R> {
     fn due(&self, checkpoint: Option<u64>) -> Option<u64> {
         let beyond = beyond(&self.store.files(), self.keep_bytes);
         if !self.witness {
-            return beyond.min(checkpoint);
+            let behind = checkpoint.and_then(|at| at.checked_sub(self.keep_entries));
+            return beyond.max(behind).min(checkpoint);
         }
         let everywhere = everywhere(&self.place.others(), &self.board.kept());
         if beyond > everywhere && beyond <= checkpoint {

@@ -173,10 +173,8 @@ fn config(options: &ConsensusOptions, may_elect: bool) -> Result<Config, StartEr
         max_payload_entries: MESSAGE_ENTRIES_MAX,
         // It is asked for: see `Pressure`.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: match options.witness {
-            true => u64::MAX,
-            false => options.checkpoints.keep_entries,
-        },
+        // See `purge`.
+        max_in_snapshot_log_to_keep: u64::MAX,
         state_machine_channel_size: Some(MACHINE_QUEUE_MAX),
         enable_elect: may_elect,
         enable_pre_vote: Some(true),
@@ -327,6 +325,7 @@ async fn assemble<R: Send + 'static>(
         store: log,
         place: place.clone(),
         board: board.clone(),
+        keep_entries: options.checkpoints.keep_entries,
         keep_bytes: options.checkpoints.keep_bytes,
         witness: options.witness,
     };

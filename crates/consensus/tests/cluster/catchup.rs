@@ -184,3 +184,37 @@ async fn log_is_bounded_in_bytes_and_within_them_a_node_catches_up_by_it() {
     until("the log is cut", || bytes() <= KEEP + SEGMENT).await;
     cluster.all_hold(&texts).await;
 }
+
+/// Entries leave the log for their number or for their bytes, whichever takes more. A leader waits with that for the followers
+/// that it is sending entries to; meanwhile comes the next checkpoint, behind which a smaller number may go.
+#[tokio::test]
+async fn log_is_cut_by_bytes_and_by_number_while_a_follower_lags() {
+    const SEGMENT: u64 = 64 << 10;
+    let mut cluster = Cluster::of(3);
+    cluster.checkpoints = CheckpointPolicy {
+        entries: 3,
+        keep_entries: 20,
+        keep_bytes: SEGMENT,
+        ..CheckpointPolicy::default()
+    };
+    cluster.log_options = LogOptions {
+        segment_bytes: SEGMENT,
+        ..LogOptions::default()
+    };
+    let (leader, away, mut texts) = one_away(&mut cluster).await;
+    let purged = || cluster.node(leader).consensus.status().purged;
+    let (mut seen, mut cuts) = (purged(), 0);
+    for n in 50..u32::MAX {
+        let text = format!("entry {n} {}", "x".repeat(16 << 10));
+        cluster.propose(leader, &text).await.unwrap();
+        texts.push(text);
+        let now = purged();
+        cuts += u32::from(now > seen);
+        seen = now;
+        if cuts == 20 {
+            break;
+        }
+    }
+    cluster.start(away).await;
+    cluster.all_hold(&texts).await;
+}
