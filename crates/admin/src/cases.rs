@@ -40,7 +40,7 @@ pub fn leader() -> NodeReport {
         last_log: 184_221,
         addresses: vec![FLOATING],
         peers: [("b".into(), peer), ("c".into(), peer)].into(),
-        last_failover: Some(Failover {
+        failovers: vec![Failover {
             at_unix_ms: NOW - 3 * 3_600_000,
             term: 7,
             from: Some("c".into()),
@@ -48,7 +48,7 @@ pub fn leader() -> NodeReport {
             cause: Cause::ProcessEnded,
             silent_ms: Some(381),
             stall_ms: Some(387),
-        }),
+        }],
         ..follower("a")
     }
 }
@@ -103,16 +103,11 @@ pub fn no_quorum() -> Facts {
     facts.asked = "b".into();
     facts.nodes[0].heard_ms_ago = Some(12_400);
     facts.nodes[1].heard_ms_ago = Some(0);
-    let last = facts.nodes[0]
-        .report
-        .as_ref()
-        .unwrap()
-        .last_failover
-        .clone();
+    let known = facts.nodes[0].report.as_ref().unwrap().failovers.clone();
     edit(&mut facts, 1, |b| {
         b.leader = None;
         b.role = Role::Candidate;
-        b.last_failover = last;
+        b.failovers = known;
     });
     facts
 }
@@ -149,5 +144,30 @@ pub fn address_conflict() -> Facts {
 pub fn standby() -> Facts {
     let mut facts = healthy();
     edit(&mut facts, 1, |b| b.standby = true);
+    facts
+}
+
+/// Leadership went through b, which is in standby, when c died. Only b knows of that so far.
+pub fn moved_twice() -> Facts {
+    let mut facts = standby();
+    let first = facts.nodes[0].report.as_ref().unwrap().failovers[0].clone();
+    let through = Failover {
+        at_unix_ms: NOW - 95_000,
+        term: 9,
+        from: Some("c".into()),
+        to: "b".into(),
+        ..first.clone()
+    };
+    let last = Failover {
+        at_unix_ms: NOW - 94_000,
+        term: 10,
+        from: Some("b".into()),
+        to: "a".into(),
+        cause: Cause::Planned,
+        silent_ms: Some(17),
+        stall_ms: Some(19),
+    };
+    edit(&mut facts, 0, |a| a.failovers = vec![last, first]);
+    edit(&mut facts, 1, |b| b.failovers = vec![through]);
     facts
 }

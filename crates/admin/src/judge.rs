@@ -4,8 +4,8 @@
 //! from who serves and whether there are problems.
 
 use crate::types::{
-    AddressStatus, ClusterStatus, Facts, NodeFacts, NodeReport, NodeState, NodeStatus, Phase,
-    Problem, Role, Verdict,
+    AddressStatus, ClusterStatus, Facts, Failover, NodeFacts, NodeReport, NodeState, NodeStatus,
+    Phase, Problem, Role, Verdict,
 };
 use std::net::IpAddr;
 use std::time::Duration;
@@ -51,11 +51,7 @@ pub fn judge(facts: Facts) -> ClusterStatus {
             .unwrap_or_default(),
         majority,
         addresses,
-        last_failover: facts
-            .nodes
-            .iter()
-            .filter_map(|n| n.report.as_ref()?.last_failover.clone())
-            .max_by_key(|f| (f.term, f.at_unix_ms, f.stall_ms)),
+        failovers: failovers(&facts.nodes),
         problems,
         nodes,
         cluster: facts.cluster,
@@ -63,6 +59,18 @@ pub fn judge(facts: Facts) -> ClusterStatus {
         asked: facts.asked,
         now_unix_ms: facts.now_unix_ms,
     }
+}
+
+/// What the nodes tell, together.
+fn failovers(nodes: &[NodeFacts]) -> Vec<Failover> {
+    let mut known = Vec::new();
+    let told = nodes.iter().filter_map(|n| n.report.as_ref());
+    for failover in told.flat_map(|report| &report.failovers) {
+        Failover::note(&mut known, failover.clone(), |known, new| {
+            (new.at_unix_ms, new.stall_ms) > (known.at_unix_ms, known.stall_ms)
+        });
+    }
+    known
 }
 
 /// Nodes heard lately, with their reports.

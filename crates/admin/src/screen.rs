@@ -2,11 +2,14 @@
 //!
 //! A function of its input: no clock, no terminal. Words from other nodes are cleaned of control characters.
 
-use crate::types::{ClusterStatus, Failover, NodeState, NodeStatus, Verdict};
+use crate::types::{Cause, ClusterStatus, Failover, NodeState, NodeStatus, Verdict};
 use std::fmt::{self, Display, Write};
 
 /// Columns that a line may have.
 pub const COLUMNS: usize = 80;
+
+/// Of the moves before the last one, the last that was a fault is shown, unless it was longer ago.
+const EARLIER_MS: u64 = 3_600_000;
 
 /// How lines are dressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +72,14 @@ fn write(status: &ClusterStatus, dress: Dress, out: &mut String) -> fmt::Result 
         };
         paragraph(out, "  address   ", &format!("{} {place}", address.address))?;
     }
-    if let Some(failover) = &status.last_failover {
-        paragraph(out, "  last move ", &moved(failover, status.now_unix_ms))?;
+    let now = status.now_unix_ms;
+    if let Some((last, earlier)) = status.failovers.split_first() {
+        paragraph(out, "  last move ", &moved(last, now))?;
+        let recent = |one: &&Failover| now.saturating_sub(one.at_unix_ms) < EARLIER_MS;
+        let fault = |one: &&Failover| !matches!(one.cause, Cause::Planned | Cause::Start);
+        if let Some(one) = earlier.iter().filter(recent).find(fault) {
+            paragraph(out, "  before    ", &moved(one, now))?;
+        }
     }
     for problem in &status.problems {
         writeln!(out)?;

@@ -85,7 +85,7 @@ impl Cause {
     }
 }
 
-/// The last time the service came up on a node.
+/// A time the service came up on a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failover {
     /// When it was up, in milliseconds since 1970 by the new leader's clock.
@@ -102,6 +102,22 @@ pub struct Failover {
     pub silent_ms: Option<u64>,
     /// From the last sign of the former leader until the first client was answered here.
     pub stall_ms: Option<u64>,
+}
+
+impl Failover {
+    /// How many are kept and told.
+    pub const KEPT: usize = 5;
+
+    /// Puts one among those that are known, the newest first. If one of the same term is known already,
+    /// `replaces(known, new)` decides which stays.
+    pub fn note(known: &mut Vec<Self>, new: Self, replaces: impl FnOnce(&Self, &Self) -> bool) {
+        match known.binary_search_by(|one| new.term.cmp(&one.term)) {
+            Ok(same) if replaces(&known[same], &new) => known[same] = new,
+            Ok(_) => {}
+            Err(place) => known.insert(place, new),
+        }
+        known.truncate(Self::KEPT);
+    }
 }
 
 /// Somebody else answers for a floating address.
@@ -184,8 +200,9 @@ pub struct NodeReport {
     /// On the leader: the other nodes, by name.
     #[serde(default)]
     pub peers: BTreeMap<String, PeerView>,
-    /// The last failover that this node knows of.
-    pub last_failover: Option<Failover>,
+    /// The last failovers that this node knows of, at most [`Failover::KEPT`], the newest first.
+    #[serde(default)]
+    pub failovers: Vec<Failover>,
 }
 
 impl NodeReport {
@@ -322,8 +339,8 @@ pub struct ClusterStatus {
     pub nodes: Vec<NodeStatus>,
     /// The floating addresses.
     pub addresses: Vec<AddressStatus>,
-    /// The last failover that any node knows of.
-    pub last_failover: Option<Failover>,
+    /// The last failovers that any node knows of, at most [`Failover::KEPT`], the newest first.
+    pub failovers: Vec<Failover>,
     /// What is wrong, the gravest first.
     pub problems: Vec<Problem>,
 }

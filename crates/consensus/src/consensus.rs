@@ -334,6 +334,12 @@ impl<R: Send + 'static> Consensus<R> {
         self.inner.heard.sign()
     }
 
+    /// The same, of leaders that could serve: a witness leads only until it has handed over.
+    #[must_use]
+    pub fn server_sign(&self) -> Option<LeaderSign> {
+        self.inner.heard.server_sign()
+    }
+
     /// Nodes that shall not lead; replaces those named before. This node, if among them, no longer stands when
     /// its leader falls silent, except to bring entries in that others lack. Transfers without a target avoid
     /// them. Kept in memory only.

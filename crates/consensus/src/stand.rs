@@ -38,7 +38,14 @@ const HANDOVER: Duration = Duration::from_secs(1);
 
 /// The last append, heartbeats included, that came from another node, and how that node took its leave.
 #[derive(Default)]
-pub(crate) struct Heard(Mutex<Option<Sign>>);
+pub(crate) struct Heard(Mutex<Signs>);
+
+#[derive(Default)]
+struct Signs {
+    any: Option<Sign>,
+    /// From a node that holds files. A witness leads in passing and serves nobody.
+    server: Option<Sign>,
+}
 
 #[derive(Clone, Copy)]
 struct Sign {
@@ -50,38 +57,65 @@ struct Sign {
 }
 
 impl Heard {
-    pub(crate) fn note(&self, from: u64, term: u64) {
-        let mut sign = self.0.lock();
-        let handed_over = sign
+    pub(crate) fn note(&self, from: u64, term: u64, is_witness: bool) {
+        let mut signs = self.0.lock();
+        let handed_over = signs
+            .any
             .filter(|before| (before.from, before.term) == (from, term))
             .and_then(|before| before.handed_over);
-        *sign = Some(Sign {
+        signs.any = Some(Sign {
             from,
             term,
             at: Instant::now(),
             hung_up: false,
             handed_over,
         });
+        if !is_witness {
+            signs.server = signs.any;
+        }
     }
 
     /// The connection on which `from` sent its appends has ended. That also happens after it handed over.
     pub(crate) fn hung_up(&self, from: u64) {
-        if let Some(sign) = self.0.lock().as_mut().filter(|sign| sign.from == from) {
-            sign.hung_up = true;
-        }
+        self.0.lock().of(from).for_each(|sign| sign.hung_up = true);
     }
 
     /// `from` asks another node to lead.
     pub(crate) fn handed_over(&self, from: u64) {
-        if let Some(sign) = self.0.lock().as_mut().filter(|sign| sign.from == from) {
-            sign.handed_over = Some(Instant::now());
-        }
+        let now = Instant::now();
+        let mut signs = self.0.lock();
+        signs.of(from).for_each(|sign| sign.handed_over = Some(now));
     }
 
     pub(crate) fn sign(&self) -> Option<LeaderSign> {
-        let sign = (*self.0.lock())?;
+        self.0.lock().any.map(LeaderSign::from)
+    }
+
+    /// The last from a node that holds files.
+    pub(crate) fn server_sign(&self) -> Option<LeaderSign> {
+        self.0.lock().server.map(LeaderSign::from)
+    }
+
+    /// Who sent it, and when.
+    pub(crate) fn last(&self) -> Option<(u64, Instant)> {
+        self.0.lock().any.map(|sign| (sign.from, sign.at))
+    }
+}
+
+impl Signs {
+    /// Those that came from a node.
+    fn of(&mut self, from: u64) -> impl Iterator<Item = &mut Sign> {
+        let all = [&mut self.any, &mut self.server];
+        all.into_iter()
+            .flatten()
+            .filter(move |sign| sign.from == from)
+    }
+}
+
+impl From<Sign> for LeaderSign {
+    fn from(sign: Sign) -> Self {
         let handed_over = sign.handed_over.is_some_and(|at| sign.at < at + HANDOVER);
-        Some(LeaderSign {
+        Self {
             from: sign.from,
             at: sign.at.into_std(),
             farewell: match (handed_over, sign.hung_up) {
@@ -89,12 +123,7 @@ impl Heard {
                 (false, true) => Farewell::HungUp,
                 (false, false) => Farewell::None,
             },
-        })
-    }
-
-    /// Who sent it, and when.
-    pub(crate) fn last(&self) -> Option<(u64, Instant)> {
-        self.0.lock().map(|sign| (sign.from, sign.at))
+        }
     }
 }
 
@@ -180,6 +209,21 @@ mod tests {
         assert!(follows(&metrics, 1));
         metrics.state = ServerState::Candidate;
         assert!(!follows(&metrics, 1));
+    }
+
+    #[test]
+    fn a_witness_in_between_hides_neither_who_served_nor_how_it_ended() {
+        let heard = Heard::default();
+        heard.note(1, 5, false);
+        heard.hung_up(1);
+        heard.note(3, 6, true);
+        heard.handed_over(3);
+        let of = |sign: Option<LeaderSign>| sign.map(|sign| (sign.from, sign.farewell));
+        assert_eq!(of(heard.sign()), Some((3, Farewell::HandedOver)));
+        assert_eq!(of(heard.server_sign()), Some((1, Farewell::HungUp)));
+        assert_eq!(heard.last().map(|(from, _)| from), Some(3));
+        heard.note(2, 7, false);
+        assert_eq!(of(heard.server_sign()), Some((2, Farewell::None)));
     }
 
     #[test]

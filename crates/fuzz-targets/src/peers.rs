@@ -82,7 +82,7 @@ pub(crate) fn bulletin_seeds() -> Vec<Seed> {
         leader: Some("a".into()),
         applied: 77,
         trouble: Some("the disk is slow".into()),
-        last_failover: Some(Failover {
+        failovers: vec![Failover {
             at_unix_ms: 5,
             term: 3,
             from: None,
@@ -90,7 +90,7 @@ pub(crate) fn bulletin_seeds() -> Vec<Seed> {
             cause: Cause::LostContact,
             silent_ms: Some(400),
             stall_ms: None,
-        }),
+        }],
         conflicts: vec![Conflict {
             address: [192, 0, 2, 100].into(),
             mac: "02:00:00:00:00:01".into(),

@@ -185,7 +185,7 @@ impl Bulletins {
         if !table.is_empty() {
             clients.hear(from, table);
         }
-        if let Some(failover) = &report.last_failover {
+        for failover in &report.failovers {
             self.inner.history.hear(failover);
         }
         let at = Instant::now();

@@ -252,7 +252,7 @@ impl Desk {
             )
         });
         let (cached_replies, pending_bytes) = seen.unwrap_or_default();
-        let last = report.last_failover.as_ref();
+        let last = report.failovers.first();
         let seconds = |ms: u64| Duration::from_millis(ms).as_secs_f64();
         metrics::expose(Reading {
             durations: self.meter.durations(),

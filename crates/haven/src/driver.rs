@@ -269,7 +269,7 @@ impl Driver {
             Event::Tick { .. } => {}
             Event::Elected { term } => {
                 self.elected = Some(Instant::now());
-                let sign = self.parts.consensus.leader_sign();
+                let sign = self.parts.consensus.server_sign();
                 self.parts.history.elected(term.0, sign);
                 info!(term = term.0, "elected");
             }

@@ -1,4 +1,4 @@
-//! When the service last changed its node, why, and how long clients waited: for people and metrics.
+//! When the service changed its node last, why, and how long clients waited: for people and metrics.
 //!
 //! Known in full only to the node that took over; the others have its word. Kept in memory: a cluster whose nodes
 //! have all been restarted has forgotten.
@@ -32,7 +32,8 @@ struct State {
     /// When this node last served, if it does not now.
     served_until: Option<Instant>,
     serving: Option<Instant>,
-    last: Option<Failover>,
+    /// The newest first.
+    failovers: Vec<Failover>,
 }
 
 #[derive(Clone, Copy)]
@@ -104,7 +105,7 @@ impl History {
             true => Some(self.own.clone()),
             false => elected.from.map(|id| self.name(id)),
         };
-        state.last = Some(Failover {
+        let failover = Failover {
             at_unix_ms: now_unix_ms(),
             term: elected.term,
             from,
@@ -112,7 +113,8 @@ impl History {
             cause: elected.cause,
             silent_ms: elected.silent_since.map(|at| ms(now - at)),
             stall_ms: None,
-        });
+        };
+        Failover::note(&mut state.failovers, failover, |_, _| true);
         let since = elected.silent_since;
         drop(state);
         // Without a former leader nobody waited.
@@ -140,27 +142,25 @@ impl History {
         let Some(since) = state.serving else { return };
         let after = now.saturating_duration_since(since);
         if after < FIRST_ANSWER
-            && let Some(last) = state.last.as_mut().filter(|last| last.to == self.own)
+            && let Some(last) = state
+                .failovers
+                .first_mut()
+                .filter(|last| last.to == self.own)
         {
             last.stall_ms = last.silent_ms.map(|silent| silent + ms(after));
         }
     }
 
-    /// What another node knows; the newest counts.
+    /// What another node knows.
     pub fn hear(&self, other: &Failover) {
-        let mut state = self.state.lock();
-        let newer = state.last.as_ref().is_none_or(|own| {
-            // Of one failover, who took over knows best.
-            other.term > own.term || (other.term == own.term && own.to != self.own)
-        });
-        if newer {
-            state.last = Some(other.clone());
-        }
+        let known = &mut self.state.lock().failovers;
+        // Of one failover, who took over knows best.
+        Failover::note(known, other.clone(), |known, _| known.to != self.own);
     }
 
-    /// The last one.
-    pub fn last(&self) -> Option<Failover> {
-        self.state.lock().last.clone()
+    /// The last [`Failover::KEPT`], the newest first.
+    pub fn failovers(&self) -> Vec<Failover> {
+        self.state.lock().failovers.clone()
     }
 
     /// How often this node was elected.
@@ -194,6 +194,12 @@ mod tests {
             2 => Some("b".to_owned()),
             _ => None,
         })
+    }
+
+    impl History {
+        fn last(&self) -> Option<Failover> {
+            self.failovers().first().cloned()
+        }
     }
 
     fn sign(farewell: Farewell, ago: Duration) -> Option<LeaderSign> {
@@ -277,5 +283,28 @@ mod tests {
             ..other(8)
         });
         assert_eq!(history.last().unwrap().stall_ms, Some(3));
+    }
+
+    #[test]
+    fn earlier_ones_are_kept_in_their_order_and_not_without_end() {
+        let history = history();
+        let told = |term| Failover {
+            at_unix_ms: term,
+            term,
+            from: None,
+            to: "a".into(),
+            cause: Cause::Start,
+            silent_ms: None,
+            stall_ms: None,
+        };
+        let terms = || -> Vec<u64> { history.failovers().iter().map(|f| f.term).collect() };
+        for term in [5, 9, 7, 5] {
+            history.hear(&told(term));
+        }
+        assert_eq!(terms(), [9, 7, 5]);
+        for term in [1, 2, 3, 11] {
+            history.hear(&told(term));
+        }
+        assert_eq!(terms(), [11, 9, 7, 5, 3]);
     }
 }

@@ -63,7 +63,7 @@ impl Insight {
             log_records: log.appended_records,
             log_flushes: log.flushes,
             peers: self.peers(&consensus),
-            last_failover: self.history.last(),
+            failovers: self.history.failovers(),
             ..NodeReport::default()
         }
     }

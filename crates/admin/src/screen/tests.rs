@@ -30,6 +30,7 @@ fn screens_are_as_agreed_and_fit_a_terminal() {
     golden("catching-up", cases::catching_up());
     golden("address-conflict", cases::address_conflict());
     golden("standby", cases::standby());
+    golden("moved-twice", cases::moved_twice());
 }
 
 #[test]

@@ -222,7 +222,8 @@ impl<R: Send + 'static> Server<R> {
         reader.set_body_max(message::APPEND_BODY_MAX);
         // Dropped with this call: ends the stream that openraft reads from.
         let (_alive, ended) = oneshot::channel::<()>();
-        let requests = append_stream(hello.from, reader, self.heard.clone()).take_until(ended);
+        let (heard, board) = (self.heard.clone(), self.board.clone());
+        let requests = append_stream(hello.from, reader, heard, board).take_until(ended);
         // However this call ends.
         let _farewell = OnEnd(|| self.heard.hung_up(hello.from));
         let mut answers = Box::pin(self.raft.stream_append(requests));
@@ -405,19 +406,21 @@ fn append_stream(
     from: u64,
     reader: FrameReader,
     heard: Arc<Heard>,
+    board: Arc<Board>,
 ) -> impl Stream<Item = AppendRequest> + Send + 'static {
     Box::pin(stream::unfold(
-        (reader, heard, Commits::default()),
-        move |(mut reader, heard, mut commits)| async move {
+        (reader, (heard, board), Commits::default()),
+        move |(mut reader, (heard, board), mut commits)| async move {
             let request = match reader.next().await {
                 Ok(body) => message::read_append(from, &body),
                 Err(error) => Err(error),
             };
             match request {
                 Ok(mut request) => {
-                    heard.note(from, request.vote.leader_id.term);
+                    let is_witness = board.is_witness(from);
+                    heard.note(from, request.vote.leader_id.term, is_witness);
                     commits.pass(&mut request, Instant::now());
-                    Some((request, (reader, heard, commits)))
+                    Some((request, (reader, (heard, board), commits)))
                 }
                 Err(WireError::Closed) => None,
                 Err(error) => {
