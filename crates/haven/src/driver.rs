@@ -16,9 +16,10 @@ use crate::peers::Clients;
 use haven_cluster::{Action, Event, Phase, Takeover, Term, Timing};
 use haven_consensus::{Consensus, TransferError};
 use haven_net::Gate;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -62,7 +63,7 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Handle {
     inbox: mpsc::Sender<Said>,
-    view: Arc<watch::Sender<View>>,
+    view: Arc<Mutex<View>>,
 }
 
 /// Where the takeover stands.
@@ -91,14 +92,7 @@ enum Said {
 impl Handle {
     /// Where the takeover stands.
     pub fn view(&self) -> View {
-        self.view.borrow().clone()
-    }
-
-    /// Waits until clients are answered here.
-    pub async fn serves(&self) {
-        let mut view = self.view.subscribe();
-        // This handle keeps the sender.
-        let _ = view.wait_for(|view| view.phase == Phase::Serving).await;
+        self.view.lock().clone()
     }
 
     /// Asks for a planned move.
@@ -186,7 +180,7 @@ impl Driver {
         };
         let handle = Handle {
             inbox: said,
-            view: Arc::new(watch::Sender::new(view)),
+            view: Arc::new(Mutex::new(view)),
         };
         let parts = Arc::new(parts);
         let (hands, queue) = mpsc::channel(EVENTS_MAX);
@@ -295,15 +289,9 @@ impl Driver {
         } else if before == Phase::Serving && phase != Phase::Serving {
             self.parts.history.stopped();
         }
-        let trouble = self.takeover.trouble();
-        self.handle.view.send_if_modified(|view| {
-            if view.phase == phase && view.trouble.as_deref() == trouble {
-                return false;
-            }
-            view.phase = phase;
-            view.trouble = trouble.map(str::to_owned);
-            true
-        });
+        let mut view = self.handle.view.lock();
+        view.phase = phase;
+        view.trouble = self.takeover.trouble().map(str::to_owned);
         over
     }
 
