@@ -272,6 +272,15 @@ async fn nodes_that_shall_not_lead_are_passed_over_and_leaders_are_known_by_thei
         heard().is_some_and(|sign| sign.from == first)
     })
     .await;
+    // With the newest entries alone, the unwilling one would lead.
+    let node = cluster.node(first).consensus.clone();
+    until("the heir has everything", || {
+        let status = node.status();
+        let heir = status.peers.get(&heir);
+        status.last_log.is_some() && heir.is_some_and(|p| p.matched == status.last_log)
+    })
+    .await;
+    drop(node);
     cluster.stop(first).await;
     assert_eq!(cluster.leader(&[unwilling, heir]).await, heir);
     let sign = cluster.node(heir).consensus.leader_sign().unwrap();
