@@ -291,7 +291,7 @@ impl Node {
             cluster::note_started(&config.node.data)?;
         }
         let standby = Arc::new(Standby::open(Arc::clone(&disk))?);
-        let space = SpaceGuard::new(disk, config.health.reserve_bytes)?;
+        let space = SpaceGuard::new(disk, config.health.reserve_bytes, log.clone())?;
         let Listening {
             streams,
             datagrams,

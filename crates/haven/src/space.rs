@@ -3,9 +3,12 @@
 //!
 //! The free space is measured about every second, off the way of requests; and again before the first refusal. What
 //! was let in and may not be part of the last measurement is subtracted from it: changes under way, and those that
-//! were finished since.
+//! were finished since. A change is written twice, into the log and into the file, and counts twice.
 //!
-//! Invariant: what is let in never exceeds what is free above the reserve.
+//! Invariants
+//! - What is let in never takes more than what is free above the reserve, but for the one log segment that may just
+//!   have been begun; the smallest reserve is two.
+//! - Nothing is refused for want of the space of files that the log keeps for later use.
 //!
 //! The leader also minds the disks of the others, as far as their bulletins tell: when so many are full that no
 //! majority with space is left, it refuses what it would refuse if its own were. Otherwise the log would end with
@@ -20,6 +23,7 @@ use crate::engine::Outcome;
 use crate::found;
 use haven_consensus::Consensus;
 use haven_disk::{Disk, Space};
+use haven_log::Log;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +39,8 @@ const RESERVE_BYTES: (u64, u64) = (256 << 20, 4 << 30);
 const MARGIN_BYTES: u64 = 16 << 20;
 /// What a change may take beside its own bytes: rows, a cached reply, a block of the file system.
 const OVERHEAD_BYTES: u64 = 16 << 10;
+/// A change is in the log, and what it writes in the store.
+const COPIES: u64 = 2;
 /// How often what the other nodes tell of their space is weighed: about as often as they tell it.
 const WEIGH: Duration = Duration::from_millis(200);
 /// While there is no space, a checkpoint is made this often (in measurements), if anything changed.
@@ -49,7 +55,7 @@ pub struct SpaceGuard {
     level: Mutex<Level>,
     place: Mutex<Place>,
     /// One measurement at a time.
-    measuring: tokio::sync::Mutex<()>,
+    measuring: tokio::sync::Mutex<Spares>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -122,18 +128,29 @@ impl Drop for Admitted {
 }
 
 impl SpaceGuard {
-    /// Measures for the first time.
+    /// Measures for the first time, where this log is.
     ///
     /// # Errors
     /// What the disk says, in words.
-    pub fn new(disk: Arc<dyn Disk>, reserve_bytes: Option<u64>) -> Result<Arc<Self>, String> {
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        reserve_bytes: Option<u64>,
+        log: Log,
+    ) -> Result<Arc<Self>, String> {
         let at = Instant::now();
-        let space = disk
-            .space()
-            .map_err(|e| format!("cannot tell how much space is free: {e}"))?;
+        let of = |disk: &dyn Disk| {
+            let space = disk.space();
+            space.map_err(|e| format!("cannot tell how much space is free: {e}"))
+        };
+        let mut space = of(&*disk)?;
+        let reserve_bytes = reserve_bytes.unwrap_or_else(|| usual_reserve(space));
+        let mut spares = Spares { log, kept: true };
+        if spares.settle(space.free_bytes, reserve_bytes)? {
+            space = of(&*disk)?;
+        }
         let guard = Self {
             disk,
-            reserve_bytes: reserve_bytes.unwrap_or_else(|| usual_reserve(space)),
+            reserve_bytes,
             level: Mutex::new(Level {
                 free_bytes: space.free_bytes,
                 measured_at: at,
@@ -143,7 +160,7 @@ impl SpaceGuard {
                 others_full: false,
             }),
             place: Mutex::default(),
-            measuring: tokio::sync::Mutex::default(),
+            measuring: tokio::sync::Mutex::new(spares),
         };
         guard.take(space, 0, at);
         Ok(Arc::new(guard))
@@ -152,7 +169,9 @@ impl SpaceGuard {
     /// Lets a change of so many bytes in, until what is given is dropped. One that is refused (`None`) may still turn
     /// out to need no space.
     pub async fn admit(self: &Arc<Self>, bytes: usize) -> Option<Admitted> {
-        let bytes = (bytes as u64).saturating_add(OVERHEAD_BYTES);
+        let bytes = (bytes as u64)
+            .saturating_mul(COPIES)
+            .saturating_add(OVERHEAD_BYTES);
         for last in [false, true] {
             let (admitted, refuses) = {
                 let mut level = self.level.lock();
@@ -217,9 +236,9 @@ impl SpaceGuard {
         (self.level.lock().free_bytes, self.reserve_bytes)
     }
 
-    /// Measures, unless somebody else has done so within `fresh`.
+    /// Measures, unless somebody else has done so within `fresh`; again if the log had files to give up.
     async fn measure(&self, fresh: Duration) {
-        let _one = self.measuring.lock().await;
+        let mut spares = self.measuring.lock().await;
         let (covered, measured_at) = {
             let level = self.level.lock();
             (level.finished_bytes, level.measured_at)
@@ -228,9 +247,26 @@ impl SpaceGuard {
         if at.saturating_duration_since(measured_at) < fresh {
             return;
         }
-        let disk = Arc::clone(&self.disk);
-        match tokio::task::spawn_blocking(move || disk.space()).await {
-            Ok(Ok(space)) => self.take(space, covered, at),
+        let (disk, reserve_bytes, mut own) =
+            (Arc::clone(&self.disk), self.reserve_bytes, spares.clone());
+        let look = move || {
+            let space = disk.space()?;
+            let gave = own.settle(space.free_bytes, reserve_bytes);
+            let space = if gave == Ok(true) {
+                disk.space()?
+            } else {
+                space
+            };
+            Ok::<_, std::io::Error>((space, own, gave.err()))
+        };
+        match tokio::task::spawn_blocking(look).await {
+            Ok(Ok((space, now, trouble))) => {
+                *spares = now;
+                if let Some(why) = trouble {
+                    warn!(%why, "cannot have the space of old log files given back");
+                }
+                self.take(space, covered, at);
+            }
             Ok(Err(why)) => warn!(%why, "cannot tell how much space is free"),
             // The process ends.
             Err(_) => {}
@@ -334,6 +370,34 @@ impl Reclaim {
     }
 }
 
+/// Has the log keep files of old segments for later use, or not.
+#[derive(Clone)]
+struct Spares {
+    log: Log,
+    kept: bool,
+}
+
+impl Spares {
+    /// True: space was given back. Waits for the log.
+    fn settle(&mut self, free_bytes: u64, reserve_bytes: u64) -> Result<bool, String> {
+        let above_reserve = free_bytes.saturating_sub(reserve_bytes);
+        let keep = keeps_spares(self.kept, above_reserve, self.log.spare_bytes_max());
+        if keep == self.kept {
+            return Ok(false);
+        }
+        self.log.keep_spares(keep).map_err(|e| e.to_string())?;
+        self.kept = keep;
+        Ok(!keep)
+    }
+}
+
+/// Whether the log may keep up to `most` bytes of old files: not from the moment on when they are more than what clients
+/// may still take, until there is twice as much, so that keeping them does not end it again.
+fn keeps_spares(kept: bool, above_reserve: u64, most: u64) -> bool {
+    let enough = if kept { most } else { most.saturating_mul(2) };
+    above_reserve >= enough
+}
+
 fn usual_reserve(space: Space) -> u64 {
     (space.total_bytes / 20).clamp(RESERVE_BYTES.0, RESERVE_BYTES.1)
 }
@@ -341,8 +405,24 @@ fn usual_reserve(space: Space) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     const MIB: u64 = 1 << 20;
+
+    /// A guard of what is free at this path.
+    fn guard(dir: &Path, reserve_bytes: u64) -> Arc<SpaceGuard> {
+        let disk: Arc<dyn Disk> = Arc::new(haven_disk::RealDisk::open(dir).unwrap());
+        SpaceGuard::new(Arc::clone(&disk), Some(reserve_bytes), log(&disk)).unwrap()
+    }
+
+    fn log(disk: &Arc<dyn Disk>) -> Log {
+        let options = haven_log::LogOptions {
+            segment_bytes: MIB,
+            spare_segments: 2,
+            ..haven_log::LogOptions::default()
+        };
+        Log::open(Arc::clone(disk), Path::new("log"), options).unwrap()
+    }
 
     fn level(free_bytes: u64) -> Level {
         Level {
@@ -390,6 +470,71 @@ mod tests {
         assert!(level.admit(MIB, 40 * MIB));
     }
 
+    #[tokio::test]
+    async fn a_change_takes_its_bytes_in_the_log_and_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let guard = guard(dir.path(), 0);
+        guard.level.lock().free_bytes = 100 * MIB;
+        let mut admitted = Vec::new();
+        for _ in 0..40 {
+            admitted.push(guard.admit(MIB as usize).await.unwrap());
+        }
+        let taken = guard.level.lock().under_way_bytes;
+        assert_eq!(taken, 40 * (2 * MIB + OVERHEAD_BYTES));
+    }
+
+    /// Until the log has files to spare.
+    fn purge_some(log: &Log) {
+        let at = log.last_index().unwrap_or(log.purged_index());
+        for index in at + 1..=at + 4 {
+            let (tell, hear) = std::sync::mpsc::channel();
+            let record = haven_log::Record {
+                index,
+                head: bytes::Bytes::new(),
+                body: vec![0; MIB as usize / 2].into(),
+            };
+            log.append(vec![record], Box::new(move |done| tell.send(done).unwrap()));
+            hear.recv().unwrap().unwrap();
+        }
+        log.purge_to(at + 4).unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_logs_old_files_go_before_anything_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(haven_disk::RealDisk::open(dir.path()).unwrap());
+        let spares = || {
+            let names = disk.list(Path::new("log")).unwrap();
+            names.iter().filter(|n| n.ends_with(".spare")).count()
+        };
+        let log = log(&disk);
+        purge_some(&log);
+        assert_eq!(spares(), 2);
+        let free = disk.space().unwrap().free_bytes;
+        let guard = SpaceGuard::new(Arc::clone(&disk), Some(free / 2), log.clone()).unwrap();
+        assert_eq!(spares(), 2, "there is enough");
+        let mut full = Arc::into_inner(guard).unwrap();
+        full.reserve_bytes = u64::MAX;
+        full.measure(Duration::ZERO).await;
+        assert_eq!(spares(), 0);
+        assert!(full.is_full());
+        full.reserve_bytes = free / 2;
+        full.measure(Duration::ZERO).await;
+        purge_some(&log);
+        assert_eq!(spares(), 2, "there is enough again");
+        SpaceGuard::new(Arc::clone(&disk), Some(u64::MAX), log).unwrap();
+        assert_eq!(spares(), 0, "a start on a full disk");
+    }
+
+    #[test]
+    fn the_log_keeps_old_files_only_where_there_is_space_for_them() {
+        assert!(keeps_spares(true, 100, 100));
+        assert!(!keeps_spares(true, 99, 100));
+        assert!(!keeps_spares(false, 199, 100));
+        assert!(keeps_spares(false, 200, 100));
+        assert!(keeps_spares(true, 0, 0), "a log that keeps none");
+    }
+
     #[test]
     fn the_usual_reserve_follows_the_size_within_bounds() {
         let of = |gib: u64| {
@@ -404,8 +549,7 @@ mod tests {
     #[tokio::test]
     async fn full_nodes_elsewhere_refuse_as_the_own_disk_does_until_one_has_space() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Arc::new(haven_disk::RealDisk::open(dir.path()).unwrap());
-        let guard = SpaceGuard::new(disk, Some(1)).unwrap();
+        let guard = guard(dir.path(), 1);
         let leads = |names: &[&str]| Place {
             follows: false,
             without_space: names.iter().map(ToString::to_string).collect(),
@@ -431,8 +575,7 @@ mod tests {
     #[test]
     fn a_full_node_says_what_that_means_where_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Arc::new(haven_disk::RealDisk::open(dir.path()).unwrap());
-        let guard = SpaceGuard::new(disk, Some(u64::MAX)).unwrap();
+        let guard = guard(dir.path(), u64::MAX);
         assert!(guard.is_full());
         assert!(guard.trouble().unwrap().contains("is refused"));
         guard.settle(Place {

@@ -63,7 +63,7 @@ impl Node {
         let config = configure(dir, listed);
         let disk = open_disk(&dir.join("data")).await;
         let log = Log::open(Arc::clone(&disk), Path::new("log"), LogOptions::default()).unwrap();
-        let space = SpaceGuard::new(Arc::clone(&disk), Some(0)).unwrap();
+        let space = SpaceGuard::new(Arc::clone(&disk), Some(0), log.clone()).unwrap();
         let engine = Engine::open(disk).unwrap();
         let options = ConsensusOptions {
             node_id: 1,

@@ -34,6 +34,7 @@ pub(crate) fn start(shared: Arc<Shared>, spares: Vec<String>) -> Result<JoinHand
         shared,
         tip,
         spares,
+        keeps_spares: true,
         last_group: 0,
     };
     std::thread::Builder::new()
@@ -64,6 +65,7 @@ struct Flusher {
     tip: Tip,
     /// Names of files that become segments.
     spares: Vec<String>,
+    keeps_spares: bool,
     /// Appends in the last group.
     last_group: usize,
 }
@@ -343,6 +345,7 @@ impl Flusher {
             Change::TruncateAfter(index) => self.truncate_after(index),
             Change::PurgeTo(index) => self.purge_to(index),
             Change::ResetTo(index) => self.reset_to(index),
+            Change::KeepSpares(keep) => self.keep_spares(keep),
         }
     }
 
@@ -405,7 +408,22 @@ impl Flusher {
 
     fn spare_room(&self) -> usize {
         let most = self.shared.options.spare_segments;
-        most.saturating_sub(self.spares.len())
+        match self.keeps_spares {
+            true => most.saturating_sub(self.spares.len()),
+            false => 0,
+        }
+    }
+
+    fn keep_spares(&mut self, keep: bool) -> Result<(), LogError> {
+        self.keeps_spares = keep;
+        if keep {
+            return Ok(());
+        }
+        for spare in mem::take(&mut self.spares) {
+            let removed = self.shared.disk.remove_file(&self.shared.dir.join(&spare));
+            removed.map_err(LogError::io(format!("remove {spare}")))?;
+        }
+        Ok(())
     }
 
     /// Keeps purged segments' files to be used again. The names need not be durable: under its old name

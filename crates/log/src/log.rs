@@ -68,7 +68,7 @@ pub struct LogOptions {
     /// written and have no file system metadata to flush. 0 turns it off.
     pub zero_ahead_bytes: usize,
     /// Files of purged segments kept to become segments again: removing a file and making a new one of that size
-    /// holds up the flushes beside it. Bounds what the log holds beyond its records.
+    /// holds up the flushes beside it. Bounds what the log holds beyond its records; see [`Log::keep_spares`].
     pub spare_segments: usize,
 }
 
@@ -199,6 +199,7 @@ pub(crate) enum Change {
     TruncateAfter(u64),
     PurgeTo(u64),
     ResetTo(u64),
+    KeepSpares(bool),
 }
 
 impl Log {
@@ -419,6 +420,26 @@ impl Log {
         state.purged = index;
         state.next = index + 1;
         self.change(state, Change::ResetTo(index))
+    }
+
+    /// Whether files of purged segments are kept to be used again, as they are from the opening on. Without, their space
+    /// is given back before this returns, and so is that of segments purged later. Such files hold nothing that counts.
+    ///
+    /// # Errors
+    /// The error that ended the log.
+    pub fn keep_spares(&self, keep: bool) -> Result<(), LogError> {
+        let state = self.shared().state.lock();
+        state.check_failed()?;
+        self.change(state, Change::KeepSpares(keep))
+    }
+
+    /// The most bytes that [`Log::keep_spares`] may give back.
+    #[must_use]
+    pub fn spare_bytes_max(&self) -> u64 {
+        let options = &self.shared().options;
+        options
+            .segment_bytes
+            .saturating_mul(options.spare_segments as u64)
     }
 
     /// Keeps a small value beside the log. With `durable` it is so on return; without, a power loss

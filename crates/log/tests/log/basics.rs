@@ -285,6 +285,38 @@ fn purged_files_are_used_again_and_show_nothing_of_what_they_held() {
 }
 
 #[test]
+fn the_space_of_purged_files_is_given_back_when_it_is_asked_for() {
+    let dir = scratch();
+    let disk = real(&dir);
+    let spares = || {
+        let names = disk.list(Path::new(DIR)).expect("list");
+        names.iter().filter(|name| name.ends_with(".spare")).count()
+    };
+    let log = open(&disk, small()).expect("open");
+    assert!(log.spare_bytes_max() >= 2 * small().segment_bytes);
+    let mut index = 0;
+    let mut purge_some = || {
+        for _ in 0..20 {
+            index += 1;
+            append(&log, vec![record(index, 2000, 0)]).expect("append");
+        }
+        log.purge_to(index).expect("purge");
+        spares()
+    };
+    assert_eq!(purge_some(), 2);
+    log.keep_spares(false).expect("give back");
+    assert_eq!(spares(), 0);
+    assert_eq!(purge_some(), 0, "what is purged later goes, too");
+    log.keep_spares(true).expect("keep");
+    assert_eq!(purge_some(), 2);
+    log.keep_spares(false).expect("give back again");
+    drop(log);
+    let log = open(&disk, small()).expect("reopen");
+    assert_eq!(log.purged_index(), 60);
+    append(&log, vec![record(61, 2000, 0)]).expect("append");
+}
+
+#[test]
 fn a_reset_empties_the_log_and_moves_it_either_way() {
     let dir = scratch();
     let disk = real(&dir);
