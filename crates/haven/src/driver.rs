@@ -16,10 +16,9 @@ use crate::peers::Clients;
 use haven_cluster::{Action, Event, Phase, Takeover, Term, Timing};
 use haven_consensus::{Consensus, TransferError};
 use haven_net::Gate;
-use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -63,7 +62,7 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Handle {
     inbox: mpsc::Sender<Said>,
-    view: Arc<Mutex<View>>,
+    view: Arc<watch::Sender<View>>,
 }
 
 /// Where the takeover stands.
@@ -92,7 +91,14 @@ enum Said {
 impl Handle {
     /// Where the takeover stands.
     pub fn view(&self) -> View {
-        self.view.lock().clone()
+        self.view.borrow().clone()
+    }
+
+    /// Waits until clients are answered here.
+    pub async fn serves(&self) {
+        let mut view = self.view.subscribe();
+        // This handle keeps the sender.
+        let _ = view.wait_for(|view| view.phase == Phase::Serving).await;
     }
 
     /// Asks for a planned move.
@@ -180,7 +186,7 @@ impl Driver {
         };
         let handle = Handle {
             inbox: said,
-            view: Arc::new(Mutex::new(view)),
+            view: Arc::new(watch::Sender::new(view)),
         };
         let parts = Arc::new(parts);
         let (hands, queue) = mpsc::channel(EVENTS_MAX);
@@ -289,9 +295,15 @@ impl Driver {
         } else if before == Phase::Serving && phase != Phase::Serving {
             self.parts.history.stopped();
         }
-        let mut view = self.handle.view.lock();
-        view.phase = phase;
-        view.trouble = self.takeover.trouble().map(str::to_owned);
+        let trouble = self.takeover.trouble();
+        self.handle.view.send_if_modified(|view| {
+            if view.phase == phase && view.trouble.as_deref() == trouble {
+                return false;
+            }
+            view.phase = phase;
+            view.trouble = trouble.map(str::to_owned);
+            true
+        });
         over
     }
 

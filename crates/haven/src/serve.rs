@@ -24,7 +24,6 @@ use crate::timer::Timer;
 use crate::watchdog::{self, Vitals};
 use crate::witness;
 use crate::{exports, resolve};
-use haven_cluster::Phase;
 use haven_config::{Config, Role};
 use haven_consensus::{CheckpointPolicy, Consensus, ConsensusOptions, Timing};
 use haven_disk::Disk;
@@ -50,9 +49,6 @@ const WITHDRAW_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Pause before a node that is to be removed tries again to hand over.
 const LEAVE_AGAIN: Duration = Duration::from_secs(1);
-
-/// How often a starting node is asked whether it serves.
-const FIRST_POLL: std::time::Duration = std::time::Duration::from_millis(5);
 
 /// The ports a node listens on, once it does.
 #[derive(Debug, Clone, Copy)]
@@ -249,9 +245,7 @@ impl Registration {
 
 /// Waits until this node serves, then says so.
 async fn first_served(handle: Handle, ports: Ports, serving: impl FnOnce(Ports)) {
-    while handle.view().phase != Phase::Serving {
-        tokio::time::sleep(FIRST_POLL).await;
-    }
+    handle.serves().await;
     serving(ports);
 }
 
