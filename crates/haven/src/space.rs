@@ -25,6 +25,7 @@ use haven_consensus::Consensus;
 use haven_disk::{Disk, Space};
 use haven_log::Log;
 use parking_lot::Mutex;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -54,7 +55,7 @@ pub struct SpaceGuard {
     reserve_bytes: u64,
     level: Mutex<Level>,
     place: Mutex<Place>,
-    /// One measurement at a time.
+    /// One measurement at a time; it may change what the log keeps.
     measuring: tokio::sync::Mutex<Spares>,
 }
 
@@ -138,16 +139,14 @@ impl SpaceGuard {
         log: Log,
     ) -> Result<Arc<Self>, String> {
         let at = Instant::now();
-        let of = |disk: &dyn Disk| {
-            let space = disk.space();
-            space.map_err(|e| format!("cannot tell how much space is free: {e}"))
-        };
-        let mut space = of(&*disk)?;
-        let reserve_bytes = reserve_bytes.unwrap_or_else(|| usual_reserve(space));
+        let unknown = |e| format!("cannot tell how much space is free: {e}");
+        let first = disk.space().map_err(unknown)?;
+        let reserve_bytes = reserve_bytes.unwrap_or_else(|| usual_reserve(first));
         let mut spares = Spares { log, kept: true };
-        if spares.settle(space.free_bytes, reserve_bytes)? {
-            space = of(&*disk)?;
-        }
+        let (space, trouble) = spares
+            .settle(first, reserve_bytes, &*disk)
+            .map_err(unknown)?;
+        trouble.map_or(Ok(()), Err)?;
         let guard = Self {
             disk,
             reserve_bytes,
@@ -250,14 +249,8 @@ impl SpaceGuard {
         let (disk, reserve_bytes, mut own) =
             (Arc::clone(&self.disk), self.reserve_bytes, spares.clone());
         let look = move || {
-            let space = disk.space()?;
-            let gave = own.settle(space.free_bytes, reserve_bytes);
-            let space = if gave == Ok(true) {
-                disk.space()?
-            } else {
-                space
-            };
-            Ok::<_, std::io::Error>((space, own, gave.err()))
+            let (space, trouble) = own.settle(disk.space()?, reserve_bytes, &*disk)?;
+            Ok::<_, io::Error>((space, own, trouble))
         };
         match tokio::task::spawn_blocking(look).await {
             Ok(Ok((space, now, trouble))) => {
@@ -378,16 +371,25 @@ struct Spares {
 }
 
 impl Spares {
-    /// True: space was given back. Waits for the log.
-    fn settle(&mut self, free_bytes: u64, reserve_bytes: u64) -> Result<bool, String> {
-        let above_reserve = free_bytes.saturating_sub(reserve_bytes);
+    /// Decides by a measurement; gives the one that counts, a new one if space was given back, and what the log says
+    /// against it. Waits for the log.
+    fn settle(
+        &mut self,
+        space: Space,
+        reserve_bytes: u64,
+        disk: &dyn Disk,
+    ) -> io::Result<(Space, Option<String>)> {
+        let above_reserve = space.free_bytes.saturating_sub(reserve_bytes);
         let keep = keeps_spares(self.kept, above_reserve, self.log.spare_bytes_max());
         if keep == self.kept {
-            return Ok(false);
+            return Ok((space, None));
         }
-        self.log.keep_spares(keep).map_err(|e| e.to_string())?;
+        if let Err(why) = self.log.keep_spares(keep) {
+            return Ok((space, Some(why.to_string())));
+        }
         self.kept = keep;
-        Ok(!keep)
+        let now = if keep { space } else { disk.space()? };
+        Ok((now, None))
     }
 }
 

@@ -228,10 +228,9 @@ fn a_purge_removes_whole_segments_and_is_remembered() {
         assert!(matches!(error, LogError::OutOfRange { .. }), "{error}");
         let error = log.purge_to(41).expect_err("beyond the end");
         assert!(matches!(error, LogError::OutOfRange { .. }), "{error}");
-        let files = disk.list(Path::new(DIR)).expect("list");
-        let count = |suffix| files.iter().filter(|name| name.ends_with(suffix)).count();
-        assert_eq!(count(".seg"), log.stats().segments, "{files:?}");
-        assert_eq!((count(".spare"), count(".new")), (2, 0), "{files:?}");
+        assert_eq!(files_ending(&*disk, ".seg"), log.stats().segments);
+        assert_eq!(files_ending(&*disk, ".spare"), 2);
+        assert_eq!(files_ending(&*disk, ".new"), 0);
     }
     let log = open(&disk, small()).expect("reopen");
     log.purge_to(40).expect("purge all");
@@ -240,6 +239,11 @@ fn a_purge_removes_whole_segments_and_is_remembered() {
     let log = open(&disk, small()).expect("reopen");
     append(&log, vec![record(41, 1, 0)]).expect("append");
     assert_eq!(read_all(&log), [record(41, 1, 0)]);
+}
+
+fn files_ending(disk: &dyn Disk, suffix: &str) -> usize {
+    let names = disk.list(Path::new(DIR)).expect("list");
+    names.iter().filter(|name| name.ends_with(suffix)).count()
 }
 
 #[test]
@@ -288,10 +292,7 @@ fn purged_files_are_used_again_and_show_nothing_of_what_they_held() {
 fn the_space_of_purged_files_is_given_back_when_it_is_asked_for() {
     let dir = scratch();
     let disk = real(&dir);
-    let spares = || {
-        let names = disk.list(Path::new(DIR)).expect("list");
-        names.iter().filter(|name| name.ends_with(".spare")).count()
-    };
+    let spares = || files_ending(&*disk, ".spare");
     let log = open(&disk, small()).expect("open");
     assert!(log.spare_bytes_max() >= 2 * small().segment_bytes);
     let mut index = 0;
