@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use support::{Node, command, free_port};
 
 /// A data directory made by hand: five records of one term, a checkpoint at the third.
@@ -110,7 +111,18 @@ impl Parts {
     fn check(&self) -> Report {
         let root = tempfile::tempdir().unwrap();
         self.make(root.path());
-        check::run(root.path()).unwrap()
+        // A process that another test is just starting has inherited what is open here, the directory's lock included,
+        // until it runs its own program.
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            match check::run(root.path()) {
+                Ok(report) => return report,
+                Err(why) if why.contains("already in use") && Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(why) => panic!("{why}"),
+            }
+        }
     }
 }
 
