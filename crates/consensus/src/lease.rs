@@ -21,8 +21,11 @@
 //!
 //! What would break 1 and how it is kept:
 //! - *A restarted voter has forgotten its promise.* Unless its log and vote were empty (then it never
-//!   answered any leader), it answers no vote, pre-vote or transfer and does not stand for `L` after
-//!   its start (`Quarantine`). A node whose disk was wiped must not come back under its old id
+//!   answered any leader), it answers no vote or pre-vote and does not stand of itself for `L` after
+//!   its start (the quarantine). It does stand when the leader that it follows hands over to it: its vote, which
+//!   it did not forget, is that leader's, so it promised nothing to a later one; that leader was elected when the
+//!   leases of all earlier ones were over; and its own is revoked (below).
+//!   A node whose disk was wiped must not come back under its old id
 //!   (whoever starts it refuses); one that lost its log but not its vote has no voice until it has caught up (see
 //!   [`crate::rejoin`]).
 //! - *A planned transfer* lets voters break their promise by the leader's own order. The order for

@@ -93,15 +93,17 @@ impl Voice {
         }
     }
 
-    /// Why it has none, if so.
+    /// Why it answers no votes and pre-votes, if so.
     pub(crate) fn refusal(&self) -> Option<&'static str> {
-        if *self.forgetful.borrow() {
-            Some("this node lost its log and does not know yet what it promised")
-        } else if Instant::now() < self.from {
-            Some("this node started a moment ago")
-        } else {
-            None
-        }
+        let young = Instant::now() < self.from;
+        self.refusal_to_lead()
+            .or(young.then_some("this node started a moment ago"))
+    }
+
+    /// Why it does not lead at its leader's word, if so.
+    pub(crate) fn refusal_to_lead(&self) -> Option<&'static str> {
+        let forgetful = *self.forgetful.borrow();
+        forgetful.then_some("this node lost its log and does not know yet what it promised")
     }
 
     /// Returns when the node knows everything.

@@ -3,9 +3,9 @@
 //! Invariants
 //! - A connection serves the one purpose and the one peer its hello named, and ends at the first
 //!   message that does not fit.
-//! - In the quarantine after a start, votes and transfers get no answer but a refusal: this node may
-//!   have promised a leader not to elect another before it restarted (see [`crate::lease`]).
-//!   The same holds as long as it does not know what it promised (see [`crate::rejoin`]).
+//! - In the quarantine after a start, votes get no answer but a refusal: this node may have promised a
+//!   leader not to elect another before it restarted (see [`crate::lease`]).
+//!   The same holds for votes and transfers as long as it does not know what it promised (see [`crate::rejoin`]).
 //! - Connections are bounded, and so are the appends taken from one before they are answered.
 //!
 //! It must not know how openraft decides.
@@ -242,7 +242,11 @@ impl<R: Send + 'static> Server<R> {
         reader.set_body_max(message::SMALL_BODY_MAX);
         loop {
             let ballot = message::read_ballot(hello.from, &reader.next().await?)?;
-            if let Some(why) = self.voice.refusal() {
+            let refusal = match ballot {
+                Ballot::Transfer(_) => self.voice.refusal_to_lead(),
+                Ballot::Vote(_) | Ballot::PreVote(_) => self.voice.refusal(),
+            };
+            if let Some(why) = refusal {
                 writer.send(message::refused(why)).await?;
                 continue;
             }

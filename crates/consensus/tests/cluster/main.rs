@@ -226,6 +226,35 @@ async fn leadership_is_handed_over_at_once_and_the_old_leader_is_silent_before()
 }
 
 #[tokio::test]
+async fn a_node_that_just_started_takes_leadership_from_its_leader() {
+    let mut cluster = Cluster::running(3).await;
+    let old = cluster.leader(&[1, 2, 3]).await;
+    cluster.propose(old, "entry 0").await.unwrap();
+    cluster.all_hold(&names(0..1)).await;
+    // Were it refused, the other follower's turn would come first.
+    let to = *cluster.all().iter().rfind(|id| **id != old).unwrap();
+    cluster.stop(to).await;
+    // For the whole test it keeps what it may have promised before it stopped.
+    let mut options = cluster.options(to);
+    options.timing.lease = Duration::from_secs(60);
+    cluster.start_with(to, options).await.unwrap();
+    let (node, started) = (&cluster.node(old).consensus, Instant::now());
+    until("it follows again", || {
+        let status = node.status();
+        let peer = status.peers[&to];
+        let heard = |ms| Duration::from_millis(ms + 1) < started.elapsed();
+        peer.acked_ms_ago.is_some_and(heard) && peer.matched == status.last_log
+    })
+    .await;
+    let before = node.status().term;
+    assert_eq!(node.transfer(Some(to)).await, Ok(to));
+    assert_eq!(cluster.leader(&[to]).await, to);
+    assert_eq!(cluster.node(to).consensus.status().term, before + 1);
+    cluster.propose(to, "entry 1").await.unwrap();
+    cluster.all_hold(&names(0..2)).await;
+}
+
+#[tokio::test]
 async fn nodes_that_shall_not_lead_are_passed_over_and_leaders_are_known_by_their_farewell() {
     let mut cluster = Cluster::running(3).await;
     let first = cluster.leader(&[1, 2, 3]).await;
