@@ -32,6 +32,7 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio::time::timeout_at;
 
 use crate::Replicated;
 use crate::candidacy::Candidacy;
@@ -51,6 +52,7 @@ use crate::options::Role;
 use crate::options::SnapshotsSent;
 use crate::options::StartError;
 use crate::options::Status;
+use crate::options::Timing;
 use crate::options::TransferError;
 use crate::pulse::Pulse;
 use crate::stand::Heard;
@@ -77,6 +79,9 @@ pub(crate) const ROOM_UNIT: usize = 1024;
 /// A follower further behind than this is not asked to take over.
 const TRANSFER_LAG_MAX: u64 = 10_000;
 
+/// An answer to something that was sent so short a time ago shows well enough that a node is there.
+const ANSWER_AGE_MAX: Duration = Duration::from_millis(20);
+
 /// How long a shutdown waits for running disk and machine calls.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -98,7 +103,7 @@ pub(crate) struct Inner<R: Send + 'static> {
     pub(crate) raft: Raft<Types, Machine<R>>,
     pub(crate) place: Arc<Place>,
     pub(crate) lease: Arc<Lease>,
-    pub(crate) timing_lease: Duration,
+    pub(crate) timing: Timing,
     pub(crate) standing: watch::Receiver<Standing>,
     pub(crate) public: watch::Receiver<Leadership>,
     pub(crate) revoked: Arc<Notify>,
@@ -347,7 +352,7 @@ impl<R: Send + 'static> Consensus<R> {
         self.inner.candidacy.set_unwilling(&self.inner.raft, nodes);
     }
 
-    /// Hands leadership to `to`, or to the most up-to-date follower. From the call on this node
+    /// Hands leadership to `to`, or to the most up-to-date follower ([`Consensus::heir`]). From then on this node
     /// answers nothing more in its term ([`Consensus::lease_valid`] is false before the successor can
     /// be elected); entries proposed before are kept. Returns when somebody else leads: who that is, not always `to`.
     ///
@@ -365,7 +370,8 @@ impl<R: Send + 'static> Consensus<R> {
 
     async fn transfer_here(&self, to: Option<u64>) -> Result<u64, TransferError> {
         let inner = &self.inner;
-        let (term, to) = self.successor(to)?;
+        // Whoever was asked for its heir just before need not be asked again.
+        let (term, to) = self.successor(to, ANSWER_AGE_MAX).await?;
         tracing::info!(term, "handing leadership over to node {to}");
         inner.lease.revoke(term);
         inner.revoked.notify_one();
@@ -385,23 +391,55 @@ impl<R: Send + 'static> Consensus<R> {
         }
     }
 
-    /// Who would lead after [`Consensus::transfer`] now.
+    /// Who would lead after [`Consensus::transfer`] now: a follower that is nearly up to date, and answers when it is
+    /// asked for that.
     ///
     /// # Errors
     /// Those that `transfer` gives before it does anything.
-    pub fn heir(&self, to: Option<u64>) -> Result<u64, TransferError> {
-        self.successor(to).map(|(_, heir)| heir)
+    pub async fn heir(&self, to: Option<u64>) -> Result<u64, TransferError> {
+        let this = self.clone();
+        let asking = self
+            .inner
+            .handle
+            .spawn(async move { this.successor(to, Duration::ZERO).await });
+        let found = asking.await.map_err(|_| TransferError::Stopped)?;
+        found.map(|(_, heir)| heir)
     }
 
-    /// This leader's term, and who shall follow it.
-    fn successor(&self, to: Option<u64>) -> Result<(u64, u64), TransferError> {
+    /// This leader's term, and who shall follow it: one that answers something sent from `before` now on.
+    async fn successor(
+        &self,
+        to: Option<u64>,
+        before: Duration,
+    ) -> Result<(u64, u64), TransferError> {
+        let (asked, lease) = (Instant::now(), self.inner.timing.lease);
+        self.candidate(to, lease)?;
+        // A node that died a moment ago looks the same until it is asked.
+        let mut metrics = self.inner.raft.metrics();
+        self.inner.quorum.notify_one();
+        loop {
+            match self.candidate(to, asked.elapsed() + before) {
+                Err(TransferError::NoneReady) => {}
+                found => return found,
+            }
+            match timeout_at(asked + lease, metrics.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(TransferError::Stopped),
+                Err(_) => return Err(TransferError::NoneReady),
+            }
+        }
+    }
+
+    /// The same, of those that answered something that was not sent longer ago than that.
+    fn candidate(&self, to: Option<u64>, ago: Duration) -> Result<(u64, u64), TransferError> {
         let standing = *self.inner.standing.borrow();
         if standing.stopped {
             return Err(TransferError::Stopped);
         }
-        let status = self.status();
-        if status.role != Role::Leader {
-            return Err(TransferError::NotLeader(status.leader));
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if role(&metrics) != Role::Leader {
+            return Err(TransferError::NotLeader(metrics.current_leader));
         }
         let voters = self.inner.place.roster.borrow().voters.clone();
         if let Some(to) = to.filter(|to| *to == self.id() || !voters.contains(to)) {
@@ -410,20 +448,20 @@ impl<R: Send + 'static> Consensus<R> {
         if let Some(to) = to.filter(|to| self.inner.board.is_witness(*to)) {
             return Err(TransferError::Witness(to));
         }
-        let last = status.last_log.unwrap_or(0);
-        let fresh_ms = u64::try_from(self.inner.timing_lease.as_millis()).unwrap_or(u64::MAX);
-        let ready = status.peers.iter().filter(|(id, peer)| {
-            voters.contains(id)
-                && to.map_or(!self.inner.candidacy.is_unwilling(**id), |to| to == **id)
-                && !peer.witness
-                && peer.acked_ms_ago.is_some_and(|age| age < fresh_ms)
-                && peer
-                    .matched
-                    .is_some_and(|matched| matched + TRANSFER_LAG_MAX >= last)
+        let last = metrics.last_log_index.unwrap_or(0);
+        let wanted = |id: &u64| {
+            let unwilling = self.inner.candidacy.is_unwilling(*id);
+            let wished = to.map_or(!unwilling, |to| to == *id);
+            wished && *id != self.id() && !self.inner.board.is_witness(*id)
+        };
+        let ready = voters.iter().filter(|id| wanted(id)).filter_map(|id| {
+            let answered = metrics.heartbeat.as_ref()?.get(id).copied().flatten()?;
+            let matched = metrics.replication.as_ref()?.get(id).copied().flatten()?;
+            let near = matched.index + TRANSFER_LAG_MAX >= last;
+            (answered.elapsed() <= ago && near).then_some((matched.index, *id))
         });
-        let best = ready.max_by_key(|(_, peer)| peer.matched);
-        let (best, _) = best.ok_or(TransferError::NoneReady)?;
-        Ok((status.term, *best))
+        let (_, best) = ready.max().ok_or(TransferError::NoneReady)?;
+        Ok((metrics.current_term, best))
     }
 
     /// The last entry applied to the machine; 0 if there is none (entry 0 is not the machine's).

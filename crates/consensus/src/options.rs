@@ -218,7 +218,7 @@ pub enum TransferError {
     /// The named node is a witness.
     #[error("node {0} is a witness: it votes, but holds no files and cannot serve")]
     Witness(u64),
-    /// No follower (or not the named one) answered lately and holds nearly all entries.
+    /// No follower (or not the named one) answers and holds nearly all entries.
     #[error(
         "no other node, or not the one named, is both reachable and nearly up to date: wait until haven status shows \
          that, then say it again"

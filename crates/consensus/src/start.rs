@@ -360,7 +360,7 @@ async fn assemble<R: Send + 'static>(
         raft,
         place,
         lease,
-        timing_lease: options.timing.lease,
+        timing: options.timing,
         standing: standing_seen,
         public: public_seen,
         revoked,

@@ -154,6 +154,7 @@ impl Desk {
         // Before anybody is made to wait.
         consensus
             .heir(target)
+            .await
             .map_err(|why| conflict(fails(&why)))?;
         let moved = self.handle.move_service(target).await;
         let leader = moved.map_err(|why| {

@@ -234,6 +234,13 @@ async fn a_node_that_just_started_takes_leadership_from_its_leader() {
     // Were it refused, the other follower's turn would come first.
     let to = *cluster.all().iter().rfind(|id| **id != old).unwrap();
     cluster.stop(to).await;
+    let node = &cluster.node(old).consensus;
+    assert_eq!(
+        node.heir(Some(to)).await,
+        Err(TransferError::NoneReady),
+        "it was heard a moment ago, but does not answer"
+    );
+    assert!(node.heir(None).await.is_ok_and(|heir| heir != to));
     // For the whole test it keeps what it may have promised before it stopped.
     let mut options = cluster.options(to);
     options.timing.lease = Duration::from_secs(60);
