@@ -90,6 +90,12 @@ impl Cluster {
         said
     }
 
+    /// Waits until a node says `text`; all it said.
+    fn wait_said(&self, index: usize, text: &str) -> String {
+        let node = self.nodes[index].as_ref().unwrap();
+        tokio::task::block_in_place(|| node.until(text).join("\n"))
+    }
+
     fn site(&self) -> Site {
         Site {
             sockets: NAMES.map(|name| self.dir.join(name).join("control.sock")),
@@ -148,6 +154,21 @@ impl Site {
                 ..Options::default()
             },
         )
+    }
+
+    /// Waits until node `index` has a checkpoint to come back with.
+    async fn wait_checkpoint(&self, index: usize) {
+        let start = Instant::now();
+        let node = Admin::unix(&self.sockets[index], Duration::from_secs(2));
+        let at = |metrics: String| -> f64 {
+            let mut lines = metrics.lines();
+            let at = lines.find_map(|line| line.strip_prefix("haven_checkpoint_index "));
+            at.unwrap().parse().unwrap()
+        };
+        while node.metrics().await.map_or(0.0, at) < 1.0 {
+            assert!(start.elapsed() < PATIENCE, "no checkpoint");
+            tokio::time::sleep(MOMENT).await;
+        }
     }
 
     /// Waits until node `index` has applied all that the serving node has now.
@@ -348,9 +369,14 @@ async fn whichever_node_with_files_dies_the_other_serves_and_nothing_is_lost() {
     load.wait_more(20).await;
     let mut said = String::new();
     for victim in [0, 1] {
+        site.wait_checkpoint(victim).await;
         said += &cluster.kill(victim);
         load.wait_more(60).await;
         assert_eq!(site.wait_serving().await, 1 - victim);
+        said += &cluster.wait_said(
+            1 - victim,
+            &format!("sending a snapshot to node {}", victim + 1),
+        );
         cluster.start(victim);
         site.wait_caught_up(victim).await;
     }
