@@ -44,6 +44,7 @@ use crate::net::pace::Pacer;
 use crate::net::pace::Quiet;
 use crate::net::server;
 use crate::net::server::Server;
+use crate::net::turns::Turns;
 use crate::net::visit::Parlour;
 use crate::options::CLUSTER_NAME_MAX;
 use crate::options::ConsensusOptions;
@@ -252,19 +253,20 @@ async fn assemble<R: Send + 'static>(
         pacer: Pacer::default(),
     });
     let sent = Arc::new(Mutex::new(SnapshotsSent::default()));
+    let board = Arc::new(Board::new());
     let network = Network {
         place: place.clone(),
         lease: lease.clone(),
         transfers: transfers.clone(),
         sent: sent.clone(),
         witness: options.witness,
+        turns: Arc::new(Turns::new(board.clone())),
     };
     let log = store.clone();
     let raft = recover(&options, free, network, store, adapter).await?;
     let candidacy = Arc::new(Candidacy::new(options.node_id, !free));
 
     let mut tasks = JoinSet::new();
-    let board = Arc::new(Board::new());
     let heard = Arc::new(Heard::default());
     let steward = Arc::new(Steward {
         raft: raft.clone(),

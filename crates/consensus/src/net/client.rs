@@ -6,7 +6,8 @@
 //!
 //! Large appends are pipelined: up to [`PIPELINE_MAX`] requests are under way, answers come in order. While a
 //! few small ones are, no further one goes: the follower flushes them anyway before it looks at the next, and what
-//! comes together meanwhile costs both ends one message instead of many (as RFC 896 does for TCP). A
+//! comes together meanwhile costs both ends one message instead of many (as RFC 896 does for TCP). A follower that is
+//! not needed for a majority gets small ones less often ([`crate::net::turns`]). A
 //! caller may drop the stream of answers at any time; the answers it did not wait for are skipped by
 //! the next stream on the connection.
 //!
@@ -38,6 +39,8 @@ use openraft::raft::AppendEntriesResponse;
 use openraft::raft::SnapshotResponse;
 use openraft::raft::TransferLeaderResponse;
 use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio::time::sleep;
 use tokio::time::timeout;
 
 use crate::MachineError;
@@ -54,6 +57,8 @@ use crate::net::link::Place;
 use crate::net::message;
 use crate::net::message::Purpose;
 use crate::net::message::SMALL_BODY_MAX;
+use crate::net::turns;
+use crate::net::turns::Turns;
 use crate::options::SnapshotsSent;
 use crate::roster::Record;
 use crate::types::AppendRequest;
@@ -90,6 +95,7 @@ pub(crate) struct Network {
     pub(crate) sent: Arc<Mutex<SnapshotsSent>>,
     /// This node has nothing to send.
     pub(crate) witness: bool,
+    pub(crate) turns: Arc<Turns>,
 }
 
 impl Network {
@@ -102,6 +108,7 @@ impl Network {
             transfers: self.transfers.clone(),
             sent: self.sent.clone(),
             witness: self.witness,
+            turns: self.turns.clone(),
             lazy: LazyLink::new(self.place.clone(), id, purpose, SMALL_BODY_MAX),
             pipe: None,
         }
@@ -134,6 +141,7 @@ pub(crate) struct Peer {
     transfers: Worker,
     sent: Arc<Mutex<SnapshotsSent>>,
     witness: bool,
+    turns: Arc<Turns>,
     lazy: LazyLink,
     pipe: Option<Pipe>,
 }
@@ -236,7 +244,10 @@ impl Peer {
                 stale: pipe.under_way(),
                 ..pipe
             },
-            None => Pipe::new(self.lazy.get().await?),
+            None => {
+                self.forget_turn();
+                Pipe::new(self.lazy.get().await?)
+            }
         };
         Ok(self.pipe.insert(pipe))
     }
@@ -259,11 +270,19 @@ impl Peer {
                 return None;
             }
             let owed = pipe.under_way() > 0;
+            let waits = self.purpose == Purpose::Entries && !owed && {
+                let voters = &self.place.roster.borrow().voters;
+                self.turns.may_wait(self.id, voters, Instant::now())
+            };
             tokio::select! {
                 biased;
                 answer = pipe.answer(), if owed => {
                     if answer.is_ok() {
                         self.place.pacer.answered(self.id, self.purpose);
+                        if self.purpose == Purpose::Entries {
+                            let owes_more = pipe.under_way() > 1;
+                            self.turns.answered(self.id, owes_more, Instant::now());
+                        }
                     }
                     match answer {
                         Ok(_) if pipe.stale > 0 => pipe.stale -= 1,
@@ -273,18 +292,30 @@ impl Peer {
                         }
                     }
                 },
-                request = next_of(input), if room && input.is_some() => match request {
+                request = next_of(input, waits), if room && input.is_some() => match request {
                     None => *input = None,
                     Some(_) if self.place.is_severed(self.id) => {
                         return Some(Err(WireError::Peer("severed for a test")));
                     }
                     Some(request) => {
+                        if let Some(last) = request.entries.last()
+                            && self.purpose == Purpose::Entries
+                        {
+                            self.turns.sent(self.id, last.log_id.index, Instant::now());
+                        }
                         if let Err(error) = pipe.send(&request).await {
                             return Some(Err(error));
                         }
                     }
                 },
             }
+        }
+    }
+
+    /// What was sent to the peer does not count for who comes first any more.
+    fn forget_turn(&self) {
+        if self.purpose == Purpose::Entries {
+            self.turns.lost(self.id);
         }
     }
 
@@ -402,13 +433,20 @@ impl Peer {
     }
 }
 
-/// The next request, or never if there are no more (the caller then does not ask).
+/// The next request, after a pause if the peer `waits`; `None` if there are no more (the caller then does not ask).
 async fn next_of<S: Stream<Item = AppendRequest> + Unpin>(
     input: &mut Option<S>,
+    waits: bool,
 ) -> Option<AppendRequest> {
-    match input {
-        Some(input) => input.next().await,
-        None => None,
+    if waits {
+        sleep(turns::PAUSE).await;
+    }
+    input.as_mut()?.next().await
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.forget_turn();
     }
 }
 
@@ -449,6 +487,7 @@ impl RaftNetworkV2<Types> for Peer {
                     }
                     // After an error the follower closes the connection.
                     peer.pipe = None;
+                    peer.forget_turn();
                     Some((answer.map_err(|error| rpc_error(&error)), (None, None)))
                 });
             let answers: BoxStream<'s, _> = Box::pin(answers);

@@ -4,6 +4,7 @@
 //! - `message`: what the bodies say; `affair`: those about the members
 //! - `link`: setting up a connection, from either side: TLS, versions, who is a member
 //! - `client`: openraft's network, one connection per peer and purpose
+//! - `turns`: which follower gets new entries at once
 //! - `server`: what comes in from peers; `commits`: how soon it learns what is committed
 //! - `pace`: how often a peer that does not answer is tried again
 //! - `hints`: soft state, newest wins
@@ -23,4 +24,5 @@ pub(crate) mod link;
 pub(crate) mod message;
 pub(crate) mod pace;
 pub(crate) mod server;
+pub(crate) mod turns;
 pub(crate) mod visit;
