@@ -47,6 +47,7 @@ mod record;
 mod row_key;
 mod snapshot;
 mod stream;
+mod unwritten;
 
 pub use check::{CheckError, Checked, Summary, check};
 pub use check_finding::{Finding, Problem};
