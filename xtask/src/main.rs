@@ -5,6 +5,7 @@
 
 mod fuzz;
 mod layers;
+mod tidy;
 
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -28,6 +29,11 @@ const STEPS: &[Step] = &[
         name: "layers",
         about: "who may know whom; what pure crates must not name",
         run: layers::check,
+    },
+    Step {
+        name: "tidy",
+        about: "leftovers of merges, dead links, long files, names of one machine",
+        run: tidy::check,
     },
     Step {
         name: "clippy",

@@ -42,9 +42,9 @@ impl Candidacy {
         self.state.lock().may_stand(self.this)
     }
 
-    /// Whether `node` is one of those that shall not lead.
-    pub(crate) fn is_unwilling(&self, node: u64) -> bool {
-        self.state.lock().unwilling.contains(&node)
+    /// Those that shall not lead.
+    pub(crate) fn unwilling(&self) -> BTreeSet<u64> {
+        self.state.lock().unwilling.clone()
     }
 
     pub(crate) fn set_unwilling<R: Send + 'static>(

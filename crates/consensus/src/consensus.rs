@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::Instant as _;
 use openraft::Raft;
 use openraft::RaftMetrics;
 use openraft::ServerState;
@@ -32,10 +31,13 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio::time::timeout_at;
 
 use crate::Replicated;
 use crate::candidacy::Candidacy;
+use crate::heir;
+use crate::heir::ANSWER_AGE_MAX;
+use crate::heir::Heirs;
+use crate::heir::Wanted;
 use crate::lease::Lease;
 use crate::machine::Machine;
 use crate::monitor::Standing;
@@ -78,9 +80,6 @@ pub(crate) const ROOM_UNIT: usize = 1024;
 
 /// A follower further behind than this is not asked to take over.
 const TRANSFER_LAG_MAX: u64 = 10_000;
-
-/// An answer to something that was sent so short a time ago shows well enough that a node is there.
-const ANSWER_AGE_MAX: Duration = Duration::from_millis(20);
 
 /// How long a shutdown waits for running disk and machine calls.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -412,56 +411,20 @@ impl<R: Send + 'static> Consensus<R> {
         to: Option<u64>,
         before: Duration,
     ) -> Result<(u64, u64), TransferError> {
-        let (asked, lease) = (Instant::now(), self.inner.timing.lease);
-        self.candidate(to, lease)?;
-        // A node that died a moment ago looks the same until it is asked.
-        let mut metrics = self.inner.raft.metrics();
-        self.inner.quorum.notify_one();
-        loop {
-            match self.candidate(to, asked.elapsed() + before) {
-                Err(TransferError::NoneReady) => {}
-                found => return found,
-            }
-            match timeout_at(asked + lease, metrics.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(TransferError::Stopped),
-                Err(_) => return Err(TransferError::NoneReady),
-            }
-        }
-    }
-
-    /// The same, of those that answered something that was not sent longer ago than that.
-    fn candidate(&self, to: Option<u64>, ago: Duration) -> Result<(u64, u64), TransferError> {
-        let standing = *self.inner.standing.borrow();
-        if standing.stopped {
-            return Err(TransferError::Stopped);
-        }
-        let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        if role(&metrics) != Role::Leader {
-            return Err(TransferError::NotLeader(metrics.current_leader));
-        }
-        let voters = self.inner.place.roster.borrow().voters.clone();
-        if let Some(to) = to.filter(|to| *to == self.id() || !voters.contains(to)) {
-            return Err(TransferError::NoSuchNode(to));
-        }
-        if let Some(to) = to.filter(|to| self.inner.board.is_witness(*to)) {
-            return Err(TransferError::Witness(to));
-        }
-        let last = metrics.last_log_index.unwrap_or(0);
-        let wanted = |id: &u64| {
-            let unwilling = self.inner.candidacy.is_unwilling(*id);
-            let wished = to.map_or(!unwilling, |to| to == *id);
-            wished && *id != self.id() && !self.inner.board.is_witness(*id)
+        let inner = &self.inner;
+        let heirs = Heirs {
+            raft: inner.raft.clone(),
+            place: inner.place.clone(),
+            board: inner.board.clone(),
+            lease: inner.timing.lease,
         };
-        let ready = voters.iter().filter(|id| wanted(id)).filter_map(|id| {
-            let answered = metrics.heartbeat.as_ref()?.get(id).copied().flatten()?;
-            let matched = metrics.replication.as_ref()?.get(id).copied().flatten()?;
-            let near = matched.index + TRANSFER_LAG_MAX >= last;
-            (answered.elapsed() <= ago && near).then_some((matched.index, *id))
-        });
-        let (_, best) = ready.max().ok_or(TransferError::NoneReady)?;
-        Ok((metrics.current_term, best))
+        let wanted = Wanted {
+            to,
+            unwilling: inner.candidacy.unwilling(),
+            lag_max: TRANSFER_LAG_MAX,
+            before,
+        };
+        heirs.find(&wanted).await
     }
 
     /// The last entry applied to the machine; 0 if there is none (entry 0 is not the machine's).
@@ -520,9 +483,9 @@ impl<R: Send + 'static> Consensus<R> {
     }
 
     fn peers(&self, metrics: &RaftMetrics<Types>) -> BTreeMap<u64, PeerStatus> {
-        let Some(replication) = &metrics.replication else {
+        if metrics.replication.is_none() {
             return BTreeMap::new();
-        };
+        }
         let mut peers: BTreeMap<u64, PeerStatus> = self
             .inner
             .place
@@ -532,13 +495,9 @@ impl<R: Send + 'static> Consensus<R> {
             .collect();
         for (id, peer) in &mut peers {
             peer.witness = self.inner.board.is_witness(*id);
-            peer.matched = replication.get(id).copied().flatten().map(|id| id.index);
-            let acked = metrics
-                .heartbeat
-                .as_ref()
-                .and_then(|all| all.get(id).copied().flatten());
-            peer.acked_ms_ago =
-                acked.map(|at| u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX));
+            peer.matched = heir::matched(metrics, *id);
+            peer.acked_ms_ago = heir::answered_ago(metrics, *id)
+                .map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX));
         }
         peers
     }

@@ -1,23 +1,25 @@
 //! What a witness does with leadership: it gets rid of it.
 //!
 //! A witness is elected when it has entries that the only other living nodes lack. As leader it sends
-//! them, as any leader does; as soon as one of those has all of them, leadership goes there.
+//! them, as any leader does; as soon as one of those has all of them and answers, leadership goes there.
 //!
 //! It must not know entries.
 
 use std::sync::Arc;
 
-use openraft::Instant as _;
 use openraft::Raft;
-use openraft::RaftMetrics;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
 
+use crate::heir::ANSWER_AGE_MAX;
+use crate::heir::Heirs;
+use crate::heir::Wanted;
 use crate::machine::Machine;
 use crate::net::hints::Board;
 use crate::net::link::Place;
 use crate::options::Timing;
+use crate::options::TransferError;
 use crate::types::Types;
 
 /// Hands leadership over whenever this node has it. Runs until openraft stops.
@@ -28,6 +30,17 @@ pub(crate) async fn hand_over<R: Send + 'static>(
     timing: Timing,
 ) {
     let mut metrics = raft.metrics();
+    let heirs = Heirs {
+        raft: raft.clone(),
+        place,
+        board,
+        lease: timing.lease,
+    };
+    // Anybody who lacks nothing: to be served counts more than who shall not lead.
+    let wanted = Wanted {
+        before: ANSWER_AGE_MAX,
+        ..Wanted::default()
+    };
     let mut since: Option<Instant> = None;
     loop {
         let leads = {
@@ -45,13 +58,16 @@ pub(crate) async fn hand_over<R: Send + 'static>(
             since = Some(Instant::now());
             tracing::info!("this witness leads until another node has all entries");
         }
-        let to = heir(&metrics.borrow_watched(), &place, &board, &timing);
-        let Some(to) = to else {
-            tokio::select! {
-                changed = metrics.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(timing.heartbeat) => {}
+        let to = match heirs.find(&wanted).await {
+            Ok((_, to)) => to,
+            Err(TransferError::Stopped) => return,
+            Err(_) => {
+                tokio::select! {
+                    changed = metrics.changed() => if changed.is_err() { return },
+                    () = tokio::time::sleep(timing.heartbeat) => {}
+                }
+                continue;
             }
-            continue;
         };
         let took_ms = since.map(|since| since.elapsed().as_millis());
         tracing::info!(took_ms, "handing leadership over to node {to}");
@@ -61,27 +77,4 @@ pub(crate) async fn hand_over<R: Send + 'static>(
         // Whatever comes of it takes an election.
         tokio::time::sleep(timing.lease).await;
     }
-}
-
-/// A node that is there, has all entries and something to serve.
-fn heir(
-    metrics: &RaftMetrics<Types>,
-    place: &Place,
-    board: &Board,
-    timing: &Timing,
-) -> Option<u64> {
-    let matched = metrics.replication.as_ref()?;
-    let acked = metrics.heartbeat.as_ref()?;
-    let voters = place.roster.borrow().voters.clone();
-    voters
-        .into_iter()
-        .filter(|id| *id != place.node_id)
-        .find(|id| {
-            let index = matched.get(id).copied().flatten().map(|id| id.index);
-            let at = acked.get(id).copied().flatten();
-            index.is_some()
-                && index == metrics.last_log_index
-                && at.is_some_and(|at| at.elapsed() < timing.lease)
-                && !board.is_witness(*id)
-        })
 }

@@ -11,9 +11,10 @@ use haven_config::{
 };
 use std::io::ErrorKind::AlreadyExists;
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Names tried for a temporary directory.
 const ATTEMPTS: u32 = 16;
@@ -112,6 +113,29 @@ pub fn announce(listen: IpAddr, export: &str, ports: Ports) {
          nfs-ls 'nfs://{listen}{export}?version=3&nfsport={nfs}&mountport={mount}'\n"
     );
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// A free port for a node of a test, another one with each call; the node gets it back after a restart. It is none of
+/// those that the kernel gives to connections and to whoever asks for any port (from 32768 on): those may be gone when
+/// a node wants them.
+///
+/// # Errors
+/// None is free.
+pub fn free_port() -> Result<u16, String> {
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Processes that run side by side begin in different places.
+    let start = std::process::id().wrapping_mul(97);
+    let ports = std::iter::repeat_with(|| {
+        let number = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        (FIRST + number % COUNT) as u16
+    });
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+    let mut tried = ports.take(COUNT as usize);
+    tried
+        .find(is_free)
+        .ok_or_else(|| format!("no port from {FIRST} to {} is free", FIRST + COUNT - 1))
 }
 
 /// A directory that is removed at the end.

@@ -195,14 +195,8 @@ async fn servers_are_compared_in_turns() {
 fn what_is_wrong_is_said() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), free_port(), free_port());
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let nobody = format!(
-        "nfs://127.0.0.1/data?nfsport={0}&mountport={0}",
-        closed.port()
-    );
+    let closed = free_port();
+    let nobody = format!("nfs://127.0.0.1/data?nfsport={closed}&mountport={closed}");
     let mounted = node.url("");
     let other = mounted.replace("/data", "/nothing-here");
     let expect = |arguments: &[&str], words: &str| {

@@ -7,10 +7,11 @@
 use crate::mixed::{Mixed, Tally, words};
 use haven::classic::{self, Load, Recorder, Target};
 use haven::demo::random::Random;
+use haven::quick::free_port;
 use haven_pki::Identity;
 use serde::Serialize;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -325,7 +326,7 @@ impl Node {
             data,
             haven: haven.to_owned(),
             own: own.to_owned(),
-            ports: free_ports()?,
+            ports: [free_port()?, free_port()?, free_port()?],
             process: None,
             started: Instant::now(),
         })
@@ -391,19 +392,6 @@ impl Drop for Node {
         // It may be gone already.
         let _ = self.kill();
     }
-}
-
-/// Ports that were free a moment ago, all different.
-fn free_ports() -> Result<[u16; 3], String> {
-    let bound: Vec<TcpListener> = (0..3)
-        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-        .collect::<Result<_, _>>()
-        .map_err(words)?;
-    let mut ports = [0; 3];
-    for (port, listener) in ports.iter_mut().zip(&bound) {
-        *port = listener.local_addr().map_err(words)?.port();
-    }
-    Ok(ports)
 }
 
 #[cfg(test)]

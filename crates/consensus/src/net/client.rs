@@ -108,7 +108,7 @@ impl Network {
             transfers: self.transfers.clone(),
             sent: self.sent.clone(),
             witness: self.witness,
-            turns: self.turns.clone(),
+            turns: (purpose == Purpose::Entries).then(|| self.turns.clone()),
             lazy: LazyLink::new(self.place.clone(), id, purpose, SMALL_BODY_MAX),
             pipe: None,
         }
@@ -141,7 +141,8 @@ pub(crate) struct Peer {
     transfers: Worker,
     sent: Arc<Mutex<SnapshotsSent>>,
     witness: bool,
-    turns: Arc<Turns>,
+    /// If it carries entries.
+    turns: Option<Arc<Turns>>,
     lazy: LazyLink,
     pipe: Option<Pipe>,
 }
@@ -270,18 +271,20 @@ impl Peer {
                 return None;
             }
             let owed = pipe.under_way() > 0;
-            let waits = self.purpose == Purpose::Entries && !owed && {
-                let voters = &self.place.roster.borrow().voters;
-                self.turns.may_wait(self.id, voters, Instant::now())
-            };
+            let turns = self.turns.as_ref();
+            let waits = !owed
+                && turns.is_some_and(|turns| {
+                    let voters = &self.place.roster.borrow().voters;
+                    turns.may_wait(self.id, voters, Instant::now())
+                });
             tokio::select! {
                 biased;
                 answer = pipe.answer(), if owed => {
                     if answer.is_ok() {
                         self.place.pacer.answered(self.id, self.purpose);
-                        if self.purpose == Purpose::Entries {
+                        if let Some(turns) = turns {
                             let owes_more = pipe.under_way() > 1;
-                            self.turns.answered(self.id, owes_more, Instant::now());
+                            turns.answered(self.id, owes_more, Instant::now());
                         }
                     }
                     match answer {
@@ -298,10 +301,8 @@ impl Peer {
                         return Some(Err(WireError::Peer("severed for a test")));
                     }
                     Some(request) => {
-                        if let Some(last) = request.entries.last()
-                            && self.purpose == Purpose::Entries
-                        {
-                            self.turns.sent(self.id, last.log_id.index, Instant::now());
+                        if let (Some(turns), Some(last)) = (turns, request.entries.last()) {
+                            turns.sent(self.id, last.log_id.index, Instant::now());
                         }
                         if let Err(error) = pipe.send(&request).await {
                             return Some(Err(error));
@@ -314,8 +315,8 @@ impl Peer {
 
     /// What was sent to the peer does not count for who comes first any more.
     fn forget_turn(&self) {
-        if self.purpose == Purpose::Entries {
-            self.turns.lost(self.id);
+        if let Some(turns) = &self.turns {
+            turns.lost(self.id);
         }
     }
 

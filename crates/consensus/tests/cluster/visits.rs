@@ -15,15 +15,15 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
 
-use crate::answer;
-use crate::dial;
-use crate::framed;
-use crate::hello;
-use crate::id_of;
 use crate::nodes::Cluster;
 use crate::nodes::names;
 use crate::nodes::soon;
-use crate::text;
+use crate::strangers::answer;
+use crate::strangers::dial;
+use crate::strangers::framed;
+use crate::strangers::hello;
+use crate::strangers::id_of;
+use crate::strangers::text;
 
 /// How a hello says it.
 const VISIT: u8 = 7;

@@ -11,10 +11,12 @@
 //! - numbers or times that do not rise: *out of order*.
 
 mod load;
+mod read;
 mod record;
 mod verify;
 
 pub use load::{Acknowledged, Load, Target};
+pub use read::{list, read_all};
 pub use record::Recorder;
 pub use verify::{Verdict, verify};
 

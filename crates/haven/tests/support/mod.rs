@@ -5,10 +5,9 @@
 use haven_client::{Client, Options};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -19,22 +18,9 @@ pub struct Node {
     pub mount_port: u16,
 }
 
-/// A free port, another one with each call; a node gets it back after a restart. It is none of those that the
-/// kernel gives to connections and to whoever asks for any port (from 32768 on): those may be gone when a node wants
-/// them.
+/// See [`haven::quick::free_port`].
 pub fn free_port() -> u16 {
-    const FIRST: u32 = 10_000;
-    const COUNT: u32 = 20_000;
-    static TAKEN: AtomicU32 = AtomicU32::new(0);
-    // Test processes that run side by side begin in different places.
-    let start = std::process::id().wrapping_mul(97);
-    let ports = std::iter::repeat_with(|| {
-        let number = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
-        (FIRST + number % COUNT) as u16
-    });
-    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
-    let mut tried = ports.take(COUNT as usize);
-    tried.find(is_free).expect("a free port")
+    haven::quick::free_port().expect("a free port")
 }
 
 pub fn command() -> Command {

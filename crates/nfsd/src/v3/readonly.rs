@@ -1,11 +1,13 @@
 //! Refusals of mutating procedures before they run: a read-only service, no space left. With the attributes that
 //! a failure tells.
 
+use super::is_mutation;
+use super::refuse::{failed, handles};
 use super::view::View;
 use crate::Fatal;
 use haven_fs::Filesystem;
-use haven_proto::nfs3::{Args3, Fh3, LinkWcc, Nfsstat3, RenameWcc, Res3, WccData};
-use haven_xdr::{Encode, Gather, encode_all};
+use haven_proto::nfs3::{Args3, Fh3, LinkWcc, Nfsstat3, RenameWcc, WccData};
+use haven_xdr::Gather;
 
 /// Refuses a mutation with `status`.
 pub(super) fn refuse<F: Filesystem>(
@@ -13,44 +15,35 @@ pub(super) fn refuse<F: Filesystem>(
     args: &Args3,
     status: Nfsstat3,
 ) -> Result<Gather, Fatal> {
-    let fh = match args {
-        Args3::Setattr(args) => &args.object,
-        Args3::Write(args) => &args.file,
-        Args3::Create(args) => &args.place.dir,
-        Args3::Mkdir(args) => &args.place.dir,
-        Args3::Symlink(args) => &args.place.dir,
-        Args3::Mknod(args) => &args.place.dir,
-        Args3::Remove(args) => &args.object.dir,
-        Args3::Rmdir(args) => &args.object.dir,
-        Args3::Rename(args) => {
-            let fromdir_wcc = after(view, &args.from.dir)?;
-            let todir_wcc = after(view, &args.to.dir)?;
-            let wcc = RenameWcc {
-                fromdir_wcc,
-                todir_wcc,
-            };
-            return Ok(failure(status, wcc));
-        }
-        Args3::Link(args) => {
-            let file_attributes = view.post_op(&args.file)?;
-            let linkdir_wcc = after(view, &args.link.dir)?;
+    if !is_mutation(args) {
+        return Err(Fatal(format!("{:?} is no mutation", args.proc())));
+    }
+    match (args, handles(args)) {
+        (Args3::Link(_), [Some(file), Some(dir)]) => {
+            let file_attributes = view.post_op(file)?;
+            let linkdir_wcc = after(view, dir)?;
             let wcc = LinkWcc {
                 file_attributes,
                 linkdir_wcc,
             };
-            return Ok(failure(status, wcc));
+            Ok(failed(status, wcc))
         }
-        query => return Err(Fatal(format!("{:?} is no mutation", query.proc()))),
-    };
-    Ok(failure(status, after(view, fh)?))
+        (_, [Some(from), Some(to)]) => {
+            let fromdir_wcc = after(view, from)?;
+            let todir_wcc = after(view, to)?;
+            let wcc = RenameWcc {
+                fromdir_wcc,
+                todir_wcc,
+            };
+            Ok(failed(status, wcc))
+        }
+        (_, [Some(fh), _]) => Ok(failed(status, after(view, fh)?)),
+        (_, [None, _]) => Err(Fatal(format!("{:?} names no file", args.proc()))),
+    }
 }
 
 fn after<F: Filesystem>(view: &View<'_, F>, fh: &Fh3) -> Result<WccData, Fatal> {
     view.wcc(None, fh)
-}
-
-fn failure<F: Encode>(status: Nfsstat3, fail: F) -> Gather {
-    encode_all(&Res3::<(), F>::Fail(status, fail))
 }
 
 /// Refuses with NFS3ERR_NOSPC what would take space; `None`: it may run. Overwriting counts as growing: its log

@@ -72,6 +72,7 @@ pub(crate) fn handles(args: &Args3) -> [Option<&Fh3>; 2] {
     [Some(one), None]
 }
 
-fn failed<F: Encode>(status: Nfsstat3, body: F) -> Gather {
+/// A failure with `body`.
+pub(super) fn failed<F: Encode>(status: Nfsstat3, body: F) -> Gather {
     encode_all(&Res3::<(), F>::Fail(status, body))
 }

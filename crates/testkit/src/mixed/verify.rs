@@ -2,8 +2,9 @@
 
 use super::model::{Content, Id, Model, TOP};
 use super::{Tally, words};
+use haven::classic::{list, read_all};
 use haven_client::Client;
-use haven_proto::nfs3::{Cookie3, Cookieverf3, Fattr3, Fh3};
+use haven_proto::nfs3::Fattr3;
 use std::collections::BTreeSet;
 
 /// Bytes of a READDIR answer: few, so that a listing takes several.
@@ -54,7 +55,7 @@ pub async fn listing(
     dir: Id,
     tally: &mut Tally,
 ) -> Result<(), String> {
-    let names = list(client, &model.handle(dir)).await?;
+    let names = list(client, &model.handle(dir), READDIR_BYTES).await?;
     let shown: BTreeSet<&str> = names.iter().map(String::as_str).collect();
     if shown.len() != names.len() {
         tally.half(format!("READDIR shows a name twice: {names:?}"));
@@ -106,21 +107,9 @@ pub async fn content(
     path: &str,
     tally: &mut Tally,
 ) -> Result<(), String> {
-    let handle = model.handle(file);
-    let mut found = Vec::new();
-    loop {
-        let read = client
-            .read(&handle, found.len() as u64, READ_BYTES)
-            .await
-            .map_err(words)?;
-        found.extend_from_slice(&read.data);
-        if read.eof {
-            break;
-        }
-        if read.data.is_empty() {
-            return Err(format!("{path}: READ answered nothing before the end"));
-        }
-    }
+    let found = read_all(client, &model.handle(file), READ_BYTES)
+        .await
+        .map_err(|why| format!("{path}: {why}"))?;
     let expected = model.bytes(file);
     if found.len() != expected.len() {
         let (is, was) = (found.len(), expected.len());
@@ -129,25 +118,4 @@ pub async fn content(
         tally.lost(format!("{path} differs at byte {at} of {}", found.len()));
     }
     Ok(())
-}
-
-async fn list(client: &Client, dir: &Fh3) -> Result<Vec<String>, String> {
-    let (mut names, mut cookie) = (Vec::new(), Cookie3(0));
-    loop {
-        let page = client
-            .readdir(dir, cookie, Cookieverf3::default(), READDIR_BYTES)
-            .await
-            .map_err(words)?;
-        for entry in &page.entries {
-            cookie = entry.cookie;
-            names.push(String::from_utf8_lossy(entry.name.as_ref()).into_owned());
-        }
-        if page.eof {
-            names.retain(|name| name != "." && name != "..");
-            return Ok(names);
-        }
-        if page.entries.is_empty() {
-            return Err("READDIR answered nothing before the end".into());
-        }
-    }
 }
