@@ -9,6 +9,8 @@
 //! - A new leader does not wait for the next heartbeat to learn that a quorum follows it.
 //! - A leader that no quorum answers does not count as one, although openraft lets it stay leader
 //!   until it meets a later term.
+//! - Under load openraft's metrics change thousands of times a second. Who leads, and in which term, is looked at with
+//!   each change; when a quorum answered, no more often than every [`REST`], by which a lease may be shorter.
 //!
 //! It must not know entries, logs or sockets.
 
@@ -20,6 +22,7 @@ use openraft::RaftMetrics;
 use openraft::ServerState;
 use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
 use tokio::sync::Notify;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -29,6 +32,9 @@ use crate::options::Leadership;
 use crate::options::Timing;
 use crate::start::QUORUM_PAUSE;
 use crate::types::Types;
+
+/// How long the answers of a quorum are not looked at after a look: a small part of a heartbeat.
+const REST: Duration = Duration::from_millis(10);
 
 /// What this node's own operations need to know of its leadership.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +47,15 @@ pub(crate) struct Standing {
     pub(crate) stopped: bool,
 }
 
+/// When to look again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Next {
+    /// With the first change of the metrics after so long.
+    rest: Duration,
+    /// And if there is none.
+    at_latest: Duration,
+}
+
 /// See the module's head.
 pub(crate) struct Monitor {
     pub(crate) lease: Arc<Lease>,
@@ -48,6 +63,8 @@ pub(crate) struct Monitor {
     /// This node cannot serve: it never counts as leader, and never has a lease.
     pub(crate) witness: bool,
     pub(crate) metrics: WatchReceiverOf<Types, RaftMetrics<Types>>,
+    /// Of these, what does not change with each entry.
+    pub(crate) server: WatchReceiverOf<Types, RaftServerMetrics<Types>>,
     pub(crate) standing: watch::Sender<Standing>,
     pub(crate) public: watch::Sender<Leadership>,
     /// Rung when a lease was revoked.
@@ -61,21 +78,28 @@ impl Monitor {
     pub(crate) async fn run(mut self) {
         let mut leads_since = None;
         loop {
-            let (standing, look_again_in) = self.look(&mut leads_since);
+            let (standing, next) = self.look(&mut leads_since);
             self.publish(standing);
             if standing.stopped {
                 return;
             }
-            tokio::select! {
-                changed = self.metrics.changed() => {
-                    if changed.is_err() {
-                        self.lease.clear();
-                        self.publish(Standing { stopped: true, ..Standing::default() });
-                        return;
-                    }
-                }
-                () = self.revoked.notified() => {}
-                () = tokio::time::sleep(look_again_in) => {}
+            let rested = async {
+                tokio::time::sleep(next.rest).await;
+                self.metrics.changed().await
+            };
+            let stopped = tokio::select! {
+                changed = self.server.changed() => changed.is_err(),
+                changed = rested => changed.is_err(),
+                () = self.revoked.notified() => false,
+                () = tokio::time::sleep(next.at_latest) => false,
+            };
+            if stopped {
+                self.lease.clear();
+                self.publish(Standing {
+                    stopped: true,
+                    ..Standing::default()
+                });
+                return;
             }
         }
     }
@@ -87,7 +111,7 @@ impl Monitor {
     }
 
     /// Renews or clears the lease, and says how things stand and when to look again.
-    fn look(&self, leads_since: &mut Option<(u64, Instant)>) -> (Standing, Duration) {
+    fn look(&self, leads_since: &mut Option<(u64, Instant)>) -> (Standing, Next) {
         // Before the metrics and before any age is taken: see `Lease::renew`.
         let now_ns = self.lease.now_ns();
         let metrics = self.metrics.borrow_watched();
@@ -101,15 +125,16 @@ impl Monitor {
         if metrics.state != ServerState::Leader || term == 0 || stopped {
             *leads_since = None;
             self.lease.clear();
-            let rest = Duration::from_secs(3600);
-            return (
-                Standing {
-                    public,
-                    leading: false,
-                    stopped,
-                },
-                rest,
-            );
+            let standing = Standing {
+                public,
+                leading: false,
+                stopped,
+            };
+            let next = Next {
+                rest: REST,
+                at_latest: Duration::from_secs(3600),
+            };
+            return (standing, next);
         }
         let single = self.lease.set_single(is_alone(&metrics));
         let age = metrics.last_quorum_acked.map(|sent| sent.elapsed());
@@ -127,20 +152,24 @@ impl Monitor {
         let leading = single || silent < limit;
         public.is_leader = leading && !self.witness && !self.lease.is_revoked(term);
         let fresh = age.is_none() && !single && since.elapsed() < self.timing.lease;
-        let wait = if fresh {
+        let next = if fresh {
             self.quorum.notify_one();
-            QUORUM_PAUSE
+            Next {
+                rest: Duration::ZERO,
+                at_latest: QUORUM_PAUSE,
+            }
         } else {
-            limit.saturating_sub(silent).max(Duration::from_millis(10))
+            Next {
+                rest: REST,
+                at_latest: limit.saturating_sub(silent).max(REST),
+            }
         };
-        (
-            Standing {
-                public,
-                leading,
-                stopped,
-            },
-            wait,
-        )
+        let standing = Standing {
+            public,
+            leading,
+            stopped,
+        };
+        (standing, next)
     }
 }
 
@@ -172,6 +201,14 @@ mod tests {
         metrics.state = state;
         metrics.current_term = term;
         metrics.current_leader = Some(1);
+        let (_, server) = Types::watch_channel(RaftServerMetrics {
+            id: metrics.id,
+            vote: metrics.vote,
+            state: metrics.state,
+            current_leader: metrics.current_leader,
+            membership_config: metrics.membership_config.clone(),
+            committed_membership_config: metrics.committed_membership_config.clone(),
+        });
         let (_, metrics) = Types::watch_channel(metrics);
         let timing = Timing::default();
         Monitor {
@@ -179,6 +216,7 @@ mod tests {
             timing,
             witness: false,
             metrics,
+            server,
             standing: watch::Sender::default(),
             public: watch::Sender::default(),
             revoked: Arc::default(),
@@ -210,12 +248,16 @@ mod tests {
         for _ in 0..2 {
             let (standing, again) = monitor.look(&mut since);
             assert!(standing.leading && standing.public.is_leader);
-            assert_eq!(again, QUORUM_PAUSE);
+            assert_eq!(
+                (again.rest, again.at_latest),
+                (Duration::ZERO, QUORUM_PAUSE)
+            );
             assert!(asked_quorum(&monitor).await);
         }
         // Nobody answers: the usual heartbeats have to do.
         since = Some((1, Instant::now() - monitor.timing.lease));
-        monitor.look(&mut since);
+        let (_, again) = monitor.look(&mut since);
+        assert_eq!(again.rest, REST);
         assert!(!asked_quorum(&monitor).await);
     }
 }

@@ -352,6 +352,7 @@ async fn assemble<R: Send + 'static>(
         timing: options.timing,
         witness: options.witness,
         metrics: raft.metrics(),
+        server: raft.server_metrics(),
         standing,
         public,
         revoked: revoked.clone(),
