@@ -114,6 +114,15 @@ pub trait DiskFile: Send + Sync {
     /// waiting, so that a later `sync` has less to do. Promises nothing.
     fn start_writeback(&self, _offset: u64, _len: u64) {}
 
+    /// Waits until what [`DiskFile::start_writeback`] began in the range has left for the device, so that not more and
+    /// more is under way in front of others' flushes. Makes nothing durable.
+    ///
+    /// # Errors
+    /// What was written in the range is lost. A later `sync` may not say so again.
+    fn finish_writeback(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Cuts or extends (with a hole) the file. Durable after `sync`.
     fn set_len(&self, len: u64) -> io::Result<()>;
 

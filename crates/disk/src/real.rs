@@ -424,6 +424,14 @@ impl DiskFile for RealFile {
         let _ = writeback::start(self.fd(), offset, len);
     }
 
+    fn finish_writeback(&self, offset: u64, len: u64) -> io::Result<()> {
+        match writeback::finish(self.fd(), offset, len) {
+            // A file system that cannot: the flush waits for all.
+            Ok(()) | Err(Errno::NOSYS | Errno::INVAL | Errno::SPIPE | Errno::OPNOTSUPP) => Ok(()),
+            Err(e) => Err(said("write back", &self.path, e)),
+        }
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         retry_on_intr(|| rustix::fs::ftruncate(&self.fd, len))
             .map_err(|e| said("set the length of", &self.path, e))

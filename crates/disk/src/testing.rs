@@ -38,6 +38,8 @@ pub enum DiskOp {
     Read,
     /// [`DiskFile::write_at`] and [`DiskFile::write_vectored_at`].
     Write,
+    /// [`DiskFile::finish_writeback`].
+    FinishWriteback,
     /// [`DiskFile::set_len`].
     SetLen,
     /// [`DiskFile::allocate`].
@@ -177,6 +179,11 @@ impl DiskFile for FaultyFile {
 
     fn start_writeback(&self, offset: u64, len: u64) {
         self.inner.start_writeback(offset, len);
+    }
+
+    fn finish_writeback(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.ask(DiskOp::FinishWriteback)?;
+        self.inner.finish_writeback(offset, len)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
