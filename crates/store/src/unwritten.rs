@@ -186,7 +186,8 @@ impl Unwritten {
             let left = (len % CHUNK_BYTES as u64) as usize;
             let chunk = Arc::make_mut(chunk);
             chunk.pages[left..].fill(0);
-            chunk.present &= (1 << left.div_ceil(PAGE_BYTES)) - 1;
+            let pages = left.div_ceil(PAGE_BYTES) as u32;
+            chunk.present &= 1_u64.checked_shl(pages).map_or(u64::MAX, |bit| bit - 1);
         }
     }
 }
@@ -332,6 +333,18 @@ mod tests {
         half[..5].fill(7);
         assert_eq!(drained(&unwritten), [(0, page(7)), (chunk, half)]);
         assert_eq!(unwritten.bytes(), 0);
+    }
+
+    #[test]
+    fn a_cut_within_the_last_page_of_a_chunk_leaves_the_pages_before() {
+        let unwritten = Unwritten::default();
+        let chunk = CHUNK_BYTES as u64;
+        unwritten.put(0, &page(1));
+        unwritten.put(chunk - PAGE, &page(2));
+        unwritten.cut(chunk - 1);
+        let mut short = page(2);
+        short[PAGE_BYTES - 1] = 0;
+        assert_eq!(drained(&unwritten), [(0, page(1)), (chunk - PAGE, short)]);
     }
 
     #[test]
