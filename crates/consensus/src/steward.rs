@@ -24,7 +24,6 @@ use std::time::Duration;
 use haven_pki::KeyId;
 use haven_pki::SecretHash;
 use openraft::ChangeMembers;
-use openraft::Instant as _;
 use openraft::Precondition;
 use openraft::Raft;
 use openraft::RaftMetrics;
@@ -40,6 +39,7 @@ use tokio::time::timeout;
 use crate::Gatekeeper;
 use crate::consensus::Consensus;
 use crate::consensus::Inner;
+use crate::heir;
 use crate::machine::Machine;
 use crate::net::affair;
 use crate::net::affair::Affair;
@@ -304,9 +304,8 @@ impl<R: Send + 'static> Steward<R> {
 
     /// Whether `id` answered the leader lately, which this node is.
     fn answers(&self, metrics: &RaftMetrics<Types>, id: u64) -> bool {
-        let acked = metrics.heartbeat.as_ref();
-        let acked = acked.and_then(|all| all.get(&id).copied().flatten());
-        id == self.place.node_id || acked.is_some_and(|at| at.elapsed() < self.timing.quorum_loss())
+        id == self.place.node_id
+            || heir::answered_ago(metrics, id).is_some_and(|ago| ago < self.timing.quorum_loss())
     }
 
     /// What is to be done next about the members, if this node leads and no change is under way.
@@ -346,14 +345,12 @@ impl<R: Send + 'static> Steward<R> {
         }
         let last = now.last_log_index.unwrap_or(0);
         let caught_up = |id: &u64| {
-            let matched = now.replication.as_ref()?.get(id).copied().flatten()?;
-            Some(matched.index + PROMOTE_LAG_MAX >= last)
+            heir::matched(&now, *id).is_some_and(|matched| matched + PROMOTE_LAG_MAX >= last)
         };
-        let ready = roster.nodes.keys().find(|id| {
-            !roster.voters.contains(id)
-                && self.answers(&now, **id)
-                && caught_up(id).unwrap_or(false)
-        })?;
+        let ready = roster
+            .nodes
+            .keys()
+            .find(|id| !roster.voters.contains(id) && self.answers(&now, **id) && caught_up(id))?;
         tracing::info!(peer = ready, "node {ready} has caught up and gets a vote");
         let voters = ChangeMembers::AddVoterIds(BTreeSet::from([*ready]));
         Some((Step::Votes(voters), at))

@@ -15,6 +15,7 @@
 use crate::backend::SeamBackend;
 use crate::changes::Edit;
 use crate::layers::Rows;
+use crate::unwritten::PAGE_BYTES;
 use crate::{fatal, keys};
 use bytes::Bytes;
 use haven_disk::Disk;
@@ -33,8 +34,6 @@ const ROWS: Table = TableDefinition::new("rows");
 /// The ends of those.
 const TAILS: Table = TableDefinition::new("tails");
 
-/// What a page of redb has.
-const PAGE_BYTES: usize = 4096;
 /// What of a value stays with its row: with a key of up to 52 bytes it fits a page.
 const HEAD_BYTES: usize = 4032;
 

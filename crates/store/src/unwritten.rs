@@ -18,7 +18,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What is kept or not kept as a whole.
+/// What a page of redb has; kept or not kept as a whole.
 pub const PAGE_BYTES: usize = 4096;
 /// Pages that are kept side by side: one for each bit of [`Chunk::present`].
 const CHUNK_PAGES: usize = u64::BITS as usize;
@@ -112,8 +112,7 @@ impl Unwritten {
             return read_file(offset, out);
         }
         // What is not kept now is in the file, so the file is read afterwards.
-        for gap in self.copy(offset, out) {
-            let (from, to) = gap;
+        for (from, to) in self.copy(offset, out) {
             read_file(offset + from as u64, &mut out[from..to])?;
         }
         Ok(())
