@@ -1,40 +1,16 @@
 //! rpcbind and portmap messages laid out by hand after RFC 1833, universal addresses after RFC 5665.
 
+#[path = "common/pieces.rs"]
+mod pieces;
+
 use bytes::Bytes;
 use haven_proto::rpcbind::*;
 use haven_proto::{portmap, rpcbind};
-use haven_xdr::{Decode, Encode, XdrErrorKind, decode_all, encode_all};
+use haven_xdr::{XdrErrorKind, decode_all};
+use pieces::Piece::{self, Text, Word};
+use pieces::{is, wire};
 use proptest::prelude::*;
-use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
-
-/// A word or a string of a message.
-enum Piece {
-    Word(u32),
-    Text(&'static str),
-}
-use Piece::{Text, Word};
-
-fn wire(pieces: &[Piece]) -> Bytes {
-    let mut bytes = Vec::new();
-    for piece in pieces {
-        match piece {
-            Word(word) => bytes.extend(word.to_be_bytes()),
-            Text(text) => {
-                bytes.extend((text.len() as u32).to_be_bytes());
-                bytes.extend(text.as_bytes());
-                bytes.resize(bytes.len().next_multiple_of(4), 0);
-            }
-        }
-    }
-    bytes.into()
-}
-
-fn is<T: Encode + Decode + PartialEq + Debug>(value: T, pieces: &[Piece]) {
-    let wire = wire(pieces);
-    assert_eq!(encode_all(&value).into_bytes(), wire);
-    assert_eq!(decode_all::<T>(wire), Ok(value));
-}
 
 fn text(text: &'static str) -> Bytes {
     Bytes::from_static(text.as_bytes())

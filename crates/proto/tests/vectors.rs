@@ -1,35 +1,13 @@
 //! Messages laid out by hand after RFC 1813, RFC 1094 and RFC 1833.
 
+#[path = "common/pieces.rs"]
+mod pieces;
+
 use bytes::Bytes;
 use haven_proto::{mount, nfs3::*, portmap};
-use haven_xdr::{Decode, Encode, SHARE_BYTES_MIN, decode_all, encode_all};
-use std::fmt::Debug;
-
-/// A piece of a message.
-enum Piece {
-    Word(u32),
-    Hyper(u64),
-    Raw(&'static [u8]),
-}
-use Piece::{Hyper, Raw, Word};
-
-fn wire(pieces: &[Piece]) -> Bytes {
-    let mut bytes = Vec::new();
-    for piece in pieces {
-        match piece {
-            Word(word) => bytes.extend(word.to_be_bytes()),
-            Hyper(hyper) => bytes.extend(hyper.to_be_bytes()),
-            Raw(raw) => bytes.extend(*raw),
-        }
-    }
-    bytes.into()
-}
-
-fn is<T: Encode + Decode + PartialEq + Debug>(value: T, pieces: &[Piece]) {
-    let wire = wire(pieces);
-    assert_eq!(encode_all(&value).into_bytes(), wire);
-    assert_eq!(decode_all::<T>(wire), Ok(value));
-}
+use haven_xdr::{SHARE_BYTES_MIN, decode_all, encode_all};
+use pieces::Piece::{self, Hyper, Raw, Word};
+use pieces::{is, wire};
 
 fn fh() -> Fh3 {
     Fh3(Bytes::from_static(b"fh-01"))
