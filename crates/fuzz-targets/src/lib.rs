@@ -76,6 +76,11 @@ pub const TARGETS: &[Target] = &[
         seeds: wire::mount_seeds,
     },
     Target {
+        name: "nlm",
+        run: wire::nlm,
+        seeds: wire::nlm_seeds,
+    },
+    Target {
         name: "nfs3_args",
         run: wire::nfs3_args,
         seeds: wire::nfs3_args_seeds,

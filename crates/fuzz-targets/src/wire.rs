@@ -2,7 +2,7 @@
 
 use crate::Seed;
 use bytes::Bytes;
-use haven_proto::{mount, nfs3, portmap, rpcbind};
+use haven_proto::{mount, nfs3, nlm, portmap, rpcbind};
 use haven_xdr::{Decode, Encode, Reader, decode_all, encode_all};
 use std::fmt::Debug;
 
@@ -136,6 +136,32 @@ pub(crate) fn mount(input: &[u8]) {
 
 pub(crate) fn mount_seeds() -> Vec<Seed> {
     seeds(MOUNT)
+}
+
+const NLM: &[Wire] = &[
+    Wire::of::<nlm::Testargs<u32>>(),
+    Wire::of::<nlm::Testargs<u64>>(),
+    Wire::of::<nlm::Lockargs<u32>>(),
+    Wire::of::<nlm::Lockargs<u64>>(),
+    Wire::of::<nlm::Cancargs<u32>>(),
+    Wire::of::<nlm::Cancargs<u64>>(),
+    Wire::of::<nlm::Unlockargs<u32>>(),
+    Wire::of::<nlm::Unlockargs<u64>>(),
+    Wire::of::<nlm::Testres<u32>>(),
+    Wire::of::<nlm::Testres<u64>>(),
+    Wire::of::<nlm::Res>(),
+    Wire::of::<nlm::Shareargs>(),
+    Wire::of::<nlm::Shareres>(),
+    Wire::of::<nlm::Notify>(),
+];
+
+/// NLM versions 1, 3 and 4.
+pub(crate) fn nlm(input: &[u8]) {
+    run(NLM, input);
+}
+
+pub(crate) fn nlm_seeds() -> Vec<Seed> {
+    seeds(NLM)
 }
 
 /// Arguments of NFSv3: the first byte is the procedure.

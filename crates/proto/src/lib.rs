@@ -12,5 +12,6 @@
 
 pub mod mount;
 pub mod nfs3;
+pub mod nlm;
 pub mod portmap;
 pub mod rpcbind;

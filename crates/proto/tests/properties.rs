@@ -6,7 +6,7 @@ mod common;
 
 use bytes::Bytes;
 use common::{Arb, Draw};
-use haven_proto::{mount, nfs3, portmap, rpcbind};
+use haven_proto::{mount, nfs3, nlm, portmap, rpcbind};
 use haven_rpc as rpc;
 use haven_xdr::{Decode, Encode, decode_all, encode_all};
 use proptest::prelude::*;
@@ -120,6 +120,33 @@ every_type!(
     rpcbind::RmtcallStat,
     rpcbind::RpcbStat,
     rpcbind::RpcbStatByvers,
+    nlm::Procedure,
+    nlm::Stats,
+    nlm::Netobj,
+    nlm::CallerName,
+    nlm::Lock<u32>,
+    nlm::Lock<u64>,
+    nlm::Testargs<u32>,
+    nlm::Testargs<u64>,
+    nlm::Lockargs<u32>,
+    nlm::Lockargs<u64>,
+    nlm::Cancargs<u32>,
+    nlm::Cancargs<u64>,
+    nlm::Unlockargs<u32>,
+    nlm::Unlockargs<u64>,
+    nlm::Holder<u32>,
+    nlm::Holder<u64>,
+    nlm::Testrply<u32>,
+    nlm::Testrply<u64>,
+    nlm::Testres<u32>,
+    nlm::Testres<u64>,
+    nlm::Res,
+    nlm::FshMode,
+    nlm::FshAccess,
+    nlm::Share,
+    nlm::Shareargs,
+    nlm::Shareres,
+    nlm::Notify,
     mount::Procedure,
     mount::Dirpath,
     mount::Name,

@@ -1,7 +1,7 @@
 //! Arbitrary values of every message type, drawn from a seed.
 
 use bytes::Bytes;
-use haven_proto::{mount, nfs3, portmap, rpcbind};
+use haven_proto::{mount, nfs3, nlm, portmap, rpcbind};
 
 /// A stream of numbers that only depends on its seed (splitmix64).
 pub struct Draw(pub u64);
@@ -122,6 +122,8 @@ arb_opaque! {
     mount::Dirpath, mount::MNTPATHLEN;
     mount::Name, mount::MNTNAMLEN;
     mount::Fhandle3, mount::FHSIZE3;
+    nlm::Netobj, nlm::MAXNETOBJ_SZ;
+    nlm::CallerName, nlm::LM_MAXSTRLEN;
     rpcbind::NetidText, rpcbind::NETID_BYTES_MAX;
     rpcbind::UaddrText, rpcbind::UADDR_BYTES_MAX;
     rpcbind::Owner, rpcbind::OWNER_BYTES_MAX;
@@ -135,6 +137,10 @@ arb_struct! {
     rpcbind::AddrStat { prog, vers, success, failure, netid }
     rpcbind::RmtcallStat { prog, vers, proc, success, failure, indirect, netid }
     rpcbind::RpcbStatByvers { version2, version3, version4 }
+    nlm::Res { cookie, stat }
+    nlm::Share { caller_name, fh, oh, mode, access }
+    nlm::Shareargs { cookie, share, reclaim }
+    nlm::Shareres { cookie, stat, sequence }
     mount::Mountbody { hostname, directory }
     nfs3::Specdata3 { specdata1, specdata2 }
     nfs3::Nfstime3 { seconds, nseconds }
@@ -188,6 +194,27 @@ arb_struct! {
     nfs3::CommitOk { file_wcc, verf }
 }
 
+/// Structs whose offsets are as wide as the version has them.
+macro_rules! arb_ranged {
+    ($($type:ident { $($field:ident),* })*) => {$(
+        impl<O: Arb> Arb for nlm::$type<O> {
+            fn arb(d: &mut Draw) -> Self {
+                Self { $($field: Arb::arb(d)),* }
+            }
+        }
+    )*};
+}
+
+arb_ranged! {
+    Lock { caller_name, fh, oh, svid, l_offset, l_len }
+    Testargs { cookie, exclusive, alock }
+    Lockargs { cookie, block, exclusive, alock, reclaim, state }
+    Cancargs { cookie, block, exclusive, alock }
+    Unlockargs { cookie, alock }
+    Holder { exclusive, svid, oh, l_offset, l_len }
+    Testres { cookie, stat }
+}
+
 /// Newtypes over lists.
 macro_rules! arb_list {
     ($($type:path)*) => {$(
@@ -223,6 +250,10 @@ arb_enum! {
     portmap::Procedure
     rpcbind::Procedure
     rpcbind::Semantics
+    nlm::Procedure
+    nlm::Stats
+    nlm::FshMode
+    nlm::FshAccess
     mount::Procedure
     mount::Mountstat3
     nfs3::Proc3
@@ -331,6 +362,24 @@ impl Arb for haven_rpc::Denial {
                 low: Arb::arb(d),
                 high: Arb::arb(d),
             }
+        }
+    }
+}
+
+impl<O: Arb> Arb for nlm::Testrply<O> {
+    fn arb(d: &mut Draw) -> Self {
+        match Arb::arb(d) {
+            nlm::Stats::Denied => Self::Denied(Arb::arb(d)),
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl Arb for nlm::Notify {
+    fn arb(d: &mut Draw) -> Self {
+        Self {
+            name: d.bytes(nlm::LM_MAXNAMELEN),
+            state: Arb::arb(d),
         }
     }
 }
