@@ -1,6 +1,6 @@
 //! The sockets that clients reach: NFS, MOUNT, and the port mapper, if this node is one.
 //!
-//! Every TCP port answers all programs. MOUNT and the port mapper are also there over UDP.
+//! Every TCP port answers all programs. MOUNT, NLM and the port mapper are also there over UDP, on any UDP port.
 
 use crate::rpcbind::Rpcbind;
 use crate::serve::Ports;

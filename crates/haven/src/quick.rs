@@ -110,6 +110,7 @@ pub fn announce(listen: IpAddr, export: &str, ports: Ports) {
     let text = format!(
         "serving {export} at {listen}, NFS port {nfs}, MOUNT port {mount}\n  \
          mount -t nfs -o vers=3,nolock,tcp,port={nfs},mountport={mount},mountproto=tcp {listen}:{export} /mnt\n  \
+         (nolock: programs lock among themselves on that client; Haven has no locks of its own yet)\n  \
          nfs-ls 'nfs://{listen}{export}?version=3&nfsport={nfs}&mountport={mount}'\n"
     );
     let _ = std::io::stdout().write_all(text.as_bytes());

@@ -7,10 +7,12 @@
 //! rpcbind belongs to the machine, not to the service: each node of a cluster registers with its own and stays
 //! registered while it stands by. Clients ask at the floating address, and so the rpcbind of the leader's machine.
 //!
-//! Invariant: what another living server has registered is left alone; what a dead one left is replaced.
+//! Invariant: what another living server has registered is left alone; what a dead one left is replaced. NLM may be
+//! another's while the rest is registered: the kernel of a machine that is an NFS client has a lock manager, too.
 
 use bytes::{Bytes, BytesMut};
 use haven_nfsd::Binding;
+use haven_proto::nlm;
 use haven_proto::portmap::{self, IPPROTO_TCP, IPPROTO_UDP, Mapping, Pmaplist};
 use haven_proto::rpcbind::{self, Netid, Rpcb, Rpcblist, Uaddr};
 use haven_rpc::record::{self, FragmentHeader};
@@ -103,6 +105,17 @@ impl Version {
 struct Changes {
     unset: Vec<Binding>,
     set: Vec<Binding>,
+    /// The port of another lock manager, which stays.
+    other_nlm: Option<u16>,
+}
+
+/// What was registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Registered {
+    /// How many entries were not there yet.
+    anew: usize,
+    /// The port of another lock manager, which stays.
+    other_nlm: Option<u16>,
 }
 
 impl Rpcbind {
@@ -117,11 +130,24 @@ impl Rpcbind {
     pub async fn keep(self, bindings: Vec<Binding>) {
         let mut complained = None;
         let mut registered = false;
+        let mut known_nlm = None;
         loop {
             match self.register(&bindings).await {
-                Ok(0) => {}
-                Ok(_) if registered => info!("registered with rpcbind again"),
-                Ok(_) => info!("registered with rpcbind"),
+                Ok(Registered { anew, other_nlm }) => {
+                    match anew {
+                        0 => {}
+                        _ if registered => info!("registered with rpcbind again"),
+                        _ => info!("registered with rpcbind"),
+                    }
+                    if let Some(port) = other_nlm.filter(|_| other_nlm != known_nlm) {
+                        warn!(
+                            port,
+                            "another lock manager is registered on this machine, as where something is mounted by NFS: \
+                             clients that lock without `nolock` ask it, not Haven"
+                        );
+                    }
+                    known_nlm = other_nlm;
+                }
                 Err(why) if complained.as_ref() != Some(&why) => {
                     warn!(%why, "not registered with rpcbind: clients must be told the ports");
                     complained = Some(why);
@@ -140,8 +166,8 @@ impl Rpcbind {
         }
     }
 
-    /// Registers what is not registered yet; says how many that were.
-    async fn register(&self, bindings: &[Binding]) -> Result<usize, Refused> {
+    /// Registers what is not registered yet.
+    async fn register(&self, bindings: &[Binding]) -> Result<Registered, Refused> {
         let (version, listed) = self.listed().await?;
         let ours = version.expressible(bindings);
         if ours.is_empty() {
@@ -169,7 +195,10 @@ impl Rpcbind {
         for binding in &changes.set {
             self.set(version, binding).await?;
         }
-        Ok(changes.set.len())
+        Ok(Registered {
+            anew: changes.set.len(),
+            other_nlm: changes.other_nlm,
+        })
     }
 
     /// Withdraws what is ours.
@@ -276,6 +305,7 @@ impl Rpcbind {
 /// What makes the registrations `listed` ours: nothing that is right already, and nothing of a living server.
 async fn changes(ours: &[Binding], listed: &[Binding]) -> Result<Changes, Refused> {
     let mut unset = Vec::new();
+    let mut other_nlm = None;
     let program = |b: &Binding| (b.prog, b.vers);
     let of_ours = |l: &&Binding| ours.iter().any(|b| program(b) == program(l));
     for found in listed.iter().filter(of_ours).filter(|l| !ours.contains(l)) {
@@ -286,6 +316,8 @@ async fn changes(ours: &[Binding], listed: &[Binding]) -> Result<Changes, Refuse
             own.is_some_and(|b| b.addr.ip.is_unspecified() && b.addr.port == found.addr.port);
         if self_found || !alive(found.addr).await {
             unset.push(*found);
+        } else if found.prog == nlm::PROGRAM {
+            other_nlm = Some(found.addr.port);
         } else if own.is_some() {
             let Binding {
                 prog, vers, addr, ..
@@ -297,12 +329,21 @@ async fn changes(ours: &[Binding], listed: &[Binding]) -> Result<Changes, Refuse
             });
         }
     }
+    if other_nlm.is_some() {
+        // Also what it has on ports that were not found alive: UDP is not looked at.
+        unset.retain(|b: &Binding| b.prog != nlm::PROGRAM);
+    }
+    let is_left = |b: &&Binding| b.prog == nlm::PROGRAM && other_nlm.is_some();
     let set = ours
         .iter()
-        .filter(|b| !listed.contains(b))
+        .filter(|b| !listed.contains(b) && !is_left(b))
         .copied()
         .collect();
-    Ok(Changes { unset, set })
+    Ok(Changes {
+        unset,
+        set,
+        other_nlm,
+    })
 }
 
 /// What is registered for an IP network; of others nothing is ours.
@@ -499,13 +540,59 @@ mod tests {
         assert_eq!(rpcbind.register(&ours).await, taken);
         assert_eq!(table.lock().len(), 3, "left alone");
         drop(other);
-        assert_eq!(rpcbind.register(&ours).await, Ok(3));
+        let registered = |anew| {
+            let other_nlm = None;
+            Ok(Registered { anew, other_nlm })
+        };
+        assert_eq!(rpcbind.register(&ours).await, registered(3));
         assert_eq!(sorted(&table), [&told[..], &[foreign]].concat());
-        assert_eq!(rpcbind.register(&ours).await, Ok(0));
+        assert_eq!(rpcbind.register(&ours).await, registered(0));
         rpcbind.withdraw(&ours).await;
         assert_eq!(sorted(&table), [foreign]);
         let why = rpcbind.register(&ours[3..]).await.unwrap_err().to_string();
         assert!(why.contains("no IPv6"), "{why}");
+        serving.abort();
+    }
+
+    /// The kernel's lock manager has one port for TCP and another for UDP.
+    #[tokio::test]
+    async fn all_that_a_lock_manager_has_registered_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("rpcbind.sock");
+        let table = Table::default();
+        let serving = serve(UnixListener::bind(&socket).unwrap(), Arc::clone(&table));
+        let serving = tokio::spawn(serving);
+        let rpcbind = Rpcbind { socket };
+        let lockd = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = lockd.local_addr().unwrap().port();
+        let mapping = |prog, prot, port| Mapping {
+            prog,
+            vers: 3,
+            prot,
+            port,
+        };
+        let theirs = [
+            mapping(nlm::PROGRAM, IPPROTO_UDP, 9),
+            mapping(nlm::PROGRAM, IPPROTO_TCP, port.into()),
+        ];
+        *table.lock() = theirs.to_vec();
+        let ours = [
+            binding(5, Netid::Tcp, "0.0.0.0.1.0"),
+            binding(nlm::PROGRAM, Netid::Tcp, "0.0.0.0.1.0"),
+            binding(nlm::PROGRAM, Netid::Udp, "0.0.0.0.1.1"),
+        ];
+        for anew in [1, 0] {
+            let other_nlm = Some(port);
+            let registered = Ok(Registered { anew, other_nlm });
+            assert_eq!(rpcbind.register(&ours).await, registered);
+        }
+        let all = [&theirs[..], &[mapping(5, IPPROTO_TCP, 256)]].concat();
+        assert_eq!(*table.lock(), all);
+        drop(lockd);
+        let other_nlm = None;
+        let registered = Ok(Registered { anew: 2, other_nlm });
+        assert_eq!(rpcbind.register(&ours).await, registered);
+        assert!(!table.lock().contains(&theirs[0]));
         serving.abort();
     }
 }

@@ -22,7 +22,7 @@ use haven_nfsd::{
 };
 use haven_proto::nfs3::Args3;
 use haven_proto::rpcbind::{self, Netid, Uaddr};
-use haven_proto::{mount, nfs3, portmap};
+use haven_proto::{mount, nfs3, nlm, portmap};
 use haven_rpc::{AcceptError, Call, Refusal, accept_error, decode_call};
 use haven_store::Store;
 use haven_xdr::Gather;
@@ -244,7 +244,8 @@ fn is_quick(request: &Request) -> bool {
     }
 }
 
-/// What a port mapper tells of a service that listens at `listen`: NFS over TCP, the others also over UDP.
+/// What a port mapper tells of a service that listens at `listen`: NFS over TCP, the others also over UDP. NLM is where
+/// NFS is, because firewalls let that through; over UDP, where MOUNT is.
 pub fn bindings(listen: IpAddr, ports: Ports) -> Vec<Binding> {
     let listen = listen.to_canonical();
     let mut all = bindings_at(listen, ports);
@@ -261,6 +262,10 @@ fn bindings_at(ip: IpAddr, ports: Ports) -> Vec<Binding> {
     for netid in [tcp, udp] {
         for vers in [mount::VERSION3, mount::VERSION1] {
             all.push((mount::PROGRAM, vers, netid, ports.mount));
+        }
+        let port = if netid == tcp { ports.nfs } else { ports.mount };
+        for vers in [nlm::VERSION4, nlm::VERSION3, nlm::VERSION1] {
+            all.push((nlm::PROGRAM, vers, netid, port));
         }
         let own = portmap::VERSION..=rpcbind::VERSION4;
         all.extend(
@@ -378,7 +383,7 @@ impl Handler for Service {
             Err(Refusal::Drop(_)) => return Verdict::Silent,
         };
         // NFS itself is not served this way: a datagram holds no WRITE.
-        if !matches!(call.prog, mount::PROGRAM | portmap::PROGRAM) {
+        if !matches!(call.prog, mount::PROGRAM | portmap::PROGRAM | nlm::PROGRAM) {
             return Verdict::Reply(accept_error(call.xid, AcceptError::ProgUnavail));
         }
         let ticket = self.meter.begin(&call, began, bytes);

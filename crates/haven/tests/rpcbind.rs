@@ -85,6 +85,12 @@ serve
 soon registered 100003 3 tcp 2049
 soon registered 100005 3 udp 20048
 registered 100005 1 tcp 20048 || fail "MOUNT version 1"
+for version in 1 3 4; do
+  registered 100021 $version tcp 2049 || fail "NLM version $version over TCP"
+  registered 100021 $version udp 20048 || fail "NLM version $version over UDP"
+  rpcinfo -T tcp 10.9.9.1 100021 $version >/dev/null || fail "NLM version $version by TCP"
+  rpcinfo -T udp 10.9.9.1 100021 $version >/dev/null || fail "NLM version $version by UDP"
+done
 bound 100003 3 tcp 0.0.0.0.8.1 || fail "NFS by rpcbind version 4"
 over 100005 'tcp udp ' || fail "IPv6, where nobody listens"
 showmount -e 127.0.0.1 | grep -q '^/data' || fail "showmount -e"
@@ -100,6 +106,7 @@ soon registered 100003 3 tcp 3049
 soon registered 100005 3 udp 3048
 kill -TERM $node; wait $node || fail "not an orderly end"
 not registered 100003 3 tcp 3049 || fail "still registered"
+not registered 100021 4 tcp 3049 || fail "still registered"
 not registered 100005 3 udp 3048 || fail "still registered"
 "#,
     );
@@ -167,6 +174,37 @@ registered 100003 3 tcp 3049 || fail "withdrawn for somebody else"
     );
 }
 
+/// As the kernel has on a machine that has mounted something by NFS itself.
+#[test]
+fn a_lock_manager_of_the_machine_keeps_its_registration_and_the_rest_is_registered() {
+    isolated(
+        r#"
+rpcbind -f -w & rpcbind=$!
+soon test -S /run/rpcbind.sock
+config 'nfs_port = 3049
+mount_port = 3048
+portmapper = "register"'
+serve
+soon registered 100021 4 tcp 3049
+other=$node
+# What is left of the first is what a lock manager would be.
+for program in 100003 100005; do
+  for version in 1 3; do rpcinfo -d $program $version 2>/dev/null || true; done
+done
+config ''
+sed -i "s|/data\"|/data2\"|" "$dir/haven.toml"
+serve
+soon registered 100003 3 tcp 2049
+soon registered 100005 1 udp 20048
+soon says 'another lock manager'
+registered 100021 4 tcp 3049 || fail "taken from a living lock manager"
+registered 100021 1 udp 3048 || fail "taken from a living lock manager"
+kill -TERM $node; wait $node || fail "not an orderly end"
+registered 100021 4 tcp 3049 || fail "withdrawn for somebody else"
+"#,
+    );
+}
+
 #[test]
 fn without_rpcbind_the_built_in_portmapper_answers() {
     isolated(
@@ -194,6 +232,9 @@ soon says 'serving'
 rpcinfo -s 127.0.0.1 >"$dir/short.log" || fail "rpcinfo -s"
 grep -Eq '^ *100000 +[234],[234],[234] ' "$dir/short.log" || fail "versions 2 to 4"
 over 100003 'tcp tcp6 ' || fail "networks of NFS"
+over 100021 'tcp tcp6 udp udp6 ' || fail "networks of NLM"
+rpcinfo -T tcp6 fd09::1 100021 4 >/dev/null || fail "NLM over IPv6"
+rpcinfo -T udp6 fd09::1 100021 4 >/dev/null || fail "NLM over UDP and IPv6"
 over 100005 'tcp tcp6 udp udp6 ' || fail "networks of MOUNT"
 registered 100003 3 tcp 2049 || fail "by version 2"
 rpcinfo -T tcp6 fd09::1 100003 3 >/dev/null || fail "NFS over IPv6"

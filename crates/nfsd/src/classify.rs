@@ -11,14 +11,14 @@ use crate::entry::{Entry, MountOp, Nfs3Entry, request_checksum};
 use crate::exports::{Denied, Exports, Options, Origin};
 use crate::handle::claimed_export;
 use crate::portmap::Binding;
-use crate::{mountd, portmap, v3};
+use crate::{mountd, nlm, portmap, v3};
 use bytes::Bytes;
 use haven_fs::{Cred, Time};
 use haven_proto::mount;
 use haven_proto::nfs3::{self, Args3, Nfsstat3, Proc3};
-use haven_proto::{portmap as pmap, rpcbind};
+use haven_proto::{nlm as lock_manager, portmap as pmap, rpcbind};
 use haven_rpc::{AcceptError, Call, accept_error, accepted};
-use haven_xdr::Gather;
+use haven_xdr::{Decode, Gather, decode_all};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -113,6 +113,13 @@ pub fn prepare(call: &Call, origin: Origin<'_>, service: &Service, now: Time) ->
             low: pmap::VERSION,
             high: rpcbind::VERSION4,
         }),
+        lock_manager::PROGRAM if nlm::is_spoken(call.vers) => {
+            nlm::answer(call).map(|body| reply(call, body))
+        }
+        lock_manager::PROGRAM => {
+            let (low, high) = nlm::VERSIONS;
+            Err(AcceptError::ProgMismatch { low, high })
+        }
         _ => Err(AcceptError::ProgUnavail),
     };
     prepared.unwrap_or_else(|error| Prepared::Reply(accept_error(call.xid, error)))
@@ -121,6 +128,11 @@ pub fn prepare(call: &Call, origin: Origin<'_>, service: &Service, now: Time) ->
 /// A call answered with `body`.
 pub(crate) fn reply(call: &Call, body: Gather) -> Prepared {
     Prepared::Reply(accepted(call.xid, body))
+}
+
+/// The arguments of a call.
+pub(crate) fn args<T: Decode>(call: &Call) -> Result<T, AcceptError> {
+    decode_all(call.args.clone()).map_err(|_| AcceptError::GarbageArgs)
 }
 
 fn nfs3_call(

@@ -25,6 +25,7 @@ mod identity;
 mod machine;
 mod mountd;
 mod mounts;
+mod nlm;
 mod portmap;
 mod reply_cache;
 pub mod rows;

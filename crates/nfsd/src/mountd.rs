@@ -6,7 +6,7 @@
 //!
 //! It must not know NFS procedures.
 
-use crate::classify::{Prepared, Request, Service, reply};
+use crate::classify::{Prepared, Request, Service, args, reply};
 use crate::entry::{Entry, MountEntry, MountOp};
 use crate::exports::{Denied, Exports, Origin, normal_path};
 use crate::handle::{ExportId, HANDLE_BYTES, Target};
@@ -20,7 +20,7 @@ use haven_proto::mount::{
     Mountbody, Mountlist, Mountres3, Mountstat3, Name, Procedure, VERSION1,
 };
 use haven_rpc::{AcceptError, Call};
-use haven_xdr::{Decode, Gather, decode_all, encode_all};
+use haven_xdr::{Gather, encode_all};
 use std::net::IpAddr;
 
 /// `AUTH_SYS`.
@@ -174,8 +174,4 @@ fn status(error: &FsError) -> Mountstat3 {
         // `..` in a path, say: not worth a status of its own.
         _ => Mountstat3::Acces,
     }
-}
-
-fn args<T: Decode>(call: &Call) -> Result<T, AcceptError> {
-    decode_all(call.args.clone()).map_err(|_| AcceptError::GarbageArgs)
 }

@@ -6,6 +6,7 @@
 //!
 //! It must not know which sockets there are: what is in the table is what is told.
 
+use crate::classify::args;
 use crate::exports::{Origin, Transport};
 use bytes::Bytes;
 use haven_fs::Time;
@@ -17,7 +18,7 @@ use haven_proto::rpcbind::{
     Rpcblist, Semantics, Uaddr, UaddrText,
 };
 use haven_rpc::{AcceptError, Call};
-use haven_xdr::{Decode, Gather, decode_all, encode_all};
+use haven_xdr::{Gather, encode_all};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// GETPORT's answer for a program that is not there.
@@ -126,10 +127,6 @@ pub(crate) fn answer(
             return Err(AcceptError::ProcUnavail);
         }
     })
-}
-
-fn args<T: Decode>(call: &Call) -> Result<T, AcceptError> {
-    decode_all(call.args.clone()).map_err(|_| AcceptError::GarbageArgs)
 }
 
 fn answer2(call: &Call, table: &[Binding]) -> Result<Gather, AcceptError> {

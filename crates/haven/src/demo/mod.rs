@@ -277,6 +277,7 @@ fn kept(config: &Path, pid: u32) -> String {
   look at it    haven status --watch --config {config}
   move it       haven migrate --config {config}   (any node's file will do)
   mount it      nsenter -t {pid} -n {mount} {FLOATING}:{EXPORT} /mnt
+                (nolock: programs lock among themselves on that client; Haven has no locks of its own yet)
                 (root only; otherwise: nsenter -t {pid} -U --preserve-credentials -n haven bench nfs://{FLOATING}{EXPORT})
   end it        umount /mnt, then Ctrl-C here, or: kill {pid}"
     )

@@ -4,14 +4,14 @@
 //! program, procedure and status has a slot, unknown ones share one: no peer can make this grow.
 
 use super::histogram::{Buckets, Histogram};
-use haven_proto::{mount, nfs3, portmap};
+use haven_proto::{mount, nfs3, nlm, portmap};
 use haven_rpc::Call;
 use haven_xdr::Gather;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Labels of the slots: program and procedure.
-pub const SLOTS: [(&str, &str); 30] = [
+pub const SLOTS: [(&str, &str); 31] = [
     ("nfs3", "null"),
     ("nfs3", "getattr"),
     ("nfs3", "setattr"),
@@ -41,12 +41,14 @@ pub const SLOTS: [(&str, &str); 30] = [
     ("mount", "umntall"),
     ("mount", "export"),
     ("portmap", "any"),
+    ("nlm", "any"),
     ("other", "any"),
 ];
 const MOUNT_AT: usize = 22;
 const MNT: usize = 23;
 const PORTMAP: usize = 28;
-const OTHER: usize = 29;
+const NLM: usize = 29;
+const OTHER: usize = 30;
 
 /// nfsstat3 (RFC 1813 section 2.6) and mountstat3 (section 5.1.5): numbers and labels. 0 is a call that RPC itself refused.
 pub const STATUSES: [(u32, &str); 32] = [
@@ -179,6 +181,7 @@ fn slot(call: &Call) -> usize {
         nfs3::PROGRAM => (0, MOUNT_AT),
         mount::PROGRAM => (MOUNT_AT, PORTMAP - MOUNT_AT),
         portmap::PROGRAM => return PORTMAP,
+        nlm::PROGRAM => return NLM,
         _ => return OTHER,
     };
     match usize::try_from(call.proc) {
@@ -238,6 +241,8 @@ mod tests {
             (mount::PROGRAM, 1, ("mount", "mnt")),
             (mount::PROGRAM, 6, ("other", "any")),
             (portmap::PROGRAM, 4, ("portmap", "any")),
+            (nlm::PROGRAM, 2, ("nlm", "any")),
+            (nlm::PROGRAM, 22, ("nlm", "any")),
             (77, u32::MAX, ("other", "any")),
         ] {
             assert_eq!(SLOTS[slot(&call(prog, proc))], expect);

@@ -8,6 +8,7 @@ mod failing;
 mod machine;
 mod mount;
 mod mounts;
+mod nlm;
 mod no_space;
 mod portmap;
 mod read_only;
