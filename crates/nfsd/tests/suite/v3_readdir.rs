@@ -67,31 +67,17 @@ fn readdir_lists_all_within_count() {
 }
 
 #[test]
-fn readdirplus_lists_all_within_both_counts() {
+fn readdirplus_lists_all_within_maxcount() {
     let (mut s, names) = filled();
-    for (dircount, maxcount) in [
-        (280, 600),
-        (0, 600),
-        (300, 65_536),
-        (65_536, 700),
-        (512, 4_096),
-    ] {
+    for maxcount in [600, 601, 700, 4_096, 65_536] {
         let (mut listed, mut cookie) = (Vec::new(), Cookie3(0));
         for round in 0.. {
             assert!(round <= names.len(), "never loops");
-            let res = readdirplus(&mut s, cookie, dircount, maxcount);
-            assert!(
-                encoded(&res).len() <= maxcount as usize,
-                "{dircount}, {maxcount}"
-            );
+            let res = readdirplus(&mut s, cookie, maxcount, maxcount);
+            assert!(encoded(&res).len() <= maxcount as usize, "{maxcount}");
             let ok = res.ok_or_status().unwrap();
-            let of_names: usize = ok
-                .entries
-                .iter()
-                .map(|e| Entry3::wire_bytes(e.name.0.len()))
-                .sum();
-            assert!(dircount == 0 || of_names <= dircount as usize);
             for entry in &ok.entries {
+                assert!(entry.cookie > cookie);
                 cookie = entry.cookie;
                 listed.push(text(&entry.name));
             }
@@ -99,8 +85,24 @@ fn readdirplus_lists_all_within_both_counts() {
                 break;
             }
         }
-        assert_eq!(listed, names, "{dircount}, {maxcount}");
+        assert_eq!(listed, names, "{maxcount}");
     }
+}
+
+#[test]
+fn dircount_is_a_hint_that_shortens_no_answer() {
+    let (mut s, names) = filled();
+    for maxcount in [600, 4_096, 65_536] {
+        let answer = readdirplus(&mut s, Cookie3(0), u32::MAX, maxcount);
+        for dircount in [0, 1, 8, 280, 512, 4_096, maxcount] {
+            let same = readdirplus(&mut s, Cookie3(0), dircount, maxcount);
+            assert_eq!(same, answer, "{dircount}, {maxcount}");
+        }
+    }
+    let all = readdirplus(&mut s, Cookie3(0), 1, 65_536)
+        .ok_or_status()
+        .unwrap();
+    assert_eq!((all.entries.len(), all.eof), (names.len(), true));
 }
 
 #[test]
@@ -120,9 +122,10 @@ fn too_small_and_never_too_long() {
         assert!(plus.failure().is_some() || encoded(&plus).len() <= count as usize);
     }
     assert!(fitted > 100);
+    let too_small = Some(Nfsstat3::TooSmall);
     assert_eq!(
-        readdirplus(&mut s, Cookie3(0), 8, 4_096).failure(),
-        Some(Nfsstat3::TooSmall)
+        readdirplus(&mut s, Cookie3(0), 4_096, 240).failure(),
+        too_small
     );
 }
 

@@ -185,7 +185,7 @@ pub struct ReaddirplusArgs {
     pub cookie: Cookie3,
     /// The verifier that came with the cookie.
     pub cookieverf: Cookieverf3,
-    /// Most bytes of names, cookies and file ids.
+    /// Bytes of names, cookies and file ids that the client would like.
     pub dircount: u32,
     /// Most bytes of the whole result.
     pub maxcount: u32,

@@ -175,8 +175,7 @@ pub struct Entry3 {
 }
 
 impl Entry3 {
-    /// Bytes an entry with a name of `name_len` bytes takes in a READDIR result. Its part of a
-    /// READDIRPLUS `dircount` is the same.
+    /// Bytes an entry with a name of `name_len` bytes takes in a READDIR result.
     pub const fn wire_bytes(name_len: usize) -> usize {
         // List mark, fileid, name, cookie.
         UNIT_BYTES + 8 + opaque_wire_bytes(name_len) + 8
