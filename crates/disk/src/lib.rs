@@ -72,6 +72,20 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Space of the underlying file system.
     fn space(&self) -> io::Result<Space>;
+
+    /// About how many bytes of it a file takes, holes not counted; nothing when it is missing.
+    fn taken(&self, path: &Path) -> io::Result<u64> {
+        let file = match self.open(path, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            opened => opened?,
+        };
+        let (mut at, mut taken) = (0, 0);
+        while let Some(data) = file.next_data(at)? {
+            at = file.next_hole(data)?;
+            taken += at - data;
+        }
+        Ok(taken)
+    }
 }
 
 /// Space of a file system, in bytes.
@@ -141,6 +155,14 @@ pub trait DiskFile: Send + Sync {
     /// Where at or after `offset` the next bytes are that may be other than zeros; `None` when there is
     /// nothing but a hole, or the end.
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
+
+    /// Where at or after `offset` the next hole begins, or else the file ends: up to there may be bytes other than
+    /// zeros. `offset` itself in a hole, and past the end.
+    fn next_hole(&self, offset: u64) -> io::Result<u64>;
+
+    /// Makes the range zeros and gives its space back, where the file system can. The file's length stays, also when the
+    /// range goes past it. Durable after `sync`.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
 
     /// Makes everything written so far, and the length, durable (fdatasync).
     fn sync(&self) -> io::Result<()>;

@@ -87,6 +87,10 @@ impl Disk for ReadOnlyDisk {
     fn space(&self) -> io::Result<Space> {
         self.real.space()
     }
+
+    fn taken(&self, path: &Path) -> io::Result<u64> {
+        self.real.taken(path)
+    }
 }
 
 impl DiskFile for ReadOnlyFile {
@@ -120,6 +124,14 @@ impl DiskFile for ReadOnlyFile {
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
         self.0.next_data(offset)
+    }
+
+    fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        self.0.next_hole(offset)
+    }
+
+    fn punch(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Err(refused())
     }
 
     /// See [`ReadOnlyDisk`]'s `sync_dir`.

@@ -27,6 +27,10 @@ use crate::{Disk, DiskError, DiskFile, Space};
 const IOV_MAX: usize = 1024;
 /// The kernel from which on `syncfs` reports errors of writing back.
 const SYNCFS_TELLS: (u32, u32) = (5, 8);
+/// Unit of `st_blocks`, whatever the file system's blocks are.
+const STAT_BLOCK_BYTES: u64 = 512;
+/// Zeros written at once where no hole can be made.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// Mode of files and directories below the root.
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 const DIR_MODE: Mode = Mode::RWXU;
@@ -142,6 +146,17 @@ impl RealDisk {
                 FileType::from_raw_mode(stat.st_mode) == FileType::Directory,
             )),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(said("look at", path, e)),
+        }
+    }
+
+    /// `taken` of a checked path.
+    pub(crate) fn taken_by(&self, path: &Path) -> io::Result<u64> {
+        match rustix::fs::statat(&self.dir, path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(u64::try_from(stat.st_blocks)
+                .unwrap_or(0)
+                .saturating_mul(STAT_BLOCK_BYTES)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(0),
             Err(e) => Err(said("look at", path, e)),
         }
     }
@@ -272,6 +287,10 @@ impl Disk for RealDisk {
             free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
         })
     }
+
+    fn taken(&self, path: &Path) -> io::Result<u64> {
+        self.taken_by(&joined(&below_root(path)?))
+    }
 }
 
 /// What both disks allow: a file replaces a file; nothing replaces a directory.
@@ -317,6 +336,21 @@ pub(crate) struct RealFile {
 impl RealFile {
     fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+
+    /// Writes zeros over what is data between `start` and `end`.
+    fn clear(&self, start: u64, end: u64) -> io::Result<()> {
+        let mut at = start;
+        while let Some(data) = self.next_data(at)?.filter(|&data| data < end) {
+            at = data;
+            let stop = self.next_hole(at)?.min(end);
+            while at < stop {
+                let piece = (stop - at).min(ZEROS.len() as u64);
+                self.write_at(at, &ZEROS[..piece as usize])?;
+                at += piece;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -467,6 +501,29 @@ impl DiskFile for RealFile {
             // A file system that does not know its holes.
             Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok((offset < self.len()?).then_some(offset)),
             Err(e) => Err(said("look for data in", &self.path, e)),
+        }
+    }
+
+    fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        match rustix::fs::seek(&self.fd, SeekFrom::Hole(offset)) {
+            Ok(found) => Ok(found),
+            Err(Errno::NXIO) => Ok(offset),
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(self.len()?.max(offset)),
+            Err(e) => Err(said("look for a hole in", &self.path, e)),
+        }
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        // The kernel takes no empty range, and none past its largest offset.
+        let len = len.min(self.len()?.saturating_sub(offset));
+        if len == 0 {
+            return Ok(());
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match retry_on_intr(|| rustix::fs::fallocate(&self.fd, flags, offset, len)) {
+            Ok(()) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.clear(offset, offset + len),
+            Err(e) => Err(said("make a hole in", &self.path, e)),
         }
     }
 

@@ -34,6 +34,8 @@ pub enum DiskOp {
     SyncAll,
     /// [`Disk::space`]; the path is empty.
     Space,
+    /// [`Disk::taken`].
+    Taken,
     /// [`DiskFile::read_at`] and [`DiskFile::read_onto`].
     Read,
     /// [`DiskFile::write_at`] and [`DiskFile::write_vectored_at`].
@@ -46,8 +48,10 @@ pub enum DiskOp {
     Allocate,
     /// [`DiskFile::len`].
     Len,
-    /// [`DiskFile::next_data`].
+    /// [`DiskFile::next_data`] and [`DiskFile::next_hole`].
     NextData,
+    /// [`DiskFile::punch`].
+    Punch,
     /// [`DiskFile::sync`].
     Sync,
 }
@@ -137,6 +141,11 @@ impl Disk for FaultyDisk {
         (self.ask)(DiskOp::Space, Path::new(""))?;
         self.inner.space()
     }
+
+    fn taken(&self, path: &Path) -> io::Result<u64> {
+        (self.ask)(DiskOp::Taken, path)?;
+        self.inner.taken(path)
+    }
 }
 
 struct FaultyFile {
@@ -204,6 +213,16 @@ impl DiskFile for FaultyFile {
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
         self.ask(DiskOp::NextData)?;
         self.inner.next_data(offset)
+    }
+
+    fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        self.ask(DiskOp::NextData)?;
+        self.inner.next_hole(offset)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.ask(DiskOp::Punch)?;
+        self.inner.punch(offset, len)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -28,6 +28,7 @@ use crate::path::{STAGING, below_root, names};
 use crate::{Disk, DiskError, DiskFile, RealDisk, Space};
 
 mod file;
+mod spans;
 mod tree;
 
 use file::FileNode;
@@ -215,6 +216,16 @@ impl DiskFile for VolatileFile {
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
         let _on = self.power.enter()?;
         self.node.next_data(offset)
+    }
+
+    fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        let _on = self.power.enter()?;
+        self.node.next_hole(offset)
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let _on = self.power.enter()?;
+        self.node.punch(offset, len)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -5,7 +5,7 @@ mod common;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use common::{contents, put, scratch};
+use common::{contents, data_spans, put, scratch};
 use haven_disk::{Disk, DiskError, RealDisk};
 
 #[test]
@@ -180,6 +180,8 @@ fn everything_is_flushed_at_once_and_holes_are_skipped() {
         .expect("there is some");
     assert!((4 << 20..=5 << 20).contains(&found), "{found}");
     assert_eq!(file.next_data(8 << 20).expect("next data"), None);
+    let spans = data_spans(&disk, "f");
+    assert!(spans.len() == 1 && spans[0].len() <= 1 << 20, "{spans:?}");
 
     let mut out = b"kept".to_vec();
     let read = file.read_onto((5 << 20) + 1, 3, &mut out).expect("read");

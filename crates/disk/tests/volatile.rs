@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use common::{contents, put, scratch};
+use common::{contents, data_spans, put, scratch};
 use haven_disk::{Disk, RealDisk, VolatileDisk};
 use proptest::prelude::*;
 
@@ -208,6 +208,7 @@ enum Op {
     WriteParts(usize, u64, Vec<usize>),
     SetLen(usize, u64),
     Allocate(usize, u64, u64),
+    Punch(usize, u64, u64),
     Sync(usize),
     SyncDir(usize),
     Rename(usize, usize),
@@ -223,7 +224,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (file.clone(), at.clone(), prop::collection::vec(0..3000usize, 0..5))
             .prop_map(|(f, o, parts)| Op::WriteParts(f, o, parts)),
         2 => (file.clone(), at.clone()).prop_map(|(f, n)| Op::SetLen(f, n)),
-        1 => (file.clone(), at, 0..6000u64).prop_map(|(f, o, n)| Op::Allocate(f, o, n)),
+        1 => (file.clone(), at.clone(), 0..6000u64).prop_map(|(f, o, n)| Op::Allocate(f, o, n)),
+        2 => (file.clone(), at, 0..12_000u64).prop_map(|(f, o, n)| Op::Punch(f, o, n)),
         3 => file.clone().prop_map(Op::Sync),
         3 => (0..DIRS.len()).prop_map(Op::SyncDir),
         2 => (file.clone(), file.clone()).prop_map(|(f, t)| Op::Rename(f, t)),
@@ -268,9 +270,11 @@ impl Model {
 
     fn apply(&mut self, op: &Op, disk: &dyn Disk) {
         match *op {
-            Op::Write(f, ..) | Op::WriteParts(f, ..) | Op::SetLen(f, _) | Op::Allocate(f, ..) => {
-                self.made(f);
-            }
+            Op::Write(f, ..)
+            | Op::WriteParts(f, ..)
+            | Op::SetLen(f, _)
+            | Op::Allocate(f, ..)
+            | Op::Punch(f, ..) => self.made(f),
             Op::Sync(f) => {
                 if let Some(&id) = self.current.get(&f) {
                     let bytes = contents(disk, &path_of(f)).expect("there");
@@ -301,6 +305,7 @@ fn act(disk: &dyn Disk, op: &Op) -> Result<(), ErrorKind> {
         }
         Op::SetLen(f, len) => create(*f).set_len(*len),
         Op::Allocate(f, at, len) => create(*f).allocate(*at, *len),
+        Op::Punch(f, at, len) => create(*f).punch(*at, *len),
         Op::Sync(f) => disk.open(p(&path_of(*f)), false).and_then(|f| f.sync()),
         Op::SyncDir(dir) => disk.sync_dir(p(DIRS[*dir])),
         Op::Rename(from, to) => disk.rename(p(&path_of(*from)), p(&path_of(*to))),
@@ -315,6 +320,15 @@ fn everything(disk: &dyn Disk) -> BTreeMap<String, Vec<u8>> {
         for name in disk.list(p(dir)).expect("list") {
             let path = format!("{dir}/{name}");
             let bytes = contents(disk, &path).expect("listed");
+            let mut at = 0;
+            for span in data_spans(disk, &path) {
+                assert!(
+                    bytes[at..span.start].iter().all(|&b| b == 0),
+                    "a hole in {path}"
+                );
+                at = span.end;
+            }
+            assert!(bytes[at..].iter().all(|&b| b == 0), "the end of {path}");
             all.insert(path, bytes);
         }
     }
@@ -401,6 +415,90 @@ fn one_flush_of_everything_keeps_everything() {
     assert_eq!(contents(&disk, "a/new").as_deref(), Some(&b"new"[..]));
     assert_eq!(contents(&disk, "moved").as_deref(), Some(&b"before"[..]));
     assert_eq!(contents(&disk, "top").as_deref(), Some(&b"betere"[..]));
+}
+
+/// Both disks, by name, and where the real files are.
+fn both() -> Vec<(&'static str, tempfile::TempDir, Box<dyn Disk>)> {
+    let (a, b) = (scratch(), scratch());
+    let real = RealDisk::open(a.path()).expect("open");
+    let volatile = VolatileDisk::open(b.path()).expect("open");
+    vec![
+        ("real", a, Box::new(real)),
+        ("volatile", b, Box::new(volatile)),
+    ]
+}
+
+#[test]
+fn what_is_punched_is_a_hole_in_a_file_of_the_same_length() {
+    const KIB: usize = 1 << 10;
+    for flushed in [false, true] {
+        for (name, _dir, disk) in both() {
+            put(disk.as_ref(), "f", &[7; 256 * KIB]);
+            let file = disk.open(p("f"), false).expect("open");
+            let sync = || file.sync().expect("flush");
+            sync();
+            // Ragged at both ends; past the end; behind it; nothing.
+            file.punch(10_000, 100_000).expect("punch");
+            file.punch(200 * KIB as u64, u64::MAX - (1 << 20))
+                .expect("punch");
+            file.punch(1 << 30, 5).expect("punch");
+            file.punch(0, 0).expect("punch");
+            let mut expected = vec![7; 256 * KIB];
+            expected[10_000..110_000].fill(0);
+            expected[200 * KIB..].fill(0);
+            if flushed {
+                sync();
+            }
+            assert!(
+                contents(disk.as_ref(), "f") == Some(expected.clone()),
+                "{name}"
+            );
+            let spans = data_spans(disk.as_ref(), "f");
+            assert_eq!(spans, [0..12_288, 106_496..200 * KIB], "{name}");
+            let taken = disk.taken(p("f")).expect("taken");
+            assert!((1..200 * KIB as u64).contains(&taken), "{name}: {taken}");
+            // What is written into a hole shows, and a hole in a hole changes nothing.
+            file.punch(20_000, 50_000).expect("punch");
+            file.write_at(30_000, b"back").expect("write");
+            expected[30_000..30_004].copy_from_slice(b"back");
+            if flushed {
+                sync();
+            }
+            assert!(contents(disk.as_ref(), "f") == Some(expected), "{name}");
+            assert_eq!(data_spans(disk.as_ref(), "f")[1], 28_672..32_768, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_power_loss_brings_back_what_was_punched_and_not_flushed() {
+    let dir = scratch();
+    let disk = VolatileDisk::open(dir.path()).expect("open");
+    put_durably(&disk, "f", &[7; 20_000]);
+    let punch = |disk: &VolatileDisk, at| {
+        let file = disk.open(p("f"), false).expect("open");
+        file.punch(at, 8192).expect("punch");
+        file
+    };
+    drop(punch(&disk, 4096));
+    disk.forget();
+    let disk = VolatileDisk::open(dir.path()).expect("open anew");
+    assert_eq!(contents(&disk, "f"), Some(vec![7; 20_000]));
+    punch(&disk, 0).sync().expect("flush");
+    drop(punch(&disk, 8192));
+    // Or leaves it gone.
+    disk.forget_keeping(|| true);
+    let disk = RealDisk::open(dir.path()).expect("open anew");
+    let mut expected = vec![7; 20_000];
+    expected[..16_384].fill(0);
+    assert_eq!(contents(&disk, "f"), Some(expected));
+}
+
+#[test]
+fn a_file_that_is_missing_takes_nothing() {
+    for (_, _dir, disk) in both() {
+        assert_eq!(disk.taken(p("none")).expect("taken"), 0);
+    }
 }
 
 #[test]

@@ -16,11 +16,13 @@
 
 pub mod conformance;
 mod error;
+mod level;
 pub mod model;
 pub mod rules;
 mod types;
 
 pub use error::FsError;
+pub use level::{Level, MOVE_DEPTH_MAX};
 pub use types::*;
 
 use bytes::Bytes;
@@ -50,6 +52,10 @@ pub const OFFSET_MAX: u64 = i64::MAX as u64;
 pub trait Filesystem: Send + Sync {
     /// The root directory.
     fn root(&self) -> Ino;
+
+    /// Says which rules changes follow from now on; [`Level::NEWEST`] until it is said. The engine does not keep it: whoever
+    /// opens it says it again.
+    fn set_level(&mut self, level: Level);
 
     /// Attributes. [`FsError::Stale`] when there is no such inode.
     fn attr(&self, ino: Ino) -> FsResult<Attr>;

@@ -13,8 +13,8 @@ mod pages;
 
 use crate::rules::{self, Perm};
 use crate::{
-    Access, Attr, Cookie, Cred, DirEntry, FsError, FsResult, Ino, ReadData, StatFs, SystemTable,
-    SystemVisit,
+    Access, Attr, Cookie, Cred, DirEntry, FsError, FsResult, Ino, Level, ReadData, StatFs,
+    SystemTable, SystemVisit,
 };
 use bytes::Bytes;
 use dir::Dir;
@@ -33,6 +33,7 @@ pub struct Model {
     inodes: BTreeMap<Ino, Inode>,
     next_ino: Ino,
     system: BTreeMap<Vec<u8>, Bytes>,
+    level: Level,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +70,7 @@ impl Model {
             inodes: BTreeMap::from([(rules::ROOT_INO, root)]),
             next_ino: rules::FIRST_INO,
             system: BTreeMap::new(),
+            level: Level::NEWEST,
         }
     }
 
@@ -91,19 +93,8 @@ impl Model {
         entries.get(name).map(|ino| self.inode(ino)).transpose()
     }
 
-    /// Whether `inner` is `outer` or lies below it.
-    fn is_within(&self, inner: Ino, outer: Ino) -> FsResult<bool> {
-        let mut at = inner;
-        loop {
-            if at == outer {
-                return Ok(true);
-            }
-            let parent = self.dir(at)?.1.parent;
-            if parent == at {
-                return Ok(false);
-            }
-            at = parent;
-        }
+    fn parent(&self, dir: Ino) -> FsResult<Ino> {
+        Ok(self.dir(dir)?.1.parent)
     }
 }
 

@@ -19,6 +19,10 @@
 //!
 //! It must not know how an engine stores anything.
 
+mod tree;
+
+pub use tree::{check_not_into_itself, check_not_onto_ancestor};
+
 use crate::{
     Access, Attr, Change, Cred, FILE_SIZE_MAX, FsError, FsResult, Ino, Kind, LINK_TARGET_BYTES_MAX,
     LINKS_MAX, NAME_BYTES_MAX, SetAttr, SetTime, Time,

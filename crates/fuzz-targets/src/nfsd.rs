@@ -2,7 +2,7 @@
 
 use crate::Seed;
 use bytes::Bytes;
-use haven_fs::{Cred, Ino, Time};
+use haven_fs::{Cred, Ino, Level, Time};
 use haven_nfsd::{
     Entry, ExportId, HandleCodec, HandleKey, MountEntry, MountOp, Nfs3Entry, Target, VolumeId,
     request_checksum,
@@ -86,6 +86,13 @@ pub(crate) fn log_entry_seeds() -> Vec<Seed> {
             }),
         ),
         ("noop", Entry::Noop { time }),
+        (
+            "level",
+            Entry::Level {
+                level: Level::NEWEST,
+                time,
+            },
+        ),
     ];
     let encoded = entries.into_iter().filter_map(|(name, entry)| {
         let bytes = entry.encode().ok()?;

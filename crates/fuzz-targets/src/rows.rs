@@ -6,7 +6,7 @@
 use crate::Seed;
 use bytes::Bytes;
 use haven_fs::model::Model;
-use haven_fs::{Cred, Filesystem, FsError, FsResult, Ino, Kind, SystemTable, Time};
+use haven_fs::{Cred, Filesystem, FsError, FsResult, Ino, Kind, Level, SystemTable, Time};
 use haven_nfsd::{
     Entry, Machine, MountEntry, MountOp, Nfs3Entry, Surroundings, check_system, fuzzing,
     request_checksum,
@@ -97,6 +97,10 @@ fn entries() -> Vec<Bytes> {
         Entry::Genesis {
             volume_id: [1; 16],
             handle_key: [2; 16],
+            time,
+        },
+        Entry::Level {
+            level: Level::NEWEST,
             time,
         },
         Entry::Export {
@@ -192,7 +196,7 @@ mod tests {
         let seeds = machine_rows_seeds();
         let whole = seeds.iter().find(|seed| seed.name == "without-exports");
         let rows = rows(&whole.unwrap().bytes);
-        for prefix in ["m/identity", "m/time", "m/mount/", "r/"] {
+        for prefix in ["m/identity", "m/level", "m/time", "m/mount/", "r/"] {
             assert!(
                 rows.iter()
                     .any(|(key, _)| key.starts_with(prefix.as_bytes()))

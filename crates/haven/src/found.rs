@@ -1,7 +1,7 @@
 //! Foundations: what the log must contain before the first client is served.
 //!
 //! A new volume gets its identity (id and handle key) from the first leader, through the log, so that
-//! every node has the same; exported directories are made when missing, and with them the exports' numbers.
+//! every node has the same, and its feature level; exported directories are made when missing, and with them the exports' numbers.
 //! All of it is idempotent. An export that cannot be made (a file is in its place) keeps nobody from the others.
 
 use crate::clock;
@@ -9,10 +9,11 @@ use crate::engine::{Engine, Outcome};
 use crate::exports::Exports;
 use bytes::Bytes;
 use haven_consensus::Consensus;
+use haven_fs::Level;
 use haven_nfsd::Entry;
 use tracing::{info, warn};
 
-/// Makes sure that identity and exports exist. Called by a leader behind its barrier.
+/// Makes sure that identity and exports exist, and that the newest rules hold. Called by a leader behind its barrier.
 ///
 /// # Errors
 /// Why not (leadership lost, no randomness), in words.
@@ -36,6 +37,13 @@ pub async fn foundations(
             },
         )
         .await?;
+    }
+    // Before the first client's change. (Once there are binaries that know different levels, it rises when all members
+    // know the next one.)
+    if engine.read(|machine| machine.level()) < Level::NEWEST {
+        let (level, time) = (Level::NEWEST, clock::now());
+        propose(consensus, &Entry::Level { level, time }).await?;
+        info!(level = level.0, "feature level raised");
     }
     make_exports(consensus, engine, exports).await
 }

@@ -8,14 +8,16 @@ use crate::entry::Entry;
 use crate::exports::normal_path;
 use crate::handle::ExportId;
 use crate::identity::Identity;
+use crate::level;
 use crate::machine::{NANOS_PER_SEC, time_from};
 use crate::mounts::{MOUNTS_MAX, MOUNTS_PER_CLIENT_MAX};
 use crate::reply_cache::{self, REPLIES_MAX, REPLIES_PER_CLIENT_MAX, REPLY_BYTES_MAX, RequestKey};
 use crate::rows::{
-    ExportRow, KEY_IDENTITY, KEY_TIME, MountRow, PREFIX_EXPORT, PREFIX_MOUNT, PREFIX_REPLY,
+    ExportRow, KEY_IDENTITY, KEY_LEVEL, KEY_TIME, MountRow, PREFIX_EXPORT, PREFIX_MOUNT,
+    PREFIX_REPLY,
 };
 use bytes::Bytes;
-use haven_fs::{FsResult, Ino, SystemTable};
+use haven_fs::{FsResult, Ino, Level, SystemTable};
 use haven_proto::nfs3::{Args3, Proc3};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,6 +33,8 @@ pub enum SystemProblem {
     IdentityDamaged,
     /// There are exports or replies, but no identity.
     IdentityMissing,
+    /// The feature level cannot be read, or is of a later version.
+    LevelDamaged,
     /// Server time cannot be read, or is missing.
     TimeDamaged,
     /// An export's path, number or inode cannot be read.
@@ -65,6 +69,7 @@ impl SystemProblem {
         Self::UnknownRow,
         Self::IdentityDamaged,
         Self::IdentityMissing,
+        Self::LevelDamaged,
         Self::TimeDamaged,
         Self::ExportDamaged,
         Self::ExportNumberTwice,
@@ -92,6 +97,7 @@ impl SystemProblem {
             Self::UnknownRow => "unknown-system-row",
             Self::IdentityDamaged => "identity-damaged",
             Self::IdentityMissing => "identity-missing",
+            Self::LevelDamaged => "level-damaged",
             Self::TimeDamaged => "time-damaged",
             Self::ExportDamaged => "export-damaged",
             Self::ExportNumberTwice => "export-number-twice",
@@ -115,6 +121,7 @@ impl SystemProblem {
             Self::IdentityDamaged | Self::IdentityMissing => {
                 "the volume does not know who it is: no client's file handle is valid any more"
             }
+            Self::LevelDamaged => "the node does not start: it does not know which rules hold",
             Self::TimeDamaged => "server time may run backwards",
             Self::ExportDamaged => {
                 "an export's number or root is not known: the node does not start"
@@ -249,6 +256,10 @@ impl Check<'_> {
             self.has_time = true;
             if time_from(value).is_none_or(|time| time.nanos >= NANOS_PER_SEC) {
                 self.say(SystemProblem::TimeDamaged, name);
+            }
+        } else if key == KEY_LEVEL {
+            if level::from_stored(value).is_none_or(|level| level > Level::NEWEST) {
+                self.say(SystemProblem::LevelDamaged, name);
             }
         } else if key.starts_with(PREFIX_EXPORT) {
             self.export(name, key, value);
@@ -440,6 +451,7 @@ mod tests {
         let identity = Identity::new(VolumeId([1; 16]), HandleKey([2; 16]));
         put(&mut table, KEY_IDENTITY, Some(&identity.to_stored()));
         put(&mut table, KEY_TIME, Some(&[0; 12]));
+        put(&mut table, KEY_LEVEL, Some(&Level::NEWEST.0.to_be_bytes()));
         for row in [
             export_row("/data", 1, 2),
             export_row("/", 2, 1),
@@ -492,6 +504,9 @@ mod tests {
             (|t| put(t, b"other", Some(b"")), &[P::UnknownRow]),
             (|t| put(t, KEY_IDENTITY, Some(b"x")), &[P::IdentityDamaged]),
             (|t| put(t, KEY_IDENTITY, None), &[P::IdentityMissing]),
+            (|t| put(t, KEY_LEVEL, Some(b"x")), &[P::LevelDamaged]),
+            (|t| put(t, KEY_LEVEL, Some(&[0; 4])), &[P::LevelDamaged]),
+            (|t| put(t, KEY_LEVEL, Some(&[9; 4])), &[P::LevelDamaged]),
             (|t| put(t, KEY_TIME, Some(b"x")), &[P::TimeDamaged]),
             (|t| put(t, KEY_TIME, Some(&[0xff; 12])), &[P::TimeDamaged]),
             (|t| put(t, KEY_TIME, None), &[P::TimeDamaged]),

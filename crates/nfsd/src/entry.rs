@@ -13,7 +13,7 @@
 
 use crate::handle::ExportId;
 use bytes::{BufMut, Bytes, BytesMut};
-use haven_fs::{Cred, Time};
+use haven_fs::{Cred, Level, Time};
 use haven_proto::nfs3::{ARGS_OVERHEAD_BYTES_MAX, DATA_BYTES_MAX};
 use std::net::IpAddr;
 
@@ -35,6 +35,7 @@ const KIND_EXPORT: u8 = 2;
 const KIND_NFS3: u8 = 3;
 const KIND_NOOP: u8 = 4;
 const KIND_MOUNT: u8 = 5;
+const KIND_LEVEL: u8 = 7;
 
 const OP_MNT: u8 = 1;
 const OP_UMNT: u8 = 3;
@@ -71,6 +72,13 @@ pub enum Entry {
     Mount(MountEntry),
     /// Nothing but the time.
     Noop {
+        /// Leader's time.
+        time: Time,
+    },
+    /// From here on changes follow the rules of a level. One that is not above the present one changes nothing.
+    Level {
+        /// The level.
+        level: Level,
         /// Leader's time.
         time: Time,
     },
@@ -158,7 +166,10 @@ impl Entry {
     /// Leader's time.
     pub fn time(&self) -> Time {
         match self {
-            Self::Genesis { time, .. } | Self::Export { time, .. } | Self::Noop { time } => *time,
+            Self::Genesis { time, .. }
+            | Self::Export { time, .. }
+            | Self::Noop { time }
+            | Self::Level { time, .. } => *time,
             Self::Nfs3(entry) => entry.time,
             Self::Mount(entry) => entry.time,
         }
@@ -182,6 +193,7 @@ impl Entry {
             Self::Nfs3(_) => KIND_NFS3,
             Self::Mount(_) => KIND_MOUNT,
             Self::Noop { .. } => KIND_NOOP,
+            Self::Level { .. } => KIND_LEVEL,
         });
         out.put_i64_le(self.time().secs);
         out.put_u32_le(checked_nanos(self.time().nanos)?);
@@ -209,6 +221,7 @@ impl Entry {
             Self::Nfs3(entry) => entry.encode(&mut out)?,
             Self::Mount(entry) => entry.encode(&mut out)?,
             Self::Noop { .. } => {}
+            Self::Level { level, .. } => out.put_u32_le(level.0),
         }
         Ok(out.freeze())
     }
@@ -241,6 +254,10 @@ impl Entry {
             KIND_NFS3 => Self::Nfs3(Nfs3Entry::decode(&mut r, time)?),
             KIND_MOUNT => Self::Mount(MountEntry::decode(&mut r, time)?),
             KIND_NOOP => Self::Noop { time },
+            KIND_LEVEL => Self::Level {
+                level: Level(r.u32()?),
+                time,
+            },
             other => return Err(EntryError::Kind(other)),
         };
         match bytes.len() - r.pos {
@@ -491,6 +508,10 @@ mod tests {
             nfs3(Bytes::from_static(b"arguments")),
             v6,
             Entry::Noop { time: TIME },
+            Entry::Level {
+                level: Level(9),
+                time: TIME,
+            },
             mount(MountOp::Mnt {
                 version: 3,
                 export: ExportId(700),
@@ -584,7 +605,7 @@ mod tests {
     proptest! {
         #[test]
         fn random_bytes_never_panic(
-            kind in 0u8..7,
+            kind in 0u8..8,
             rest in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             let mut bytes = vec![1, kind];

@@ -2,9 +2,10 @@
 //! feature `fuzzing` only.
 
 use crate::identity::Identity;
+use crate::level;
 use crate::machine::time_from;
 use crate::reply_cache;
-use crate::rows::{ExportRow, KEY_IDENTITY, KEY_TIME, MountRow};
+use crate::rows::{ExportRow, KEY_IDENTITY, KEY_LEVEL, KEY_TIME, MountRow};
 use bytes::Bytes;
 
 /// A row of the system table. Panics if a decoder does, or if a row that was taken has another form: replicas
@@ -14,6 +15,11 @@ pub fn row(key: &[u8], value: &[u8]) {
         && let Some(identity) = Identity::from_stored(value)
     {
         assert_eq!(identity.to_stored(), value);
+    }
+    if key == KEY_LEVEL
+        && let Some(level) = level::from_stored(value)
+    {
+        assert_eq!(level.0.to_be_bytes(), value);
     }
     if key == KEY_TIME
         && let Some(time) = time_from(value)

@@ -22,6 +22,7 @@ mod exports;
 pub mod fuzzing;
 mod handle;
 mod identity;
+mod level;
 mod machine;
 mod mountd;
 mod mounts;

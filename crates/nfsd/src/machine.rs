@@ -17,9 +17,9 @@ use crate::mounts::Mounts;
 use crate::reply_cache::{ReplyCache, RequestKey};
 use crate::rows::{ExportRow, KEY_IDENTITY, KEY_TIME, MountRow, PREFIX_EXPORT};
 use crate::v3::{self, Edit, View};
-use crate::{Fatal, export, mountd};
+use crate::{Fatal, export, level, mountd};
 use bytes::Bytes;
-use haven_fs::{Change, Filesystem, FsError, Ino, SetAttr, SystemTable, Time};
+use haven_fs::{Change, Filesystem, FsError, Ino, Level, SetAttr, SystemTable, Time};
 use haven_proto::nfs3::{Args3, Proc3};
 use haven_rpc::{AcceptError, accept_error, accepted};
 use haven_xdr::Gather;
@@ -55,6 +55,7 @@ pub struct Machine<F> {
     exports: BTreeMap<Bytes, ExportRow>,
     /// The directory of each of `exports`.
     roots: BTreeMap<ExportId, Ino>,
+    level: Level,
     last_time: Time,
 }
 
@@ -63,14 +64,16 @@ impl<F: Filesystem + SystemTable> Machine<F> {
     ///
     /// # Errors
     /// [`Fatal`] when the engine fails or holds what the machine never wrote.
-    pub fn new(fs: F) -> Result<Self, Fatal> {
+    pub fn new(mut fs: F) -> Result<Self, Fatal> {
         let Loaded {
             identity,
             replies,
             mounts,
             exports,
+            level,
             last_time,
         } = Loaded::from(&fs)?;
+        fs.set_level(level);
         Ok(Self {
             fs,
             identity,
@@ -78,6 +81,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             mounts,
             roots: exports.values().map(|row| (row.id, row.ino)).collect(),
             exports,
+            level,
             last_time,
         })
     }
@@ -90,8 +94,10 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             replies: self.replies,
             mounts: self.mounts,
             exports: self.exports,
+            level: self.level,
             last_time: self.last_time,
         } = loaded;
+        self.fs.set_level(self.level);
         self.roots = self.exports.values().map(|row| (row.id, row.ino)).collect();
         Ok(())
     }
@@ -99,6 +105,11 @@ impl<F: Filesystem + SystemTable> Machine<F> {
     /// The volume's identity, once its first entry is applied.
     pub const fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
+    }
+
+    /// The rules that changes follow.
+    pub const fn level(&self) -> Level {
+        self.level
     }
 
     /// How many replies are kept for retransmissions.
@@ -164,6 +175,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
         };
         match entry {
             Entry::Noop { .. } => Ok(Outcome::Done),
+            Entry::Level { level, .. } => self.raise(level),
             Entry::Genesis {
                 volume_id,
                 handle_key,
@@ -260,6 +272,15 @@ impl<F: Filesystem + SystemTable> Machine<F> {
         self.put(KEY_TIME, &stored)?;
         self.last_time = time;
         Ok(time)
+    }
+
+    fn raise(&mut self, level: Level) -> Result<Outcome, Fatal> {
+        if level > self.level {
+            level::store(&mut self.fs, level)?;
+            self.fs.set_level(level);
+            self.level = level;
+        }
+        Ok(Outcome::Done)
     }
 
     fn genesis(&mut self, volume_id: [u8; 16], handle_key: [u8; 16]) -> Result<Outcome, Fatal> {
@@ -432,6 +453,7 @@ struct Loaded {
     replies: ReplyCache,
     mounts: Mounts,
     exports: BTreeMap<Bytes, ExportRow>,
+    level: Level,
     last_time: Time,
 }
 
@@ -457,6 +479,7 @@ impl Loaded {
             replies: ReplyCache::load(fs)?,
             mounts: Mounts::load(fs)?,
             exports: load_exports(fs)?,
+            level: level::load(fs)?,
             last_time,
         })
     }

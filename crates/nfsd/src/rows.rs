@@ -3,6 +3,7 @@
 //! | key | value |
 //! |---|---|
 //! | `m/identity` | volume id (16 bytes), handle key (16 bytes) |
+//! | `m/level` | feature level (u32); absent: none was ever set |
 //! | `m/time` | server time of the last entry: seconds (i64), nanoseconds (u32) |
 //! | `m/export/` path | [`ExportRow`]: number (u16), inode number (u64) |
 //! | `m/mount/` log index (u64) | [`MountRow`]: client's address, path |
@@ -21,6 +22,8 @@ use std::net::IpAddr;
 
 /// Key of the volume's identity.
 pub const KEY_IDENTITY: &[u8] = b"m/identity";
+/// Key of the feature level.
+pub const KEY_LEVEL: &[u8] = b"m/level";
 /// Key of server time.
 pub const KEY_TIME: &[u8] = b"m/time";
 /// What keys of exports begin with.

@@ -17,7 +17,7 @@ use crate::row_key::RowKey;
 use crate::{fatal, keys};
 use bytes::Bytes;
 use haven_disk::Disk;
-use haven_fs::{FILE_SIZE_MAX, FsError, FsResult, Ino, rules};
+use haven_fs::{FILE_SIZE_MAX, FsError, FsResult, Ino, Level, rules};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -73,6 +73,8 @@ pub struct Store {
     pub(crate) unpositioned: bool,
     /// The log index of the last applied entry; 0: not known.
     pub(crate) applied: u64,
+    /// The rules that changes follow.
+    pub(crate) level: Level,
     /// Set when a stream of changes did not fit: only a whole snapshot helps.
     pub(crate) base_doubted: Arc<AtomicBool>,
     /// Why nothing more may be applied.
@@ -161,6 +163,7 @@ impl Store {
             in_flight: Weak::new(),
             unpositioned: false,
             applied: loaded.applied,
+            level: Level::NEWEST,
             base_doubted: Arc::default(),
             failed: None,
             generation_next: Arc::new(AtomicU64::new(number + 1)),

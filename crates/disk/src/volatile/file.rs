@@ -2,7 +2,8 @@
 //! them the unflushed state: whole pages, the length, and how much of the backing still shows.
 //!
 //! Invariants
-//! - A byte comes from its page if there is one, else from the backing below `base_len`, else is zero.
+//! - A byte comes from its page if there is one, else is zero in a page of `punched`, else comes from the backing below
+//!   `base_len`, else is zero.
 //! - Bytes of a page beyond `len` are zero.
 //! - The backing changes in `sync` only.
 
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use super::spans::Spans;
 use crate::real::RealFile;
 use crate::{DiskFile, RealDisk};
 
@@ -47,12 +49,15 @@ struct State {
     base_len: u64,
     len: u64,
     pages: BTreeMap<u64, Page>,
+    /// Pages of the backing that do not show any more.
+    punched: Spans,
     reserve: Option<(u64, u64)>,
 }
 
 impl State {
     fn clean(&self) -> bool {
         self.pages.is_empty()
+            && self.punched.is_empty()
             && self.reserve.is_none()
             && self.base_len == self.real_len
             && self.len == self.real_len
@@ -66,8 +71,94 @@ impl State {
         if let (Some(backing), false) = (&self.backing, shown.is_empty()) {
             let n = backing.read_at(offset, shown)?;
             shown[n..].fill(0);
+            self.hide(offset, shown);
         }
         Ok(())
+    }
+
+    /// Zeros what is punched of the bytes at `offset`.
+    fn hide(&self, offset: u64, shown: &mut [u8]) {
+        let end = offset + shown.len() as u64;
+        let mut at = offset;
+        while at < end {
+            let page = at / PAGE_BYTES;
+            at = match self.punched.end_of(page) {
+                Some(stop) => {
+                    let stop = end.min(stop * PAGE_BYTES);
+                    shown[(at - offset) as usize..(stop - offset) as usize].fill(0);
+                    stop
+                }
+                None => self
+                    .punched
+                    .next_start(page)
+                    .map_or(end, |s| s * PAGE_BYTES),
+            };
+        }
+    }
+
+    /// Zeros bytes within one page, unless there is nothing but a hole.
+    fn clear(&mut self, start: u64, end: u64) -> io::Result<()> {
+        let number = start / PAGE_BYTES;
+        let page_end = (number + 1) * PAGE_BYTES;
+        if start >= end
+            || self
+                .next_data(number * PAGE_BYTES)?
+                .is_none_or(|at| at >= page_end)
+        {
+            return Ok(());
+        }
+        let from = (start % PAGE_BYTES) as usize;
+        let len = (end - start) as usize;
+        self.page(number, false)?[from..from + len].fill(0);
+        Ok(())
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        let mut pages = self.pages.range(offset / PAGE_BYTES..);
+        let in_pages = pages
+            .next()
+            .map(|(&number, _)| offset.max(number * PAGE_BYTES));
+        let mut in_base = None;
+        let mut at = offset;
+        while let (Some(backing), true) = (&self.backing, at < self.base_len) {
+            let Some(found) = backing.next_data(at)? else {
+                break;
+            };
+            match self.punched.end_of(found / PAGE_BYTES) {
+                Some(stop) => at = stop * PAGE_BYTES,
+                None => {
+                    in_base = Some(found);
+                    break;
+                }
+            }
+        }
+        let in_base = in_base.filter(|&at| at < self.base_len);
+        let next = in_pages.into_iter().chain(in_base).min();
+        Ok(next.filter(|&at| at < self.len))
+    }
+
+    fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        let mut at = offset;
+        while at < self.len {
+            let number = at / PAGE_BYTES;
+            if self.pages.contains_key(&number) {
+                at = (number + 1) * PAGE_BYTES;
+                continue;
+            }
+            let backing = match &self.backing {
+                Some(backing) if at < self.base_len && self.punched.end_of(number).is_none() => {
+                    backing
+                }
+                _ => return Ok(at),
+            };
+            let hole = backing.next_hole(at)?.min(self.base_len);
+            if hole <= at {
+                return Ok(at);
+            }
+            let punched = self.punched.next_start(number).map(|s| s * PAGE_BYTES);
+            at = punched.map_or(hole, |punched| hole.min(punched));
+        }
+        Ok(self.len.max(offset))
     }
 
     /// The page, filled from below when it is new and will not be overwritten as a whole.
@@ -103,6 +194,12 @@ impl State {
             backing.set_len(self.base_len)?;
             self.real_len = self.base_len;
         }
+        for pages in self.punched.iter() {
+            backing.punch(
+                pages.start * PAGE_BYTES,
+                (pages.end - pages.start) * PAGE_BYTES,
+            )?;
+        }
         if let Some((start, end)) = self.reserve.take() {
             backing.allocate(start, end - start)?;
         }
@@ -124,6 +221,7 @@ impl State {
             backing.set_len(self.len)?;
         }
         self.pages.clear();
+        self.punched = Spans::default();
         self.real_len = self.len;
         self.base_len = self.len;
         Ok(())
@@ -145,6 +243,7 @@ impl FileNode {
                 base_len: 0,
                 len: 0,
                 pages: BTreeMap::new(),
+                punched: Spans::default(),
                 reserve: None,
             }),
         }
@@ -256,18 +355,34 @@ impl FileNode {
     }
 
     pub(super) fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        let state = self.state.lock();
-        let mut pages = state.pages.range(offset / PAGE_BYTES..);
-        let in_pages = pages
-            .next()
-            .map(|(&number, _)| offset.max(number * PAGE_BYTES));
-        let in_base = match &state.backing {
-            Some(backing) if offset < state.base_len => backing.next_data(offset)?,
-            _ => None,
+        self.state.lock().next_data(offset)
+    }
+
+    pub(super) fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        self.state.lock().next_hole(offset)
+    }
+
+    pub(super) fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let end = offset.saturating_add(len).min(state.len);
+        if offset >= end {
+            return Ok(());
+        }
+        // Whole pages do not show any more; the last one has nothing past the file's end.
+        let first = offset.div_ceil(PAGE_BYTES);
+        let last = match end == state.len {
+            true => end.div_ceil(PAGE_BYTES),
+            false => end / PAGE_BYTES,
         };
-        let in_base = in_base.filter(|&at| at < state.base_len);
-        let next = in_pages.into_iter().chain(in_base).min();
-        Ok(next.filter(|&at| at < state.len))
+        if first > last {
+            return state.clear(offset, end);
+        }
+        state.clear(offset, first * PAGE_BYTES)?;
+        state.clear(last * PAGE_BYTES, end)?;
+        let mut above = state.pages.split_off(&first);
+        state.pages.append(&mut above.split_off(&last));
+        state.punched.add(first..last);
+        Ok(())
     }
 
     pub(super) fn sync(&self) -> io::Result<()> {
@@ -299,6 +414,12 @@ impl FileNode {
                 return Ok(());
             }
             backing.set_len(state.base_len)?;
+        }
+        for hole in state.punched.iter().filter(|_| keep()) {
+            backing.punch(
+                hole.start * PAGE_BYTES,
+                (hole.end - hole.start) * PAGE_BYTES,
+            )?;
         }
         for (number, page) in pages {
             for (i, sector) in page.chunks(SECTOR).enumerate() {

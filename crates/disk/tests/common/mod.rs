@@ -1,5 +1,6 @@
 //! What the disk's tests share.
 
+use std::ops::Range;
 use std::path::Path;
 
 use haven_disk::Disk;
@@ -27,6 +28,21 @@ pub fn contents(disk: &dyn Disk, path: &str) -> Option<Vec<u8>> {
     let n = file.read_at(0, &mut bytes).expect("read");
     assert_eq!(n, bytes.len(), "{path} is shorter than its length says");
     Some(bytes)
+}
+
+/// Where the file says it has data, as far as its length goes.
+pub fn data_spans(disk: &dyn Disk, path: &str) -> Vec<Range<usize>> {
+    let file = disk.open(Path::new(path), false).expect("open");
+    let (mut at, mut spans) = (0, Vec::new());
+    while let Some(data) = file.next_data(at).expect("next data") {
+        assert!(data >= at, "data is looked for forwards");
+        at = file.next_hole(data).expect("next hole");
+        assert!(at > data, "data has a length");
+        spans.push(data as usize..at as usize);
+    }
+    let end = file.len().expect("length");
+    assert_eq!(file.next_hole(end).expect("next hole"), end);
+    spans
 }
 
 /// Makes a file with this content, unflushed.

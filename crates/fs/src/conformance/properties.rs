@@ -28,7 +28,8 @@ properties! {
         chmod_rules, chown_rules, utimes_rules, guard, empty_setattr,
         failed_mutations_change_nothing;
     removal: remove_rules, sticky_directory, rmdir_rules, rename_file, rename_same_inode,
-        rename_replaces, rename_directories, rename_loops, rename_dot_dot, rename_sticky;
+        rename_replaces, rename_directories, rename_loops, rename_dot_dot, rename_sticky,
+        rename_deep_down, rename_deep_down_at_first;
 }
 
 /// Unwraps what must succeed.

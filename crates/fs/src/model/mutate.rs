@@ -4,7 +4,7 @@ use super::{Body, Dir, Inode, Model, Pages};
 use crate::rules::{self, Perm};
 use crate::{
     Access, Attr, Change, Cookie, Create, Cred, DirEntry, Filesystem, FsError, FsResult, Ino, Kind,
-    ReadData, SetAttr, StatFs, Time,
+    Level, ReadData, SetAttr, StatFs, Time,
 };
 use bytes::Bytes;
 use std::ops::ControlFlow;
@@ -130,6 +130,10 @@ impl Model {
 impl Filesystem for Model {
     fn root(&self) -> Ino {
         rules::ROOT_INO
+    }
+
+    fn set_level(&mut self, level: Level) {
+        self.level = level;
     }
 
     fn attr(&self, ino: Ino) -> FsResult<Attr> {
@@ -342,17 +346,14 @@ impl Filesystem for Model {
             .search(cred, from_dir, from_name)?
             .ok_or(FsError::NotFound)?
             .attr;
-        if source.kind == Kind::Directory && self.is_within(to_dir, source.ino)? {
-            return Err(FsError::Invalid);
-        }
+        let (level, parent_of) = (self.level, |dir| self.parent(dir));
+        rules::check_not_into_itself(level, source, from_dir, to_dir, parent_of)?;
         let target = self.search(cred, to_dir, to_name)?;
         if let Some(target) = target {
             if target.attr.ino == source.ino {
                 return Ok(());
             }
-            if target.attr.kind == Kind::Directory && self.is_within(from_dir, target.attr.ino)? {
-                return Err(FsError::NotEmpty);
-            }
+            rules::check_not_onto_ancestor(level, &target.attr, from_dir, to_dir, parent_of)?;
         }
         rules::check_rename(from_attr, source, to_attr, target.map(|t| &t.attr), cred)?;
         if target.is_some_and(|t| matches!(&t.body, Body::Dir(entries) if !entries.is_empty())) {

@@ -81,7 +81,11 @@ pub(super) fn scan<F: Filesystem>(
 ) -> Result<bool, Failure> {
     // Looked for beforehand: the engine is not asked again while it goes through a directory.
     let parent = if after.0 < rules::COOKIE_DOT_DOT {
-        Some(view.parent(export, dir)?)
+        match view.parent(export, dir) {
+            // No reason not to list a directory.
+            Err(Failure::Status(Nfsstat3::NameTooLong)) => Some(dir.clone()),
+            parent => Some(parent?),
+        }
     } else {
         None
     };

@@ -7,12 +7,9 @@ use crate::Fatal;
 use crate::handle::{ExportId, Target};
 use crate::identity::Identity;
 use bytes::Bytes;
-use haven_fs::{Attr, Change, Cred, Filesystem, FsResult, Ino};
-use haven_proto::nfs3::{Fattr3, Fh3, PostOpAttr, PreOpAttr, WccAttr, WccData};
+use haven_fs::{Attr, Change, Cred, Filesystem, FsResult, Ino, MOVE_DEPTH_MAX};
+use haven_proto::nfs3::{Fattr3, Fh3, Nfsstat3, PostOpAttr, PreOpAttr, WccAttr, WccData};
 use std::collections::BTreeMap;
-
-/// How far `..` is followed to see whether it is still inside an export.
-const DEPTH_MAX: usize = 4_096;
 
 /// A caller's view.
 pub(crate) struct View<'a, F> {
@@ -86,6 +83,9 @@ impl<F: Filesystem> View<'_, F> {
 
     /// The directory that `..` of `dir` is shown to be: its parent, or itself where the parent is outside
     /// the export (its own root; or a directory that was moved out through a surrounding export).
+    ///
+    /// [`Nfsstat3::NameTooLong`] where `dir` lies more than [`MOVE_DEPTH_MAX`] levels below an export that is not the
+    /// whole volume: whether it is inside is not looked for any further.
     pub(super) fn parent(&self, export: ExportId, dir: &Attr) -> Result<Attr, Failure> {
         let Some(&root) = self.roots.get(&export) else {
             return Ok(dir.clone());
@@ -95,17 +95,20 @@ impl<F: Filesystem> View<'_, F> {
         }
         let up = |ino| self.fs.lookup(&Cred::root(), ino, b"..");
         let parent = up(dir.ino)?;
+        if root == self.fs.root() {
+            return Ok(parent);
+        }
         let mut at = parent.ino;
-        for _ in 0..DEPTH_MAX {
+        for _ in 0..MOVE_DEPTH_MAX {
             if at == root {
                 return Ok(parent);
             }
             if at == self.fs.root() {
-                break;
+                return Ok(dir.clone());
             }
             at = up(at)?.ino;
         }
-        Ok(dir.clone())
+        Err(Nfsstat3::NameTooLong.into())
     }
 
     fn known(&self, fh: &Fh3) -> Result<Option<Attr>, Fatal> {

@@ -2,6 +2,7 @@
 
 use crate::server::{DATA, Server, auth_sys, encoded, everybody, export_entry, mode, plain};
 use bytes::Bytes;
+use haven_fs::MOVE_DEPTH_MAX;
 use haven_fs::Time;
 use haven_fs::model::Model;
 use haven_nfsd::Machine;
@@ -208,9 +209,7 @@ fn every_export_has_options_of_its_own() {
 }
 
 fn rename(s: &mut Server, from: (&Fh3, &str), to: (&Fh3, &str)) -> Option<Nfsstat3> {
-    let (from, to) = (s.at(from.0, from.1), s.at(to.0, to.1));
-    s.nfs::<RenameRes>(Args3::Rename(RenameArgs { from, to }))
-        .failure()
+    s.rename(from, to).failure()
 }
 
 fn link(s: &mut Server, file: &Fh3, to: (&Fh3, &str)) -> Option<Nfsstat3> {
@@ -316,6 +315,38 @@ fn up(s: &mut Server, dir: &Fh3) -> Fh3 {
         first.fileid
     );
     found
+}
+
+#[test]
+fn dot_dot_deep_down() {
+    let mut s = Server::new();
+    let (inner, whole) = ((DATA, everybody(plain())), ("/", everybody(plain())));
+    s.export(&[inner, whole]);
+    for (path, bounded) in [(DATA, true), ("/", false)] {
+        let mut chain = vec![s.mount(path).unwrap()];
+        for level in 0..MOVE_DEPTH_MAX + 1 {
+            let dir = s.dir(&chain[level], "d");
+            chain.push(dir);
+        }
+        for level in [1, 2, MOVE_DEPTH_MAX] {
+            assert_eq!(up(&mut s, &chain[level]), chain[level - 1]);
+        }
+        let (above, deepest) = (&chain[MOVE_DEPTH_MAX], &chain[MOVE_DEPTH_MAX + 1]);
+        if bounded {
+            let told = s.lookup(deepest, "..").failure();
+            assert_eq!(told, Some(Nfsstat3::NameTooLong));
+            let args = ReaddirArgs {
+                dir: deepest.clone(),
+                cookie: Cookie3(0),
+                cookieverf: Cookieverf3::default(),
+                count: 9_999,
+            };
+            let listed = s.nfs::<ReaddirRes>(Args3::Readdir(args));
+            assert_eq!(listed.ok_or_status().unwrap().entries.len(), 2);
+        } else {
+            assert_eq!(up(&mut s, deepest), *above);
+        }
+    }
 }
 
 #[test]

@@ -29,6 +29,7 @@ type Visit<'a> = &'a mut dyn FnMut(DirEntry<'_>) -> ControlFlow<()>;
 #[rustfmt::skip]
 impl Filesystem for Failing {
     fn root(&self) -> Ino { self.model.root() }
+    fn set_level(&mut self, level: Level) { self.model.set_level(level); }
     fn attr(&self, ino: Ino) -> FsResult<Attr> { self.check()?; self.model.attr(ino) }
     fn lookup(&self, c: &Cred, d: Ino, n: &[u8]) -> FsResult<Attr> { self.model.lookup(c, d, n) }
     fn access(&self, c: &Cred, i: Ino, w: Access) -> FsResult<Access> { self.model.access(c, i, w) }

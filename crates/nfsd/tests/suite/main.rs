@@ -5,6 +5,7 @@
 
 mod exports;
 mod failing;
+mod level;
 mod machine;
 mod mount;
 mod mounts;

@@ -321,6 +321,11 @@ impl<F: Filesystem + SystemTable> Server<F> {
         self.nfs(Args3::Remove(RemoveArgs { object }))
     }
 
+    pub fn rename(&mut self, from: (&Fh3, &str), to: (&Fh3, &str)) -> RenameRes {
+        let (from, to) = (self.at(from.0, from.1), self.at(to.0, to.1));
+        self.nfs(Args3::Rename(RenameArgs { from, to }))
+    }
+
     pub fn rmdir(&mut self, dir: &Fh3, name: &str) -> RmdirRes {
         let object = self.at(dir, name);
         self.nfs(Args3::Rmdir(RmdirArgs { object }))

@@ -237,11 +237,7 @@ fn rename() {
     let (a, b) = (s.dir(&root, "a"), s.dir(&root, "b"));
     let file = s.file(&a, "f");
     let (a_before, b_before) = (s.getattr(&a).unwrap(), s.getattr(&b).unwrap());
-    let rename = |s: &mut Server, from: (&Fh3, &str), to: (&Fh3, &str)| {
-        let (from, to) = (s.at(from.0, from.1), s.at(to.0, to.1));
-        s.nfs::<RenameRes>(Args3::Rename(RenameArgs { from, to }))
-    };
-    let wcc = rename(&mut s, (&a, "f"), (&b, "g")).ok_or_status().unwrap();
+    let wcc = s.rename((&a, "f"), (&b, "g")).ok_or_status().unwrap();
     let (a_after, b_after) = (s.getattr(&a).unwrap(), s.getattr(&b).unwrap());
     assert_eq!(
         wcc.fromdir_wcc,
@@ -258,22 +254,22 @@ fn rename() {
         }
     );
     assert_eq!(s.lookup(&b, "g").ok_or_status().unwrap().object, file);
-    let refused = rename(&mut s, (&a, "f"), (&b, "h"));
+    let refused = s.rename((&a, "f"), (&b, "h"));
     let wcc = RenameWcc {
         fromdir_wcc: unchanged(&a_after),
         todir_wcc: unchanged(&b_after),
     };
     assert_eq!(refused, Res3::Fail(Nfsstat3::NoEnt, wcc));
     assert_eq!(
-        rename(&mut s, (&root, "a"), (&a, "x")).failure(),
+        s.rename((&root, "a"), (&a, "x")).failure(),
         Some(Nfsstat3::Inval)
     );
     assert_eq!(
-        rename(&mut s, (&b, "g"), (&root, "a")).failure(),
+        s.rename((&b, "g"), (&root, "a")).failure(),
         Some(Nfsstat3::IsDir)
     );
     assert_eq!(
-        rename(&mut s, (&root, "a"), (&root, "b")).failure(),
+        s.rename((&root, "a"), (&root, "b")).failure(),
         Some(Nfsstat3::NotEmpty)
     );
 }

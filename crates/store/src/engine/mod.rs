@@ -24,7 +24,7 @@ use bytes::Bytes;
 use haven_fs::rules::{self, Perm};
 use haven_fs::{
     Access, Attr, Change, Cookie, Create, Cred, DirEntry, Filesystem, FsError, FsResult, Ino, Kind,
-    ReadData, SetAttr, StatFs, Time,
+    Level, ReadData, SetAttr, StatFs, Time,
 };
 use std::ops::ControlFlow;
 
@@ -164,6 +164,10 @@ impl Store {
 impl Filesystem for Store {
     fn root(&self) -> Ino {
         rules::ROOT_INO
+    }
+
+    fn set_level(&mut self, level: Level) {
+        self.level = level;
     }
 
     fn attr(&self, ino: Ino) -> FsResult<Attr> {

@@ -53,18 +53,14 @@ impl Store {
         let source = self
             .search(cred, &from_dir, from.name)?
             .ok_or(FsError::NotFound)?;
-        if source.attr.kind == Kind::Directory && self.is_within(to.dir, source.attr.ino)? {
-            return Err(FsError::Invalid);
-        }
+        let (level, parent_of) = (self.level, |dir| self.parent(dir));
+        rules::check_not_into_itself(level, &source.attr, from.dir, to.dir, parent_of)?;
         let target = self.search(cred, &to_dir, to.name)?;
         if let Some(target) = &target {
             if target.attr.ino == source.attr.ino {
                 return Ok(None);
             }
-            let is_directory = target.attr.kind == Kind::Directory;
-            if is_directory && self.is_within(from.dir, target.attr.ino)? {
-                return Err(FsError::NotEmpty);
-            }
+            rules::check_not_onto_ancestor(level, &target.attr, from.dir, to.dir, parent_of)?;
         }
         let target_attr = target.as_ref().map(|inode| &inode.attr);
         rules::check_rename(
@@ -84,18 +80,7 @@ impl Store {
         Ok(Some(Move { source, target }))
     }
 
-    /// Whether directory `inner` is `outer` or lies below it.
-    fn is_within(&self, inner: Ino, outer: Ino) -> FsResult<bool> {
-        let mut at = inner;
-        loop {
-            if at == outer {
-                return Ok(true);
-            }
-            let parent = Ino(self.directory(at)?.dir.parent);
-            if parent == at {
-                return Ok(false);
-            }
-            at = parent;
-        }
+    fn parent(&self, dir: Ino) -> FsResult<Ino> {
+        Ok(Ino(self.directory(dir)?.dir.parent))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{names, ok, open_dir, user};
 use crate::conformance::subject::{Subject, mode_of};
-use crate::{Cookie, Cred, FsError, SetAttr};
+use crate::{Cookie, Cred, FsError, Ino, Level, MOVE_DEPTH_MAX, SetAttr};
 
 pub(super) fn remove_rules(s: &mut Subject<'_>) {
     let (root, cred) = (s.root(), Cred::root());
@@ -211,4 +211,75 @@ pub(super) fn rename_sticky(s: &mut Subject<'_>) {
         Err(FsError::NotPermitted)
     );
     ok(s.rename(&mine, (dir, "mine"), (dir, "x")));
+}
+
+/// Directories one below the other: the first is the root, so a place in the list is a depth.
+fn chain(s: &mut Subject<'_>, levels: usize) -> Vec<Ino> {
+    let mut chain = vec![s.root()];
+    for level in 0..levels {
+        chain.push(ok(s.mkdir(&Cred::root(), chain[level], "d", 0o755)).ino);
+    }
+    chain
+}
+
+pub(super) fn rename_deep_down(s: &mut Subject<'_>) {
+    let (root, cred) = (s.root(), Cred::root());
+    s.fs.set_level(Level::BOUNDED_MOVES);
+    let chain = chain(s, MOVE_DEPTH_MAX + 3);
+    let (deepest, too_deep) = (chain[MOVE_DEPTH_MAX + 3], chain[MOVE_DEPTH_MAX + 1]);
+    let tree = ok(s.mkdir(&cred, root, "tree", 0o755)).ino;
+    ok(s.mkdir(&cred, tree, "below", 0o755));
+    let before = (s.attr(root), s.attr(tree), s.attr(too_deep));
+    assert_eq!(
+        s.rename(&cred, (root, "tree"), (too_deep, "tree")),
+        Err(FsError::NameTooLong)
+    );
+    let after = (s.attr(root), s.attr(tree), s.attr(too_deep));
+    assert_eq!(before, after, "nothing changes");
+    ok(s.rename(&cred, (root, "tree"), (chain[MOVE_DEPTH_MAX], "tree")));
+    assert_eq!(ok(s.lookup(&cred, tree, "..")).ino, chain[MOVE_DEPTH_MAX]);
+
+    // What lies deeper can be made and used, moved within its directory and out, and removed.
+    ok(s.mkdir(&cred, root, "empty", 0o755));
+    ok(s.rename(&cred, (root, "empty"), (deepest, "empty")));
+    ok(s.file(&cred, root, "f", 0o644));
+    ok(s.rename(&cred, (root, "f"), (deepest, "f")));
+    let tree = ok(s.mkdir(&cred, deepest, "tree", 0o755)).ino;
+    ok(s.mkdir(&cred, tree, "below", 0o755));
+    ok(s.rename(&cred, (deepest, "tree"), (deepest, "same")));
+    assert_eq!(
+        s.rename(&cred, (root, "d"), (tree, "loop")),
+        Err(FsError::NameTooLong)
+    );
+    assert_eq!(
+        s.rename(&cred, (deepest, "same"), (tree, "loop")),
+        Err(FsError::Invalid)
+    );
+    ok(s.rename(&cred, (deepest, "same"), (root, "out")));
+    assert_eq!(
+        s.rename(&cred, (deepest, "f"), (root, "d")),
+        Err(FsError::IsDirectory)
+    );
+    ok(s.remove(&cred, deepest, "f"));
+    ok(s.rmdir(&cred, deepest, "empty"));
+    ok(s.rmdir(&cred, chain[MOVE_DEPTH_MAX + 2], "d"));
+}
+
+pub(super) fn rename_deep_down_at_first(s: &mut Subject<'_>) {
+    let (root, cred) = (s.root(), Cred::root());
+    s.fs.set_level(Level::FIRST);
+    let chain = chain(s, MOVE_DEPTH_MAX + 3);
+    let deepest = chain[MOVE_DEPTH_MAX + 3];
+    let tree = ok(s.mkdir(&cred, root, "tree", 0o755)).ino;
+    ok(s.mkdir(&cred, tree, "below", 0o755));
+    ok(s.rename(&cred, (root, "tree"), (deepest, "tree")));
+    assert_eq!(
+        s.rename(&cred, (root, "d"), (tree, "loop")),
+        Err(FsError::Invalid)
+    );
+    ok(s.file(&cred, deepest, "f", 0o644));
+    assert_eq!(
+        s.rename(&cred, (deepest, "f"), (root, "d")),
+        Err(FsError::NotEmpty)
+    );
 }
