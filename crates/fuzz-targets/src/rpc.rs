@@ -4,7 +4,7 @@ use crate::Seed;
 use bytes::{Bytes, BytesMut};
 use haven_fs::Time;
 use haven_net::Limits;
-use haven_net::fuzzing::{RECORD_FRAGMENTS_MAX, records};
+use haven_net::fuzzing::{RECORD_EMPTY_FRAGMENTS_MAX, records};
 use haven_nfsd::{
     Client, ClientNames, Entry, Export, ExportId, Exports, Options, Origin, Prepared, Service,
     Transport, Who, prepare,
@@ -69,9 +69,10 @@ pub(crate) fn record_stream(input: &[u8]) {
 
 /// The first record within the limits, and its length with marks.
 fn whole_record(stream: &[u8]) -> Option<(Bytes, usize)> {
-    let (mut joined, mut at) = (Vec::new(), 0);
-    for _ in 0..RECORD_FRAGMENTS_MAX {
+    let (mut joined, mut at, mut empty) = (Vec::new(), 0, 0);
+    while empty <= RECORD_EMPTY_FRAGMENTS_MAX {
         let header = FragmentHeader::parse(*stream.get(at..)?.first_chunk::<HEADER_BYTES>()?);
+        empty += usize::from(header.len == 0 && !header.last);
         let start = at + HEADER_BYTES;
         at = start + header.len as usize;
         joined.extend_from_slice(stream.get(start..at)?);
@@ -91,13 +92,15 @@ pub(crate) fn record_stream_seeds() -> Vec<Seed> {
         [&FragmentHeader { last, len }.encode()[..], bytes].concat()
     };
     let fragments = [part(false, b"one"), part(false, b""), part(true, b"record")].concat();
-    let many = part(false, b"x").repeat(RECORD_FRAGMENTS_MAX);
+    let many = [part(false, b"x").repeat(499), part(true, b"x")].concat();
+    let nothing = part(false, b"").repeat(RECORD_EMPTY_FRAGMENTS_MAX + 1);
     let inputs = [
         ("whole", [part(true, b"a call"), part(true, b"")].concat()),
         ("fragments", [fragments, part(true, b"next")].concat()),
         ("cut", part(true, b"a call")[..7].to_vec()),
         ("long", part(true, &[7; 501])),
-        ("many", many),
+        ("many", [many, part(true, b"next")].concat()),
+        ("empty", [part(false, b"x"), nothing].concat()),
     ];
     let steps = [("bytes", 1), ("pieces", 5)];
     let mut seeds = Vec::new();

@@ -2,13 +2,13 @@
 //! the feature `fuzzing` only.
 
 use crate::Limits;
-use crate::input::{FRAGMENTS_MAX, Input, Next};
+use crate::input::{EMPTY_FRAGMENTS_MAX, Input, Next};
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// Most fragments in a record.
-pub const RECORD_FRAGMENTS_MAX: usize = FRAGMENTS_MAX;
+/// Most fragments of a record that carry nothing and are not its last.
+pub const RECORD_EMPTY_FRAGMENTS_MAX: usize = EMPTY_FRAGMENTS_MAX;
 
 /// The records in a stream that arrives in pieces of `step` bytes, in order, and whether it was refused after
 /// them. Panics when a record is taken in beyond the memory budget, or without being accounted for.

@@ -141,6 +141,40 @@ async fn whole_split_and_fragmented_records_are_answered() {
     assert_eq!(receive(&mut stream).await.unwrap(), b"fragments");
 }
 
+/// A record in fragments of `size` bytes.
+fn in_fragments(record: &[u8], size: usize) -> Vec<u8> {
+    let count = record.len().div_ceil(size);
+    let mut stream = Vec::new();
+    for (n, part) in record.chunks(size).enumerate() {
+        let header = FragmentHeader {
+            last: n + 1 == count,
+            len: part.len() as u32,
+        };
+        stream.extend_from_slice(&header.encode());
+        stream.extend_from_slice(part);
+    }
+    stream
+}
+
+#[tokio::test]
+async fn a_record_may_come_in_as_many_fragments_as_carry_something() {
+    let lab = lab(Limits::default());
+    let mut stream = lab.connect().await;
+    let record: Vec<u8> = (0..1 << 20).map(|n| (n % 251) as u8).collect();
+    // In 524, as a client with a small send buffer; in 65,536; and one byte each.
+    for (bytes, size) in [(1 << 20, 2000), (1 << 20, 16), (1 << 10, 1)] {
+        let fragments = in_fragments(&record[..bytes], size);
+        stream.write_all(&fragments).await.unwrap();
+        assert!(receive(&mut stream).await.unwrap() == record[..bytes]);
+    }
+    let most = Limits::default().record_bytes_max;
+    let mut other = lab.connect().await;
+    let _ = other
+        .write_all(&in_fragments(&vec![1; most + 1], 4000))
+        .await;
+    assert!(receive(&mut other).await.is_err(), "bounded all the same");
+}
+
 #[tokio::test]
 async fn a_record_beyond_the_limit_ends_the_connection_without_reading_it() {
     let lab = lab(Limits {
