@@ -2,9 +2,11 @@
 //!
 //! Three things stand behind it: [`RealDisk`], a directory of the machine's file system; [`ReadOnlyDisk`],
 //! the same directory only looked at; and [`VolatileDisk`], the same directory behind a model of a power loss: what was not flushed lives
-//! only in the process, so that killing the process loses exactly what a power cut may lose.
+//! only in the process, so that killing the process loses exactly what a power cut may lose. Its flushes can be made
+//! to fail as Linux fails them.
 //! Code above the seam must therefore flush what it promises: file contents with
-//! [`DiskFile::sync`], new names, renames and removals with [`Disk::sync_dir`] of the parent.
+//! [`DiskFile::sync`], new names, renames and removals with [`Disk::sync_dir`] of the parent. And it must write anew
+//! what it finds and relies on: a flush in an earlier process may have failed ([`renew`]).
 //!
 //! Invariants
 //! - Paths are relative to the disk's root and never leave it.
@@ -23,6 +25,7 @@ mod error;
 mod path;
 mod read_only;
 mod real;
+pub mod renew;
 mod root;
 pub mod testing;
 mod volatile;
@@ -164,6 +167,7 @@ pub trait DiskFile: Send + Sync {
     /// range goes past it. Durable after `sync`.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
 
-    /// Makes everything written so far, and the length, durable (fdatasync).
+    /// Makes everything written so far, and the length, durable (fdatasync). After an error nobody knows what of it
+    /// is, and a later success says nothing of it: whatever shall be durable must be written again.
     fn sync(&self) -> io::Result<()>;
 }

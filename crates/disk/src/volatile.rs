@@ -10,6 +10,13 @@
 //!
 //! Directories made by `create_dir_all` are durable at once, as the trait says.
 //!
+//! [`VolatileDisk::fail_flush`] makes a flush fail the way Linux does it. What could not be written counts as clean
+//! then: it still reads as it was written, in this process and (the disk being left open) by whoever opens the same
+//! files after it, but later flushes succeed without it. Only bytes that are written again, a length that changes
+//! again, names in a directory in which another one changes again, get to the disk; a power loss takes the rest.
+//! [`VolatileDisk::evict`] is what happens when memory is short: clean pages may be forgotten, and read as the disk has
+//! them.
+//!
 //! Invariants
 //! - The real directory always shows a state that a power loss at this moment may leave.
 //! - Readers in this process always see the newest state, flushed or not.
@@ -27,10 +34,12 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use crate::path::{STAGING, below_root, names};
 use crate::{Disk, DiskError, DiskFile, RealDisk, Space};
 
+mod faults;
 mod file;
 mod spans;
 mod tree;
 
+use faults::{Chances, Faults};
 use file::FileNode;
 use tree::Tree;
 
@@ -54,9 +63,31 @@ impl VolatileDisk {
             tree: Mutex::new(Tree::new(Arc::clone(&real))),
             power: Arc::new(Power {
                 on: RwLock::new(true),
+                faults: Mutex::default(),
             }),
             real,
         })
+    }
+
+    /// Lets `after` flushes succeed and the next one fail; those after it succeed. Of what that one was to make
+    /// durable, `seed` chooses what has reached the disk all the same, page by page or only sector by sector; the rest
+    /// is as the module's head comment says. Directories count as made when their making fails, too.
+    pub fn fail_flush(&self, after: u64, seed: u64) {
+        self.power.faults.lock().plan(after, seed);
+    }
+
+    /// Whether the flush of the last [`VolatileDisk::fail_flush`] is still to come.
+    #[must_use]
+    pub fn flush_will_fail(&self) -> bool {
+        self.power.faults.lock().is_planned()
+    }
+
+    /// Forgets pages that a failed flush left in memory only, but those for which `keep` answers true.
+    pub fn evict(&self, mut keep: impl FnMut() -> bool) {
+        let files = self.tree.lock().files();
+        for file in files {
+            file.evict(&mut keep);
+        }
     }
 
     /// The power goes: everything unflushed is gone, every open handle and this disk fail from now
@@ -103,7 +134,9 @@ impl Disk for VolatileDisk {
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let names = names(path)?;
-        self.with_tree(|tree| tree.create_dir_all(&names))
+        let fault = self.power.flush_fault();
+        self.with_tree(|tree| tree.create_dir_all(&names, fault.is_some()))?;
+        fault.map_or(Ok(()), |_| Err(faults::error(path)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -134,6 +167,12 @@ impl Disk for VolatileDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let names = names(path)?;
         let _on = self.power.enter()?;
+        if let Some(mut chances) = self.power.flush_fault() {
+            self.tree
+                .lock()
+                .sync_dir_failing(&names, &mut || chances.next())?;
+            return Err(faults::error(path));
+        }
         let real_path = self.tree.lock().sync_dir(&names)?;
         self.real.flush_dir(&real_path)
     }
@@ -141,6 +180,15 @@ impl Disk for VolatileDisk {
     fn sync_all(&self) -> io::Result<()> {
         let _on = self.power.enter()?;
         let files = self.tree.lock().files();
+        if let Some(mut chances) = self.power.flush_fault() {
+            for file in files {
+                file.sync_failing(&mut || chances.next())?;
+            }
+            self.tree
+                .lock()
+                .sync_all_dirs_failing(&mut || chances.next())?;
+            return Err(faults::error(Path::new("")));
+        }
         for file in files {
             file.sync()?;
         }
@@ -154,9 +202,10 @@ impl Disk for VolatileDisk {
     }
 }
 
-/// Whether the modelled machine still runs.
+/// Whether the modelled machine still runs, and what its device will fail at.
 struct Power {
     on: RwLock<bool>,
+    faults: Mutex<Faults>,
 }
 
 impl Power {
@@ -167,6 +216,11 @@ impl Power {
         } else {
             Err(io::Error::other("the disk lost its power; open it anew"))
         }
+    }
+
+    /// Counts a flush; what decides what it brings to the disk, if it shall fail.
+    fn flush_fault(&self) -> Option<Chances> {
+        self.faults.lock().next()
     }
 }
 
@@ -230,6 +284,12 @@ impl DiskFile for VolatileFile {
 
     fn sync(&self) -> io::Result<()> {
         let _on = self.power.enter()?;
-        self.node.sync()
+        match self.power.flush_fault() {
+            Some(mut chances) => {
+                self.node.sync_failing(&mut || chances.next())?;
+                Err(faults::error(self.node.staged()))
+            }
+            None => self.node.sync(),
+        }
     }
 }

@@ -5,7 +5,9 @@
 //! - A byte comes from its page if there is one, else is zero in a page of `punched`, else comes from the backing below
 //!   `base_len`, else is zero.
 //! - Bytes of a page beyond `len` are zero.
-//! - The backing changes in `sync` only.
+//! - The backing changes in `sync` only, be it one that fails.
+//! - What a failed flush did not bring to the backing (a page, the length) no later flush brings, unless it was
+//!   written again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,7 +28,21 @@ const SECTOR: usize = 512;
 /// Pages written by one call.
 const RUN_PAGES_MAX: usize = 1024;
 
-type Page = Box<[u8; PAGE]>;
+/// Bytes over the backing.
+struct Page {
+    bytes: Box<[u8; PAGE]>,
+    state: PageState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum PageState {
+    /// Written since the last flush.
+    Dirty,
+    /// A flush could not write it and took it for clean.
+    Lost,
+    /// In the backing, too; kept because of the backing not everything shows.
+    Flushed,
+}
 
 /// A file, shared by all its handles and by the name tree.
 pub(super) struct FileNode {
@@ -52,6 +68,8 @@ struct State {
     /// Pages of the backing that do not show any more.
     punched: Spans,
     reserve: Option<(u64, u64)>,
+    /// A flush could not write the length, and what was cut off, punched or reserved, and took them for clean.
+    length_lost: bool,
 }
 
 impl State {
@@ -109,7 +127,9 @@ impl State {
         }
         let from = (start % PAGE_BYTES) as usize;
         let len = (end - start) as usize;
-        self.page(number, false)?[from..from + len].fill(0);
+        let page = self.page(number, false)?;
+        page.bytes[from..from + len].fill(0);
+        page.state = PageState::Dirty;
         Ok(())
     }
 
@@ -164,15 +184,24 @@ impl State {
     /// The page, filled from below when it is new and will not be overwritten as a whole.
     fn page(&mut self, number: u64, whole: bool) -> io::Result<&mut Page> {
         if !self.pages.contains_key(&number) {
-            let mut page: Page = Box::new([0; PAGE]);
+            let mut bytes = Box::new([0; PAGE]);
             if !whole {
-                self.read_base(number * PAGE_BYTES, &mut page[..])?;
+                self.read_base(number * PAGE_BYTES, &mut bytes[..])?;
             }
-            self.pages.insert(number, page);
+            let state = PageState::Dirty;
+            self.pages.insert(number, Page { bytes, state });
         }
         self.pages
             .get_mut(&number)
             .ok_or_else(|| io::Error::other("a page vanished"))
+    }
+
+    /// The length is another one now, so the next flush writes it.
+    fn resized(&mut self, len: u64) {
+        if len != self.len {
+            self.length_lost = false;
+            self.len = len;
+        }
     }
 
     fn write(&mut self, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
@@ -180,16 +209,40 @@ impl State {
             let start = (offset % PAGE_BYTES) as usize;
             let n = data.len().min(PAGE - start);
             let page = self.page(offset / PAGE_BYTES, n == PAGE)?;
-            page[start..start + n].copy_from_slice(&data[..n]);
+            page.bytes[start..start + n].copy_from_slice(&data[..n]);
+            page.state = PageState::Dirty;
             data = &data[n..];
             offset += n as u64;
-            self.len = self.len.max(offset);
+            self.resized(self.len.max(offset));
         }
         Ok(())
     }
 
+    /// The bytes of a page that belong to the file.
+    fn shown<'a>(&self, number: u64, page: &'a Page) -> &'a [u8] {
+        let shown = self.len.saturating_sub(number * PAGE_BYTES);
+        &page.bytes[..shown.min(PAGE_BYTES) as usize]
+    }
+
     /// Brings the unflushed state to the backing, which is durable in this model once written.
     fn write_back(&mut self, backing: &RealFile) -> io::Result<()> {
+        if self.length_lost {
+            self.write_pages(backing, |state| state == PageState::Dirty)?;
+            self.real_len = backing.len()?;
+            for page in self.pages.values_mut() {
+                if page.state == PageState::Dirty {
+                    page.state = PageState::Flushed;
+                }
+            }
+            return Ok(());
+        }
+        self.cut_backing(backing)?;
+        self.write_pages(backing, |state| state != PageState::Lost)?;
+        self.grow_backing(backing)
+    }
+
+    /// Takes from the backing what was cut off, and reserves.
+    fn cut_backing(&mut self, backing: &RealFile) -> io::Result<()> {
         if self.base_len < self.real_len {
             backing.set_len(self.base_len)?;
             self.real_len = self.base_len;
@@ -203,9 +256,33 @@ impl State {
         if let Some((start, end)) = self.reserve.take() {
             backing.allocate(start, end - start)?;
         }
+        Ok(())
+    }
+
+    /// Gives the backing, whose pages are written, its length; then all of it shows.
+    fn grow_backing(&mut self, backing: &RealFile) -> io::Result<()> {
+        if backing.len()? != self.len {
+            backing.set_len(self.len)?;
+        }
+        self.pages.retain(|_, page| page.state == PageState::Lost);
+        self.punched = Spans::default();
+        self.real_len = self.len;
+        self.base_len = self.len;
+        Ok(())
+    }
+
+    /// Writes the pages that are `wanted`, neighbours together.
+    fn write_pages(
+        &self,
+        backing: &RealFile,
+        wanted: impl Fn(PageState) -> bool,
+    ) -> io::Result<()> {
         let mut run: Vec<&[u8]> = Vec::new();
         let mut run_start = 0;
         for (&number, page) in &self.pages {
+            if !wanted(page.state) {
+                continue;
+            }
             if run.len() == RUN_PAGES_MAX || number != run_start + run.len() as u64 {
                 backing.write_vectored_at(run_start * PAGE_BYTES, &run)?;
                 run.clear();
@@ -213,18 +290,52 @@ impl State {
             if run.is_empty() {
                 run_start = number;
             }
-            let shown = self.len.saturating_sub(number * PAGE_BYTES);
-            run.push(&page[..shown.min(PAGE_BYTES) as usize]);
+            run.push(self.shown(number, page));
         }
-        backing.write_vectored_at(run_start * PAGE_BYTES, &run)?;
-        if backing.len()? != self.len {
-            backing.set_len(self.len)?;
+        backing.write_vectored_at(run_start * PAGE_BYTES, &run)
+    }
+
+    /// The device fails while the unflushed state is brought to it: what `reaches` answers true for has reached
+    /// it, page by page or at least sector by sector; all of it counts as clean from now on.
+    fn write_back_failing(
+        &mut self,
+        backing: &RealFile,
+        reaches: &mut impl FnMut() -> bool,
+    ) -> io::Result<()> {
+        let changed = self.base_len < self.real_len
+            || !self.punched.is_empty()
+            || self.reserve.is_some()
+            || self.len != self.real_len;
+        let brought = changed && !self.length_lost && reaches();
+        if brought {
+            self.cut_backing(backing)?;
         }
-        self.pages.clear();
-        self.punched = Spans::default();
-        self.real_len = self.len;
-        self.base_len = self.len;
-        Ok(())
+        self.length_lost |= changed && !brought;
+        let mut pages = std::mem::take(&mut self.pages);
+        for (&number, page) in &mut pages {
+            let whole = match page.state {
+                PageState::Dirty => reaches(),
+                PageState::Flushed => brought,
+                PageState::Lost => continue,
+            };
+            for (i, sector) in self.shown(number, page).chunks(SECTOR).enumerate() {
+                if whole || (page.state == PageState::Dirty && reaches()) {
+                    backing.write_at(number * PAGE_BYTES + (i * SECTOR) as u64, sector)?;
+                }
+            }
+            if page.state == PageState::Dirty {
+                page.state = match whole {
+                    true => PageState::Flushed,
+                    false => PageState::Lost,
+                };
+            }
+        }
+        self.pages = pages;
+        self.real_len = backing.len()?;
+        match brought {
+            true => self.grow_backing(backing),
+            false => Ok(()),
+        }
     }
 }
 
@@ -245,6 +356,7 @@ impl FileNode {
                 pages: BTreeMap::new(),
                 punched: Spans::default(),
                 reserve: None,
+                length_lost: false,
             }),
         }
     }
@@ -288,6 +400,11 @@ impl FileNode {
         Ok(state.backing.clone())
     }
 
+    /// A name for messages.
+    pub(super) fn staged(&self) -> &Path {
+        &self.staged
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.state.lock().len
     }
@@ -308,8 +425,9 @@ impl FileNode {
             let page_start = number * PAGE_BYTES;
             let from = offset.max(page_start);
             let to = end.min(page_start + PAGE_BYTES);
-            buf[(from - offset) as usize..(to - offset) as usize]
-                .copy_from_slice(&page[(from - page_start) as usize..(to - page_start) as usize]);
+            buf[(from - offset) as usize..(to - offset) as usize].copy_from_slice(
+                &page.bytes[(from - page_start) as usize..(to - page_start) as usize],
+            );
         }
         Ok(n)
     }
@@ -330,7 +448,8 @@ impl FileNode {
             state.pages.split_off(&len.div_ceil(PAGE_BYTES));
             let kept = (len % PAGE_BYTES) as usize;
             if let Some(page) = state.pages.get_mut(&(len / PAGE_BYTES)) {
-                page[kept..].fill(0);
+                page.bytes[kept..].fill(0);
+                page.state = PageState::Dirty;
             }
             state.base_len = state.base_len.min(len);
             state.reserve = match state.reserve {
@@ -338,7 +457,7 @@ impl FileNode {
                 _ => None,
             };
         }
-        state.len = len;
+        state.resized(len);
         Ok(())
     }
 
@@ -350,7 +469,8 @@ impl FileNode {
         let end = offset + len;
         let (low, high) = state.reserve.unwrap_or((offset, end));
         state.reserve = Some((low.min(offset), high.max(end)));
-        state.len = state.len.max(end);
+        let len = state.len.max(end);
+        state.resized(len);
         Ok(())
     }
 
@@ -382,17 +502,16 @@ impl FileNode {
         let mut above = state.pages.split_off(&first);
         state.pages.append(&mut above.split_off(&last));
         state.punched.add(first..last);
+        // As a new length: the next flush writes what the file is made of.
+        state.length_lost = false;
         Ok(())
     }
 
     pub(super) fn sync(&self) -> io::Result<()> {
         let backing = {
             let mut state = self.state.lock();
-            if !state.exists && self.nameless.load(Ordering::Relaxed) {
-                return Ok(()); // removed before it ever was durable: there is nothing to keep
-            }
-            let Some(backing) = self.backing(&mut state)? else {
-                return Ok(()); // found on the disk and never opened: nothing was written
+            let Some(backing) = self.to_write_back(&mut state)? else {
+                return Ok(());
             };
             if !state.clean() {
                 state.write_back(&backing)?;
@@ -402,6 +521,32 @@ impl FileNode {
         backing.sync()
     }
 
+    /// A flush that fails: see [`State::write_back_failing`].
+    pub(super) fn sync_failing(&self, reaches: &mut impl FnMut() -> bool) -> io::Result<()> {
+        let mut state = self.state.lock();
+        match self.to_write_back(&mut state)? {
+            Some(backing) if !state.clean() => state.write_back_failing(&backing, reaches),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where a flush brings what was written; `None` when there is nothing to bring anywhere.
+    fn to_write_back(&self, state: &mut State) -> io::Result<Option<Arc<RealFile>>> {
+        if !state.exists && self.nameless.load(Ordering::Relaxed) {
+            return Ok(None); // removed before it ever was durable: there is nothing to keep
+        }
+        self.backing(state) // none if it was found on the disk and never opened: nothing was written
+    }
+
+    /// Pages that a failed flush took for clean may be dropped from memory: from then on, those for which `keep`
+    /// answers false read as the disk has them.
+    pub(super) fn evict(&self, keep: &mut impl FnMut() -> bool) {
+        let mut state = self.state.lock();
+        state
+            .pages
+            .retain(|_, page| page.state != PageState::Lost || keep());
+    }
+
     /// The power goes: of what is not flushed, what `keep` chooses reaches the backing.
     pub(super) fn lose(&self, keep: &mut impl FnMut() -> bool) -> io::Result<()> {
         let mut state = self.state.lock();
@@ -409,24 +554,29 @@ impl FileNode {
         let Some(backing) = state.backing.clone() else {
             return Ok(());
         };
-        if state.base_len < state.real_len {
+        let cut = state.base_len < state.real_len && !state.length_lost;
+        if cut {
             if !keep() {
                 return Ok(());
             }
             backing.set_len(state.base_len)?;
         }
-        for hole in state.punched.iter().filter(|_| keep()) {
+        let punched = !state.length_lost;
+        for hole in state.punched.iter().filter(|_| punched && keep()) {
             backing.punch(
                 hole.start * PAGE_BYTES,
                 (hole.end - hole.start) * PAGE_BYTES,
             )?;
         }
         for (number, page) in pages {
-            for (i, sector) in page.chunks(SECTOR).enumerate() {
-                let at = number * PAGE_BYTES + (i * SECTOR) as u64;
-                let shown = state.len.saturating_sub(at).min(SECTOR as u64) as usize;
-                if shown > 0 && keep() {
-                    backing.write_at(at, &sector[..shown])?;
+            for (i, sector) in state.shown(number, &page).chunks(SECTOR).enumerate() {
+                let stays = match page.state {
+                    PageState::Dirty => keep(),
+                    PageState::Flushed => cut,
+                    PageState::Lost => false,
+                };
+                if stays {
+                    backing.write_at(number * PAGE_BYTES + (i * SECTOR) as u64, sector)?;
                 }
             }
         }

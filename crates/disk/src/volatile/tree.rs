@@ -6,6 +6,8 @@
 //! - `durable` equals the real directory. A node without a durable name has its real file, if any, in
 //!   the staging directory under its id.
 //! - A directory is read from the disk when first looked into.
+//! - Changes of names that a failed flush of their directory did not bring to the disk are brought by a flush
+//!   after another name in that directory has changed: a directory is to be seen as one page.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -41,6 +43,8 @@ enum Kind {
 #[derive(Default)]
 struct Dir {
     loaded: bool,
+    /// A flush could not write the changed names and took them for clean.
+    lost: bool,
     current: BTreeMap<String, NodeId>,
     durable: BTreeMap<String, NodeId>,
 }
@@ -87,15 +91,22 @@ impl Tree {
         Ok(node)
     }
 
-    pub(super) fn create_dir_all(&mut self, names: &[&str]) -> io::Result<()> {
+    /// The names are durable afterwards, unless the device `fails`: then those of new ones are not.
+    pub(super) fn create_dir_all(&mut self, names: &[&str], fails: bool) -> io::Result<()> {
         let mut dir = ROOT;
         for (depth, name) in names.iter().enumerate() {
             dir = match self.child(dir, name)? {
-                Some(id) if matches!(self.node(id)?.kind, Kind::Dir(_)) => id,
+                Some(id) if matches!(self.node(id)?.kind, Kind::Dir(_)) => {
+                    if !fails && !self.dir(dir)?.lost {
+                        self.commit_new(dir, name)?;
+                    }
+                    id
+                }
                 Some(_) => {
                     let names = &names[..=depth];
                     return Err(fault(io::ErrorKind::AlreadyExists, names, "is a file"));
                 }
+                None if fails => self.add_dir_in_vain(dir, name)?,
                 None => self.add_dir(dir, name)?,
             };
         }
@@ -130,8 +141,8 @@ impl Tree {
         if let Some(old) = old {
             self.unname(old)?;
         }
-        self.dir(from_dir)?.current.remove(from_name);
-        self.dir(to_dir)?.current.insert(to_name.to_owned(), id);
+        self.changed(from_dir)?.remove(from_name);
+        self.changed(to_dir)?.insert(to_name.to_owned(), id);
         self.node_mut(id)?.current = Some(Place {
             dir: to_dir,
             name: to_name.to_owned(),
@@ -188,34 +199,83 @@ impl Tree {
         self.real_path(id)
     }
 
+    /// As [`Tree::sync_dir`], but the device fails. What was to be made durable is so if `reaches` says so;
+    /// otherwise it counts as clean.
+    pub(super) fn sync_dir_failing(
+        &mut self,
+        names: &[&str],
+        reaches: &mut impl FnMut() -> bool,
+    ) -> io::Result<()> {
+        let id = self.find(names)?;
+        self.load(id)?;
+        self.fail_dir(id, reaches)
+    }
+
+    fn fail_dir(&mut self, id: NodeId, reaches: &mut impl FnMut() -> bool) -> io::Result<()> {
+        if self.changed_names(id)?.is_empty() {
+            return Ok(());
+        }
+        match reaches() {
+            true => self.commit_names(id).map(drop),
+            false => {
+                self.dir(id)?.lost = true;
+                Ok(())
+            }
+        }
+    }
+
     /// As [`Tree::sync_dir`] of every directory whose names changed; tells where these are.
     pub(super) fn sync_all_dirs(&mut self) -> io::Result<Vec<PathBuf>> {
-        let mut dirs: Vec<NodeId> = self.nodes.keys().copied().collect();
-        dirs.sort_unstable();
         let mut flush = Vec::new();
-        for id in dirs {
-            // Taking away a removed directory takes away what was in it.
-            let Some(node) = self.nodes.get(&id) else {
-                continue;
-            };
-            let lives = id == ROOT || node.current.is_some();
-            if lives && matches!(node.kind, Kind::Dir(_)) && self.commit_names(id)? {
+        for id in self.ids() {
+            if self.is_living_dir(id) && self.commit_names(id)? {
                 flush.push(id);
             }
         }
         flush.into_iter().map(|id| self.real_path(id)).collect()
     }
 
-    /// Brings changed names to the real directory. Whether there were any.
-    fn commit_names(&mut self, id: NodeId) -> io::Result<bool> {
+    /// As [`Tree::sync_all_dirs`], but the device fails: see [`Tree::sync_dir_failing`].
+    pub(super) fn sync_all_dirs_failing(
+        &mut self,
+        reaches: &mut impl FnMut() -> bool,
+    ) -> io::Result<()> {
+        for id in self.ids() {
+            if self.is_living_dir(id) {
+                self.fail_dir(id, reaches)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All nodes, in a fixed order.
+    fn ids(&self) -> Vec<NodeId> {
+        let mut dirs: Vec<NodeId> = self.nodes.keys().copied().collect();
+        dirs.sort_unstable();
+        dirs
+    }
+
+    /// Whether it is a directory that is still there: taking away a removed one takes away what was in it.
+    fn is_living_dir(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| {
+            let lives = id == ROOT || node.current.is_some();
+            lives && matches!(node.kind, Kind::Dir(_))
+        })
+    }
+
+    fn changed_names(&mut self, id: NodeId) -> io::Result<BTreeSet<String>> {
         let dir = self.dir(id)?;
-        let changed: BTreeSet<String> = dir
-            .current
-            .keys()
-            .chain(dir.durable.keys())
-            .filter(|name| dir.current.get(*name) != dir.durable.get(*name))
-            .cloned()
-            .collect();
+        let names = dir.current.keys().chain(dir.durable.keys());
+        let changed = names.filter(|name| dir.current.get(*name) != dir.durable.get(*name));
+        Ok(changed.cloned().collect())
+    }
+
+    /// Brings changed names to the real directory, unless they count as clean. Whether there were any.
+    fn commit_names(&mut self, id: NodeId) -> io::Result<bool> {
+        if self.dir(id)?.lost {
+            return Ok(false);
+        }
+        let changed = self.changed_names(id)?;
         for name in &changed {
             self.commit_new(id, name)?;
         }
@@ -225,7 +285,7 @@ impl Tree {
         Ok(!changed.is_empty())
     }
 
-    /// All files known, for the power loss.
+    /// All files known.
     pub(super) fn files(&self) -> Vec<Arc<FileNode>> {
         let file = |node: &Node| match &node.kind {
             Kind::File(file) => Some(Arc::clone(file)),
@@ -329,7 +389,7 @@ impl Tree {
     /// Takes the current name away, and those of everything below.
     fn unname(&mut self, id: NodeId) -> io::Result<()> {
         if let Some(place) = self.node_mut(id)?.current.take() {
-            self.dir(place.dir)?.current.remove(&place.name);
+            self.changed(place.dir)?.remove(&place.name);
         }
         if let Kind::Dir(dir) = &self.node(id)?.kind {
             let below: Vec<NodeId> = dir.current.values().copied().collect();
@@ -384,6 +444,25 @@ impl Tree {
         Ok(id)
     }
 
+    /// As [`Tree::add_dir`], but its name is not durable and counts as clean.
+    fn add_dir_in_vain(&mut self, dir: NodeId, name: &str) -> io::Result<NodeId> {
+        self.disk.make_dir(&staged(self.next))?;
+        let made = Dir {
+            loaded: true,
+            ..Dir::default()
+        };
+        let id = self.add(dir, name, Kind::Dir(made))?;
+        self.dir(dir)?.lost = true;
+        Ok(id)
+    }
+
+    /// The names of a directory, of which one is about to change.
+    fn changed(&mut self, id: NodeId) -> io::Result<&mut BTreeMap<String, NodeId>> {
+        let dir = self.dir(id)?;
+        dir.lost = false;
+        Ok(&mut dir.current)
+    }
+
     fn add(&mut self, dir: NodeId, name: &str, kind: Kind) -> io::Result<NodeId> {
         let id = self.next;
         self.next += 1;
@@ -391,7 +470,7 @@ impl Tree {
             dir,
             name: name.to_owned(),
         };
-        self.dir(dir)?.current.insert(name.to_owned(), id);
+        self.changed(dir)?.insert(name.to_owned(), id);
         let node = Node {
             current: Some(place),
             durable: None,
