@@ -150,6 +150,7 @@ fn service_problems(
     if let Some(leader) = leader {
         let wait = match leader.phase {
             Phase::TakingOver => "it takes over at the moment",
+            Phase::Suspended => "it waits for the answers of a majority, and clients wait with it",
             Phase::Moving | Phase::Releasing => "it hands the service over at the moment",
             _ => "it does not know that it may answer",
         };

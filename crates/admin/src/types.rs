@@ -48,6 +48,8 @@ pub enum Phase {
     TakingOver,
     /// Leading, serving, addresses up.
     Serving,
+    /// Leading without a majority that answers: clients wait.
+    Suspended,
     /// On the way down.
     Releasing,
     /// A planned move is under way.

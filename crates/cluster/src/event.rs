@@ -2,8 +2,9 @@
 //!
 //! The driver's side of the contract:
 //! - Events are delivered one at a time, in the order in which they happened.
-//! - `StartServing`, `StopServing`, `AddAddresses`, `RemoveAddresses` and `CloseClientConnections` are
-//!   performed strictly in the order in which they were given; the others may run beside them.
+//! - `StartServing`, `SuspendServing`, `StopServing`, `AddAddresses`, `RemoveAddresses` and `CloseClientConnections`
+//!   are performed strictly in the order in which they were given; so are `Announce`, `ResetClientConnections` and
+//!   `TickleClients`, which may run beside those. The others may run beside all.
 //! - Every action whose documentation names a report gets exactly that report, sooner or later.
 //!
 //! Must not know: how anything is performed.
@@ -23,18 +24,19 @@ impl fmt::Display for Term {
 /// Something that happened to the service on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// This node was elected, or leads again in the same term after [`Event::Deposed`] (it had lost touch with
-    /// its quorum, and nobody else was elected). A quorum has just answered, so the lease counts as valid until
-    /// [`Event::LeaseLapsed`] says otherwise.
+    /// This node was elected, or leads again in the same term after [`Event::Deposed`]. A quorum has just answered,
+    /// so the lease counts as valid until [`Event::LeaseLapsed`] says otherwise.
     Elected {
         /// The new term.
         term: Term,
     },
-    /// This node leads no more: another leader or a higher term is known.
+    /// This node leads no more: another leader or a higher term is known, or its term has no lease any more. A leader
+    /// that only lost touch with its quorum is not deposed, however long that lasts: its term goes on.
     Deposed,
     /// The leader's lease ran out (no quorum of heartbeats), or may have.
     LeaseLapsed,
-    /// A quorum answers again.
+    /// A quorum answers again in this term. So nobody else was elected meanwhile: whoever answers a term has voted in
+    /// no later one (decisions/0013).
     LeaseRegained {
         /// The term it answers in.
         term: Term,
@@ -102,13 +104,16 @@ pub enum Action {
         /// Propose only while leading in this very term.
         term: Term,
     },
-    /// Open the gate for requests (this also ends a [`Action::Drain`]). Report: [`Event::ServingStarted`].
-    /// The gate still checks the lease before each single reply.
+    /// Open the gate for requests (this also ends a [`Action::Drain`] and a [`Action::SuspendServing`]). Report:
+    /// [`Event::ServingStarted`]. The gate still checks the lease before each single reply.
     StartServing {
         /// The term to serve in.
         term: Term,
     },
-    /// Close the gate: once performed, no reply leaves, whatever is still being executed. Performed
+    /// Hold everything at the gate: once performed, no reply leaves and nothing new is begun, but what is inside stays
+    /// inside, and connections stay, because this node may go on in the same term. Performed immediately; no report.
+    SuspendServing,
+    /// Close the gate: once performed, no reply leaves, and what is still being executed is given up. Performed
     /// immediately; no report.
     StopServing,
     /// Put the floating addresses on this node. Only if the lease is valid at that very moment (otherwise
@@ -120,8 +125,13 @@ pub enum Action {
     /// Tell the neighbours where the addresses are now: gratuitous ARP, unsolicited neighbour
     /// advertisement. Once per action; repetition is decided here. No report.
     Announce,
-    /// Make all known clients of the previous leader reconnect. After [`Action::Announce`], so that their
-    /// answers come here. No report.
+    /// End the client connections of before a suspension with a reset, which leaves from here, because the addresses are
+    /// up: it lasted so long that clients would wait for timers of their TCP. No report.
+    ResetClientConnections,
+    /// Make all known clients reconnect that have no connection here now: those of a previous leader and those that this
+    /// node had before. After [`Action::Announce`], so that their answers come here. Again and again, until each has
+    /// been seen or would have looked for itself; not beyond [`Action::SuspendServing`] or [`Action::StopServing`]. No
+    /// report.
     TickleClients,
     /// Take the floating addresses off this node; also those that are only half added. Retry until it is
     /// done. Report: [`Event::AddressesRemoved`].

@@ -4,8 +4,13 @@
 //! allow and emits the missing steps. There is no path of its own for each situation, so a loss in the
 //! middle of a takeover needs no special case.
 //!
+//! A leader whose lease lapses need not be at its end: most lapses are short, and the same node leads on in the same
+//! term. So it suspends: nothing is answered, the addresses go (another node may be elected), but clients' connections
+//! and what they have asked stay. Only the end of its term closes them. Why that is right: decisions/0013.
+//!
 //! Invariants (asserted after every event): the gate is open only with leadership, lease and a barrier of
-//! this term; addresses are wanted only behind an open gate; nothing is up once a transfer has begun.
+//! this term; it is suspended only while leading; addresses are wanted only behind a gate that is open, or suspended with
+//! all that it takes to open it; nothing is up once a transfer has begun.
 //!
 //! Must not know: IO, clocks (time comes with [`Event::Tick`]), which addresses there are.
 
@@ -31,6 +36,9 @@ pub struct Timing {
     pub address_failures_max: u32,
     /// How long a shutdown may take before the process exits anyway (gate closed, guard cleaning up).
     pub shutdown_ms_max: u64,
+    /// After a suspension of so long, connections are reset: a client that sent something meanwhile waits for its TCP's
+    /// retransmission timer, which doubles from 200 ms (RFC 6298), so up to as long as the suspension again.
+    pub reset_after_ms: u64,
 }
 
 impl Default for Timing {
@@ -44,6 +52,7 @@ impl Default for Timing {
             address_retry_ms: 1_000,
             address_failures_max: 3,
             shutdown_ms_max: 5_000,
+            reset_after_ms: 200,
         }
     }
 }
@@ -57,6 +66,8 @@ pub enum Phase {
     TakingOver,
     /// Leading, serving, addresses (if there are any) up.
     Serving,
+    /// Leading without a lease: nothing is answered, but clients' connections are kept.
+    Suspended,
     /// On the way down: addresses or connections are still being removed.
     Releasing,
     /// A planned move is under way.
@@ -77,6 +88,7 @@ enum Gate {
     Closed,
     Opening,
     Open,
+    Suspended,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +121,7 @@ pub struct Takeover {
     barrier: Barrier,
     barrier_retry_at_ms: u64,
     gate: Gate,
+    suspended_at_ms: u64,
     addresses: Addresses,
     addresses_up_since_ms: u64,
     address_retry_at_ms: u64,
@@ -138,6 +151,7 @@ impl Takeover {
             barrier: Barrier::Missing,
             barrier_retry_at_ms: 0,
             gate: Gate::Closed,
+            suspended_at_ms: 0,
             addresses: Addresses::Down,
             addresses_up_since_ms: 0,
             address_retry_at_ms: 0,
@@ -187,6 +201,8 @@ impl Takeover {
             } else {
                 Phase::TakingOver
             }
+        } else if self.gate == Gate::Suspended {
+            Phase::Suspended
         } else if self.addresses != Addresses::Down || self.closing {
             Phase::Releasing
         } else {
@@ -225,7 +241,8 @@ impl Takeover {
         let barrier = (up && self.barrier == Barrier::Missing).then_some(self.barrier_retry_at_ms);
         let wants_addresses = up
             && self.has_addresses
-            && self.gate == Gate::Open
+            && matches!(self.barrier, Barrier::Done { .. })
+            && matches!(self.gate, Gate::Open | Gate::Suspended)
             && self.addresses == Addresses::Down
             && !self.draining();
         let address = wants_addresses.then_some(self.address_retry_at_ms);
@@ -299,8 +316,7 @@ impl Takeover {
             return;
         }
         // Elected anew without having heard of the end of the last term: somebody else may have led in
-        // between, so everything goes down first. The same term again is a leader that had lost its quorum:
-        // nobody else led, but that is for a new barrier to prove.
+        // between, so everything goes down first. The same term again, after its end, begins anew, too.
         self.lose_leadership();
         self.go_down(out);
         self.term_max = Some(term);
@@ -337,8 +353,16 @@ impl Takeover {
         self.addresses_up_since_ms = self.now_ms;
         self.address_failures = 0;
         self.trouble = None;
+        let resumes = self.gate == Gate::Suspended;
+        if resumes {
+            self.start_serving(term, out);
+        }
         self.announced = 0;
         self.announce(out);
+        let suspended_ms = self.now_ms.saturating_sub(self.suspended_at_ms);
+        if resumes && suspended_ms > self.timing.reset_after_ms {
+            out.push(Action::ResetClientConnections);
+        }
         out.push(Action::TickleClients);
     }
 
@@ -376,7 +400,9 @@ impl Takeover {
         self.barrier = Barrier::Missing;
         self.barrier_retry_at_ms = self.now_ms;
         self.moving = None;
-        self.go_down(out);
+        if self.shutdown_until_ms.is_none() {
+            self.suspend(out);
+        }
     }
 
     fn begin_move(&mut self, out: &mut Vec<Action>) {
@@ -426,10 +452,17 @@ impl Takeover {
         self.leading.is_some() && self.lease && (staying || self.draining())
     }
 
+    /// Whether this node may go on in its term, and means to.
+    fn leads_on(&self) -> bool {
+        self.leading.is_some() && self.moving.is_none() && self.shutdown_until_ms.is_none()
+    }
+
     /// Takes the steps that the facts allow.
     fn advance(&mut self, out: &mut Vec<Action>) {
         if self.may_serve() {
             self.go_up(out);
+        } else if self.leads_on() {
+            self.suspend(out);
         } else {
             self.go_down(out);
             self.hand_over(out);
@@ -454,17 +487,43 @@ impl Takeover {
             // A closing that is still under way must not hit the connections of the new turn.
             (Barrier::Done { .. }, Gate::Closed) => {
                 if !self.closing {
-                    self.gate = Gate::Opening;
-                    out.push(Action::StartServing { term });
+                    self.start_serving(term, out);
                 }
             }
-            (Barrier::Done { .. }, Gate::Open) => {
+            // The other way round: an answer that had no address to leave from would wait for a timer of our TCP.
+            (Barrier::Done { .. }, Gate::Suspended) if !self.has_addresses => {
+                self.start_serving(term, out);
+            }
+            (Barrier::Done { .. }, Gate::Open | Gate::Suspended) => {
                 let due = self.now_ms >= self.address_retry_at_ms;
                 if self.has_addresses && self.addresses == Addresses::Down && due {
                     self.addresses = Addresses::Adding;
                     out.push(Action::AddAddresses { term });
                 }
             }
+        }
+    }
+
+    fn start_serving(&mut self, term: Term, out: &mut Vec<Action>) {
+        self.gate = Gate::Opening;
+        out.push(Action::StartServing { term });
+    }
+
+    /// Silence first, then the address. What clients have asked waits.
+    fn suspend(&mut self, out: &mut Vec<Action>) {
+        if matches!(self.gate, Gate::Opening | Gate::Open) {
+            self.gate = Gate::Suspended;
+            self.suspended_at_ms = self.now_ms;
+            out.push(Action::SuspendServing);
+        }
+        self.take_addresses_off(out);
+    }
+
+    fn take_addresses_off(&mut self, out: &mut Vec<Action>) {
+        if matches!(self.addresses, Addresses::Adding | Addresses::Up) {
+            self.addresses = Addresses::Removing;
+            self.close_due = true;
+            out.push(Action::RemoveAddresses);
         }
     }
 
@@ -476,11 +535,7 @@ impl Takeover {
             self.close_due = true;
             out.push(Action::StopServing);
         }
-        if matches!(self.addresses, Addresses::Adding | Addresses::Up) {
-            self.addresses = Addresses::Removing;
-            self.close_due = true;
-            out.push(Action::RemoveAddresses);
-        }
+        self.take_addresses_off(out);
         if self.moving != Some(Move::Releasing) {
             self.close_connections(out);
         }
@@ -526,7 +581,9 @@ impl Takeover {
     }
 
     fn assert_invariants(&self) {
-        if self.gate != Gate::Closed {
+        if self.gate == Gate::Suspended {
+            assert!(self.leads_on(), "suspended without a term to go on in");
+        } else if self.gate != Gate::Closed {
             assert!(
                 self.leading.is_some() && self.lease,
                 "serving without leadership and lease"
@@ -542,8 +599,12 @@ impl Takeover {
         }
         if matches!(self.addresses, Addresses::Adding | Addresses::Up) {
             assert!(
-                self.gate == Gate::Open,
+                self.gate != Gate::Closed && self.may_serve(),
                 "addresses wanted behind a closed gate"
+            );
+            assert!(
+                matches!(self.barrier, Barrier::Done { .. }),
+                "addresses wanted without a barrier"
             );
         }
         if self.moving == Some(Move::Transferring) {

@@ -73,15 +73,13 @@ fn takeover_serves_first_and_takes_the_address_last() {
 
 #[test]
 fn loss_silences_first_then_drops_the_address_then_the_connections() {
-    for loss in [Event::Deposed, Event::LeaseLapsed] {
-        let mut machine = serving();
-        let all = [StopServing, RemoveAddresses, CloseClientConnections];
-        assert_eq!(machine.handle(loss), all);
-        assert_eq!(machine.phase(), Phase::Releasing);
-        assert_eq!(machine.handle(Event::AddressesRemoved), []);
-        assert_eq!(machine.handle(Event::ConnectionsClosed), []);
-        assert_eq!(machine.phase(), Phase::Standby);
-    }
+    let mut machine = serving();
+    let all = [StopServing, RemoveAddresses, CloseClientConnections];
+    assert_eq!(machine.handle(Event::Deposed), all);
+    assert_eq!(machine.phase(), Phase::Releasing);
+    assert_eq!(machine.handle(Event::AddressesRemoved), []);
+    assert_eq!(machine.handle(Event::ConnectionsClosed), []);
+    assert_eq!(machine.phase(), Phase::Standby);
 }
 
 #[test]
@@ -109,22 +107,212 @@ fn loss_in_the_middle_undoes_exactly_what_was_begun() {
     assert_eq!(machine.handle(Event::AddressesRemoved), []);
 }
 
+/// Lapses `ms` after the start, and has taken the address off.
+fn suspended(ms: u64) -> Takeover {
+    let mut machine = serving();
+    tick(&mut machine, 10_000 + ms);
+    let actions = machine.handle(Event::LeaseLapsed);
+    assert_eq!(actions, [SuspendServing, RemoveAddresses]);
+    assert_eq!(machine.phase(), Phase::Suspended);
+    assert_eq!(machine.handle(Event::AddressesRemoved), []);
+    machine
+}
+
+/// From the lease on, in the same term.
+fn resume(machine: &mut Takeover, resets: bool) {
+    let regained = Event::LeaseRegained { term: T1 };
+    assert_eq!(machine.handle(regained), [AddAddresses { term: T1 }]);
+    let mut all = vec![StartServing { term: T1 }, Announce];
+    all.extend(resets.then_some(ResetClientConnections));
+    all.push(TickleClients);
+    assert_eq!(machine.handle(Event::AddressesAdded { term: T1 }), all);
+    assert_eq!(machine.phase(), Phase::TakingOver);
+    assert_eq!(machine.handle(Event::ServingStarted { term: T1 }), []);
+    assert_eq!(machine.phase(), Phase::Serving);
+}
+
 #[test]
-fn a_regained_lease_needs_no_second_barrier_in_the_same_term() {
+fn a_lapse_keeps_connections_and_the_same_term_goes_on_with_them() {
+    let mut machine = suspended(1);
+    assert_eq!(machine.handle(Event::LeaseRegained { term: T2 }), []);
+    resume(&mut machine, false);
+    assert_eq!(machine.barrier_index(), Some(7), "no second barrier");
+}
+
+#[test]
+fn after_a_long_lapse_connections_are_reset_once_the_address_is_back() {
+    for (lapse_ms, resets) in [(200, false), (201, true), (600_000, true)] {
+        let mut machine = suspended(1);
+        tick(&mut machine, 10_001 + lapse_ms);
+        resume(&mut machine, resets);
+    }
+}
+
+#[test]
+fn each_lapse_is_measured_by_itself() {
+    let mut machine = suspended(1);
+    tick(&mut machine, 15_000);
+    resume(&mut machine, true);
+    tick(&mut machine, 16_000);
+    machine.handle(Event::LeaseLapsed);
+    machine.handle(Event::AddressesRemoved);
+    resume(&mut machine, false);
+}
+
+#[test]
+fn a_lease_that_comes_back_before_the_address_is_off_waits_for_that() {
     let mut machine = serving();
     machine.handle(Event::LeaseLapsed);
-    assert_eq!(machine.handle(Event::LeaseRegained { term: T2 }), []);
     assert_eq!(machine.handle(Event::LeaseRegained { term: T1 }), []);
-    // The new turn waits until nothing of the old one can hit it.
-    assert_eq!(machine.handle(Event::AddressesRemoved), []);
     assert_eq!(
-        machine.handle(Event::ConnectionsClosed),
-        [StartServing { term: T1 }]
-    );
-    assert_eq!(
-        machine.handle(Event::ServingStarted { term: T1 }),
+        machine.handle(Event::AddressesRemoved),
         [AddAddresses { term: T1 }]
     );
+}
+
+#[test]
+fn a_lapse_during_the_way_back_up_suspends_again() {
+    let mut machine = suspended(1);
+    machine.handle(Event::LeaseRegained { term: T1 });
+    assert_eq!(machine.handle(Event::LeaseLapsed), [RemoveAddresses]);
+    // What was added meanwhile counts for nothing.
+    assert_eq!(machine.handle(Event::AddressesAdded { term: T1 }), []);
+    assert_eq!(machine.handle(Event::AddressesRemoved), []);
+    resume(&mut machine, false);
+
+    let mut machine = suspended(1);
+    machine.handle(Event::LeaseRegained { term: T1 });
+    machine.handle(Event::AddressesAdded { term: T1 });
+    let all = [SuspendServing, RemoveAddresses];
+    assert_eq!(machine.handle(Event::LeaseLapsed), all);
+    assert_eq!(machine.handle(Event::ServingStarted { term: T1 }), []);
+    assert_eq!(machine.handle(Event::AddressesRemoved), []);
+    resume(&mut machine, false);
+}
+
+#[test]
+fn the_end_of_the_term_closes_what_a_lapse_had_kept() {
+    for end in [Event::Deposed, Event::Elected { term: T2 }] {
+        let mut machine = suspended(1);
+        let actions = machine.handle(end);
+        assert_eq!(actions[..2], [StopServing, CloseClientConnections]);
+        assert_ne!(machine.phase(), Phase::Suspended);
+    }
+}
+
+#[test]
+fn a_leader_deposed_and_elected_again_in_one_term_begins_anew() {
+    let mut machine = suspended(1);
+    machine.handle(Event::Deposed);
+    machine.handle(Event::ConnectionsClosed);
+    assert_eq!(
+        machine.handle(Event::Elected { term: T1 }),
+        [CommitBarrier { term: T1 }]
+    );
+    finish_barrier(&mut machine, T1);
+    assert_eq!(machine.phase(), Phase::Serving);
+}
+
+#[test]
+fn a_lapse_before_the_barrier_is_done_keeps_nothing() {
+    let mut machine = standby();
+    machine.handle(Event::Elected { term: T1 });
+    assert_eq!(machine.handle(Event::LeaseLapsed), []);
+    assert_eq!(
+        machine.handle(Event::BarrierDone { term: T1, index: 1 }),
+        []
+    );
+    assert_eq!(machine.phase(), Phase::Standby);
+    assert_eq!(
+        machine.handle(Event::LeaseRegained { term: T1 }),
+        [StartServing { term: T1 }]
+    );
+}
+
+#[test]
+fn an_address_that_does_not_come_back_leaves_the_service_suspended_and_is_tried_again() {
+    let mut machine = suspended(1);
+    machine.handle(Event::LeaseRegained { term: T1 });
+    let why = "no such device".to_owned();
+    let failed = Event::AddressFailed { term: T1, why };
+    assert_eq!(machine.handle(failed), [RemoveAddresses]);
+    assert_eq!(machine.handle(Event::AddressesRemoved), []);
+    assert_eq!(machine.wake_at_ms(), Some(11_001));
+    assert_eq!(tick(&mut machine, 11_001), [AddAddresses { term: T1 }]);
+    let actions = machine.handle(Event::AddressesAdded { term: T1 });
+    assert_eq!(actions[0], StartServing { term: T1 });
+    assert!(actions.contains(&ResetClientConnections));
+}
+
+#[test]
+fn a_move_asked_for_during_a_lapse_closes_first() {
+    let mut machine = suspended(1);
+    let actions = machine.handle(Event::MoveRequested);
+    assert_eq!(
+        actions,
+        [StopServing, TransferLeadership, CloseClientConnections]
+    );
+}
+
+#[test]
+fn a_shutdown_during_a_lapse_closes_and_hands_over() {
+    let mut machine = suspended(1);
+    assert_eq!(
+        machine.handle(Event::Shutdown),
+        [StopServing, TransferLeadership, CloseClientConnections]
+    );
+    machine.handle(Event::ConnectionsClosed);
+    assert_eq!(machine.handle(Event::TransferFailed), [Exit]);
+}
+
+/// Whoever has the address after anything that took it off makes clients reconnect.
+#[test]
+fn no_address_comes_up_without_tickles() {
+    let losses: [&[Event]; 5] = [
+        &[Event::LeaseLapsed, Event::AddressesRemoved],
+        &[Event::AddressLost, Event::AddressesRemoved],
+        &[
+            Event::Deposed,
+            Event::AddressesRemoved,
+            Event::ConnectionsClosed,
+            Event::Elected { term: T1 },
+        ],
+        &[
+            Event::Elected { term: T2 },
+            Event::AddressesRemoved,
+            Event::ConnectionsClosed,
+        ],
+        &[
+            Event::MoveRequested,
+            Event::Drained,
+            Event::AddressesRemoved,
+            Event::ConnectionsClosed,
+            Event::TransferFailed,
+        ],
+    ];
+    for loss in losses {
+        let mut machine = serving();
+        tick(&mut machine, 20_000);
+        for event in loss {
+            machine.handle(event.clone());
+        }
+        let mut actions = Vec::new();
+        for _ in 0..9 {
+            let term = machine.leading().unwrap();
+            for event in [
+                Event::LeaseRegained { term },
+                Event::BarrierDone { term, index: 9 },
+                Event::ServingStarted { term },
+                Event::AddressesAdded { term },
+            ] {
+                actions.extend(machine.handle(event));
+            }
+        }
+        assert_eq!(machine.phase(), Phase::Serving, "{loss:?}");
+        let announced = actions.iter().position(|a| *a == Announce).unwrap();
+        let tickled = actions.iter().position(|a| *a == TickleClients).unwrap();
+        assert!(announced < tickled, "{loss:?}");
+    }
 }
 
 #[test]
@@ -157,21 +345,6 @@ fn a_newer_term_without_notice_of_the_old_ones_end_starts_over() {
     let down = [StopServing, RemoveAddresses, CloseClientConnections];
     assert_eq!(actions[..3], down);
     assert_eq!(actions[3..], [CommitBarrier { term: T2 }]);
-}
-
-#[test]
-fn a_leader_that_lost_and_regained_its_quorum_in_one_term_serves_again() {
-    let mut machine = serving();
-    machine.handle(Event::LeaseLapsed);
-    machine.handle(Event::AddressesRemoved);
-    machine.handle(Event::ConnectionsClosed);
-    assert_eq!(machine.handle(Event::Deposed), []);
-    assert_eq!(
-        machine.handle(Event::Elected { term: T1 }),
-        [CommitBarrier { term: T1 }]
-    );
-    finish_barrier(&mut machine, T1);
-    assert_eq!(machine.phase(), Phase::Serving);
 }
 
 #[test]
@@ -284,9 +457,11 @@ fn a_regained_lease_counts_for_nothing_during_a_transfer() {
 fn a_loss_ends_a_move() {
     let mut machine = serving();
     machine.handle(Event::MoveRequested);
-    let all = [StopServing, RemoveAddresses, CloseClientConnections];
+    let all = [SuspendServing, RemoveAddresses];
     assert_eq!(machine.handle(Event::LeaseLapsed), all);
     assert_eq!(machine.handle(Event::AddressesRemoved), []);
+    assert_eq!(machine.handle(Event::Drained), []);
+    resume(&mut machine, false);
 
     let mut machine = serving();
     machine.handle(Event::MoveRequested);
@@ -303,16 +478,22 @@ fn a_move_of_a_service_that_is_not_here_is_no_move() {
 }
 
 #[test]
-fn a_lost_address_makes_the_node_prove_its_leadership() {
+fn a_lost_address_makes_the_node_prove_its_leadership_and_keeps_its_connections() {
     let mut machine = serving();
     tick(&mut machine, 20_000);
-    let actions = machine.handle(Event::AddressLost);
-    let down = [StopServing, RemoveAddresses, CloseClientConnections];
-    assert_eq!(actions[..3], down);
-    assert_eq!(actions[3..], [CommitBarrier { term: T1 }]);
+    assert_eq!(
+        machine.handle(Event::AddressLost),
+        [SuspendServing, RemoveAddresses, CommitBarrier { term: T1 }]
+    );
     machine.handle(Event::AddressesRemoved);
-    machine.handle(Event::ConnectionsClosed);
-    finish_barrier(&mut machine, T1);
+    assert_eq!(
+        machine.handle(Event::BarrierDone { term: T1, index: 8 }),
+        [AddAddresses { term: T1 }]
+    );
+    assert_eq!(
+        machine.handle(Event::AddressesAdded { term: T1 }),
+        [StartServing { term: T1 }, Announce, TickleClients]
+    );
 }
 
 #[test]
@@ -321,9 +502,10 @@ fn an_address_that_does_not_stay_is_not_fought_for_without_pause() {
     tick(&mut machine, 10_500);
     machine.handle(Event::AddressLost);
     machine.handle(Event::AddressesRemoved);
-    machine.handle(Event::ConnectionsClosed);
-    machine.handle(Event::BarrierDone { term: T1, index: 8 });
-    assert_eq!(machine.handle(Event::ServingStarted { term: T1 }), []);
+    assert_eq!(
+        machine.handle(Event::BarrierDone { term: T1, index: 8 }),
+        []
+    );
     assert_eq!(machine.wake_at_ms(), Some(11_500));
     assert_eq!(tick(&mut machine, 11_500), [AddAddresses { term: T1 }]);
 }
@@ -384,10 +566,13 @@ fn a_service_without_addresses_skips_them() {
     );
     machine.handle(Event::BarrierDone { term: T1, index: 2 });
     machine.handle(Event::ServingStarted { term: T1 });
+    assert_eq!(machine.handle(Event::LeaseLapsed), [SuspendServing]);
     assert_eq!(
-        machine.handle(Event::LeaseLapsed),
-        [StopServing, CloseClientConnections]
+        machine.handle(Event::LeaseRegained { term: T1 }),
+        [StartServing { term: T1 }]
     );
+    machine.handle(Event::ServingStarted { term: T1 });
+    assert_eq!(machine.phase(), Phase::Serving);
 }
 
 #[test]

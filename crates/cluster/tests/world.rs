@@ -36,6 +36,8 @@ fn any_event() -> impl Strategy<Value = Event> {
 #[derive(Default)]
 struct Seen {
     gate: bool,
+    /// What came in when the gate was open may be inside: of this term.
+    inside: Option<Term>,
     addresses: bool,
     barriers: BTreeSet<Term>,
     /// Connections may be left over.
@@ -47,26 +49,39 @@ impl Seen {
         match action {
             Action::CommitBarrier { .. } => assert!(!self.gate),
             Action::StartServing { term } => {
-                assert!(!self.gate && !self.connections);
+                assert!(!self.gate);
+                match self.inside {
+                    Some(inside) => assert_eq!(inside, term, "a request of another term"),
+                    None => assert!(!self.connections),
+                }
                 assert!(
                     self.barriers.contains(&term),
                     "served without a barrier of this term"
                 );
                 self.gate = true;
+                self.inside = Some(term);
                 self.connections = true;
             }
-            Action::StopServing => {
-                assert!(self.gate, "stopped twice");
+            Action::SuspendServing => {
+                assert!(self.gate, "suspended twice");
                 self.gate = false;
             }
-            Action::AddAddresses { .. } => {
-                assert!(self.gate && !self.addresses);
+            Action::StopServing => {
+                assert!(self.inside.is_some(), "stopped twice");
+                self.gate = false;
+                self.inside = None;
+            }
+            Action::AddAddresses { term } => {
+                assert!(self.inside == Some(term) && !self.addresses);
                 self.addresses = true;
             }
-            Action::Announce | Action::TickleClients => assert!(self.addresses && self.gate),
+            Action::Announce | Action::ResetClientConnections | Action::TickleClients => {
+                assert!(self.addresses && self.gate);
+            }
             Action::RemoveAddresses => self.addresses = false,
             Action::CloseClientConnections => {
-                assert!(!self.gate && !self.addresses, "clients told too early");
+                assert!(self.inside.is_none(), "clients of a term that goes on");
+                assert!(!self.addresses, "clients told too early");
                 self.connections = false;
             }
             Action::Drain => assert!(self.gate),
@@ -93,10 +108,15 @@ proptest! {
             if let Event::BarrierDone { term, .. } = event {
                 seen.barriers.insert(term);
             }
-            let deposed = event == Event::Deposed || event == Event::LeaseLapsed;
+            let lost = match event {
+                Event::Deposed => Some(Action::StopServing),
+                Event::LeaseLapsed if machine.phase() != Phase::Moving => Some(Action::SuspendServing),
+                _ => None,
+            };
+            let deposed = matches!(event, Event::Deposed | Event::LeaseLapsed);
             let actions = machine.handle(event);
-            if deposed && seen.gate {
-                prop_assert_eq!(actions[0], Action::StopServing);
+            if let Some(lost) = lost && seen.gate {
+                prop_assert_eq!(actions[0], lost);
             }
             for action in actions {
                 let on_addresses = matches!(
@@ -104,6 +124,7 @@ proptest! {
                     Action::AddAddresses { .. }
                         | Action::RemoveAddresses
                         | Action::Announce
+                        | Action::ResetClientConnections
                         | Action::TickleClients
                 );
                 prop_assert!(has_addresses || !on_addresses);
@@ -124,7 +145,13 @@ struct Node {
     /// What consensus really granted, as the gate and the driver check it.
     lease: Option<Term>,
     gate: bool,
+    /// A request that came in this term is inside.
+    inside: Option<Term>,
     address: bool,
+    /// The gate was opened for another term than that of requests that were still inside.
+    mixed: bool,
+    /// Clients of this node may have heard neither an answer nor a reset since it fell silent.
+    unheard: bool,
     transferring: Option<Term>,
 }
 
@@ -181,7 +208,7 @@ impl World {
     fn step(&mut self, step: Step) {
         match step {
             Step::Deliver(node) => self.nodes[node].deliver(),
-            Step::Perform(node) => self.nodes[node].perform(),
+            Step::Perform(node) => self.perform(node),
             Step::Elect(node) => self.elect(node),
             Step::LapseLease(node) => self.nodes[node].lapse(),
             Step::RegainLease(node) => self.regain(node),
@@ -197,6 +224,15 @@ impl World {
                     });
                 }
             }
+        }
+    }
+
+    fn perform(&mut self, node: usize) {
+        let tickles = self.nodes[node].actions.front() == Some(&Action::TickleClients);
+        self.nodes[node].perform();
+        // Whom a node knew of, all know of.
+        if tickles && self.nodes[node].address {
+            self.nodes.iter_mut().for_each(|node| node.unheard = false);
         }
     }
 
@@ -261,11 +297,19 @@ impl World {
         let holders: Vec<&Node> = self.nodes.iter().filter(|node| node.address).collect();
         prop_assert!(holders.len() <= 1, "the address is on two nodes");
         for node in &self.nodes {
-            // Where nothing is served, the address is on its way off, by the driver or by the guard.
+            // Where nothing is served, the address is on its way off, by the driver or by the guard, or the gate is
+            // about to open, with all that it takes.
             let leaving = node.actions.contains(&Action::RemoveAddresses) || node.lease.is_none();
+            let opening = node.inside.is_some() && node.inside == node.lease;
             prop_assert!(
-                !node.address || node.gate || leaving,
+                !node.address || node.gate || leaving || opening,
                 "an address nobody serves"
+            );
+            prop_assert!(!node.mixed, "requests of two terms are let out");
+            let answers = node.gate && node.lease.is_some() && node.is_quiet();
+            prop_assert!(
+                !answers || node.inside == node.lease,
+                "a request of another term is answered"
             );
         }
         Ok(())
@@ -282,13 +326,15 @@ impl World {
             for number in 0..NODES {
                 while !self.nodes[number].is_quiet() {
                     self.nodes[number].deliver();
-                    self.nodes[number].perform();
+                    self.perform(number);
                     // A move asked for earlier may still begin; no other node takes the leadership now.
                     self.finish_transfer(number, false);
                     self.check()?;
                 }
             }
             if self.nodes[0].machine.phase() == Phase::Serving && self.nodes[0].address {
+                let unheard = self.nodes.iter().any(|node| node.unheard);
+                prop_assert!(!unheard, "a connection ended in silence");
                 return Ok(());
             }
             self.step(Step::PassTime(100 + round));
@@ -309,7 +355,10 @@ impl Node {
             actions: actions.into(),
             lease: None,
             gate: false,
+            inside: None,
+            mixed: false,
             address: false,
+            unheard: false,
             transferring: None,
         }
     }
@@ -338,9 +387,15 @@ impl Node {
             }),
             Action::StartServing { term } => {
                 self.gate = true;
+                self.mixed |= self.inside.is_some_and(|inside| inside != term);
+                self.inside = Some(term);
                 self.events.push_back(Event::ServingStarted { term });
             }
-            Action::StopServing => self.gate = false,
+            Action::SuspendServing => self.gate = false,
+            Action::StopServing => {
+                self.gate = false;
+                self.inside = None;
+            }
             Action::AddAddresses { term } if self.lease == Some(term) => {
                 self.address = true;
                 self.events.push_back(Event::AddressesAdded { term });
@@ -352,7 +407,7 @@ impl Node {
                 });
             }
             Action::RemoveAddresses => {
-                self.address = false;
+                self.unheard |= std::mem::take(&mut self.address);
                 self.events.push_back(Event::AddressesRemoved);
             }
             Action::CloseClientConnections => self.events.push_back(Event::ConnectionsClosed),
@@ -363,7 +418,10 @@ impl Node {
                     self.events.push_back(Event::TransferFailed);
                 }
             }
-            Action::Announce | Action::TickleClients | Action::Exit => {}
+            Action::Announce
+            | Action::ResetClientConnections
+            | Action::TickleClients
+            | Action::Exit => {}
         }
     }
 
@@ -381,21 +439,24 @@ impl Node {
 
     fn lose_address(&mut self) {
         if std::mem::take(&mut self.address) {
+            self.unheard = true;
             self.events.push_back(Event::AddressLost);
         }
     }
 
     fn crash(&mut self) {
-        let address = self.address;
+        let (address, unheard) = (self.address, self.unheard);
         *self = Self::new();
         self.address = address;
+        self.unheard = unheard || address;
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Invariants 3 and 8, and that the service always comes back.
+    /// Invariants 3 and 8, a change belongs to its term, no connection ends in silence, and the service always comes
+    /// back.
     #[test]
     fn at_most_one_node_answers_and_holds_the_address(
         steps in prop::collection::vec(any_step(), 0..250),

@@ -6,9 +6,10 @@
 //!   belong together.
 //! - Openraft calls a node that founds a cluster the leader of term 0 for a moment. It is none: it can
 //!   commit nothing. Terms of leaders begin at 1.
-//! - A new leader does not wait for the next heartbeat to learn that a quorum follows it.
+//! - A new leader does not wait for the next heartbeat to learn that a quorum follows it, nor does one that was the only
+//!   voter until now. Neither is out of touch because it never was in touch before.
 //! - A leader that no quorum answers does not count as one, although openraft lets it stay leader
-//!   until it meets a later term.
+//!   until it meets a later term. Its term stays its own until then.
 //! - Under load openraft's metrics change thousands of times a second. Who leads, and in which term, is looked at with
 //!   each change; when a quorum answered, no more often than every [`REST`], by which a lease may be shorter.
 //!
@@ -56,6 +57,15 @@ struct Next {
     at_latest: Duration,
 }
 
+/// A leader's term.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reign {
+    term: u64,
+    /// When it last followed from something else than answers that this node leads: it was elected, or it was the only
+    /// voter.
+    founded: Instant,
+}
+
 /// See the module's head.
 pub(crate) struct Monitor {
     pub(crate) lease: Arc<Lease>,
@@ -76,9 +86,9 @@ pub(crate) struct Monitor {
 impl Monitor {
     /// Watches until openraft stops.
     pub(crate) async fn run(mut self) {
-        let mut leads_since = None;
+        let mut reign = None;
         loop {
-            let (standing, next) = self.look(&mut leads_since);
+            let (standing, next) = self.look(&mut reign);
             self.publish(standing);
             if standing.stopped {
                 return;
@@ -111,7 +121,7 @@ impl Monitor {
     }
 
     /// Renews or clears the lease, and says how things stand and when to look again.
-    fn look(&self, leads_since: &mut Option<(u64, Instant)>) -> (Standing, Next) {
+    fn look(&self, reign: &mut Option<Reign>) -> (Standing, Next) {
         // Before the metrics and before any age is taken: see `Lease::renew`.
         let now_ns = self.lease.now_ns();
         let metrics = self.metrics.borrow_watched();
@@ -121,9 +131,10 @@ impl Monitor {
             leader: metrics.current_leader.filter(|_| term > 0),
             term,
             is_leader: false,
+            holds_term: false,
         };
         if metrics.state != ServerState::Leader || term == 0 || stopped {
-            *leads_since = None;
+            *reign = None;
             self.lease.clear();
             let standing = Standing {
                 public,
@@ -136,22 +147,24 @@ impl Monitor {
             };
             return (standing, next);
         }
-        let single = self.lease.set_single(is_alone(&metrics));
+        let single = self.lease.set_single(alone_at(&metrics));
         let age = metrics.last_quorum_acked.map(|sent| sent.elapsed());
         if !self.witness {
             self.lease.renew(term, now_ns, age);
         }
-        let since = match *leads_since {
-            Some((led, since)) if led == term => since,
+        let founded = match *reign {
+            Some(reign) if reign.term == term && !single => reign.founded,
             _ => Instant::now(),
         };
-        *leads_since = Some((term, since));
-        // A new leader was in touch with a quorum when it was elected.
-        let silent = age.unwrap_or(since.elapsed()).min(since.elapsed());
+        *reign = Some(Reign { term, founded });
+        let since = founded.elapsed();
+        let silent = age.unwrap_or(since).min(since);
         let limit = self.timing.quorum_loss();
         let leading = single || silent < limit;
-        public.is_leader = leading && !self.witness && !self.lease.is_revoked(term);
-        let fresh = age.is_none() && !single && since.elapsed() < self.timing.lease;
+        public.holds_term = !self.witness && !self.lease.is_revoked(term);
+        public.is_leader = leading && public.holds_term;
+        let unanswered = age.is_none_or(|age| age > since);
+        let fresh = unanswered && !single && since < self.timing.lease;
         let next = if fresh {
             self.quorum.notify_one();
             Next {
@@ -173,13 +186,16 @@ impl Monitor {
     }
 }
 
-/// The index of the members that make this node, which leads, a quorum of its own.
-fn is_alone(metrics: &RaftMetrics<Types>) -> Option<u64> {
-    let members = &metrics.membership_config;
-    let alone = members.voter_ids().eq([metrics.id]);
-    let committed = members.log_id() == metrics.committed_membership_config.log_id();
-    let at = members.log_id().map_or(0, |id| id.index);
-    (alone && committed).then_some(at)
+/// The index of the newest members that make this node, which leads, a quorum of its own. Members of whom it is not known
+/// yet whether they count do so only if it was one among those before, too.
+fn alone_at(metrics: &RaftMetrics<Types>) -> Option<u64> {
+    let newest = &metrics.membership_config;
+    let counts = &metrics.committed_membership_config;
+    let alone = [newest, counts]
+        .iter()
+        .all(|members| members.voter_ids().eq([metrics.id]));
+    let at = newest.log_id().map_or(0, |id| id.index);
+    alone.then_some(at)
 }
 
 fn set_if_new<T: PartialEq + Copy>(sender: &watch::Sender<T>, value: T) {
@@ -194,6 +210,9 @@ fn set_if_new<T: PartialEq + Copy>(sender: &watch::Sender<T>, value: T) {
 mod tests {
     use super::*;
     use crate::lease::KernelClocks;
+    use crate::types::Members;
+    use crate::types::Membership;
+    use crate::types::log_id;
     use openraft::type_config::TypeConfigExt;
 
     fn monitor(state: ServerState, term: u64) -> Monitor {
@@ -201,6 +220,26 @@ mod tests {
         metrics.state = state;
         metrics.current_term = term;
         metrics.current_leader = Some(1);
+        watching(metrics)
+    }
+
+    /// Of a leader that knows these newest members, which may not count yet, and those before.
+    fn leader_of(newest: (u64, &[u64]), counts: (u64, &[u64])) -> Monitor {
+        let members = |(at, ids): (u64, &[u64])| {
+            let voters = ids.iter().copied().collect();
+            let members = Membership::new_with_defaults(vec![voters], []);
+            Arc::new(Members::new(Some(log_id(1, at)), members))
+        };
+        let mut metrics = RaftMetrics::new_initial(1);
+        metrics.state = ServerState::Leader;
+        metrics.current_term = 1;
+        metrics.current_leader = Some(1);
+        metrics.membership_config = members(newest);
+        metrics.committed_membership_config = members(counts);
+        watching(metrics)
+    }
+
+    fn watching(metrics: RaftMetrics<Types>) -> Monitor {
         let (_, server) = Types::watch_channel(RaftServerMetrics {
             id: metrics.id,
             vote: metrics.vote,
@@ -244,9 +283,9 @@ mod tests {
     #[tokio::test]
     async fn new_leader_asks_for_its_quorum_until_it_answered() {
         let monitor = monitor(ServerState::Leader, 1);
-        let mut since = None;
+        let mut reign = None;
         for _ in 0..2 {
-            let (standing, again) = monitor.look(&mut since);
+            let (standing, again) = monitor.look(&mut reign);
             assert!(standing.leading && standing.public.is_leader);
             assert_eq!(
                 (again.rest, again.at_latest),
@@ -255,9 +294,52 @@ mod tests {
             assert!(asked_quorum(&monitor).await);
         }
         // Nobody answers: the usual heartbeats have to do.
-        since = Some((1, Instant::now() - monitor.timing.lease));
-        let (_, again) = monitor.look(&mut since);
+        let founded = Instant::now() - monitor.timing.lease;
+        reign = Some(Reign { term: 1, founded });
+        let (_, again) = monitor.look(&mut reign);
         assert_eq!(again.rest, REST);
         assert!(!asked_quorum(&monitor).await);
+    }
+
+    #[tokio::test]
+    async fn the_only_voter_keeps_its_lease_while_members_change_who_have_no_vote() {
+        let monitor = leader_of((8, &[1]), (5, &[1]));
+        let (standing, _) = monitor.look(&mut None);
+        assert!(standing.public.is_leader && monitor.lease.valid());
+        // But not if others had one until now.
+        let monitor = leader_of((8, &[1]), (5, &[1, 2]));
+        monitor.look(&mut None);
+        assert!(!monitor.lease.valid());
+    }
+
+    #[tokio::test]
+    async fn one_that_was_the_only_voter_leads_on_and_asks_its_new_quorum() {
+        let mut reign = None;
+        let alone = leader_of((5, &[1]), (5, &[1]));
+        alone.look(&mut reign);
+        // It has led for long, and nobody ever answered anything.
+        let long = alone.timing.quorum_loss() * 2;
+        reign = reign.map(|reign| Reign {
+            founded: reign.founded - long,
+            ..reign
+        });
+        alone.look(&mut reign);
+        let monitor = leader_of((9, &[1, 2]), (5, &[1]));
+        let (standing, next) = monitor.look(&mut reign);
+        assert!(standing.leading && standing.public.is_leader);
+        assert!(!monitor.lease.valid());
+        assert_eq!((next.rest, next.at_latest), (Duration::ZERO, QUORUM_PAUSE));
+        assert!(asked_quorum(&monitor).await);
+        // That they do not answer counts from now on.
+        reign = reign.map(|reign| Reign {
+            founded: reign.founded - long,
+            ..reign
+        });
+        let (standing, _) = monitor.look(&mut reign);
+        assert!(!standing.leading && !standing.public.is_leader);
+        assert!(standing.public.holds_term);
+        monitor.lease.revoke(1);
+        let (standing, _) = monitor.look(&mut reign);
+        assert!(!standing.public.holds_term);
     }
 }

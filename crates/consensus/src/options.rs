@@ -262,6 +262,9 @@ pub struct Leadership {
     /// Whether this node leads, is in touch with a quorum and is not handing over. Before it serves it
     /// must still pass a barrier, and each answer needs a valid lease.
     pub is_leader: bool,
+    /// Whether `term` is this node's: it was elected in it, knows of no later one and is not handing over. While it is not
+    /// in touch with a quorum, this stays: it leads on in this term as soon as a quorum answers.
+    pub holds_term: bool,
 }
 
 /// The last sign of life that this node had from a leader other than itself.

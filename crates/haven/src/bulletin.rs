@@ -133,9 +133,9 @@ impl Bulletins {
             // The report goes first; the table, which may lack somebody, gets what is left.
             let table = |bytes_max| {
                 let term = consensus.leadership().borrow().term;
-                match gate.is_open() {
-                    true => clients.table(term, bytes_max),
-                    false => Bytes::new(),
+                match gate.is_closed() {
+                    true => Bytes::new(),
+                    false => clients.table(term, bytes_max),
                 }
             };
             match Bulletin::encode(number, report(), HINT_BYTES_MAX, table) {

@@ -62,6 +62,7 @@ const fn phase(phase: haven_cluster::Phase) -> Phase {
         haven_cluster::Phase::Standby => Phase::Idle,
         haven_cluster::Phase::TakingOver => Phase::TakingOver,
         haven_cluster::Phase::Serving => Phase::Serving,
+        haven_cluster::Phase::Suspended => Phase::Suspended,
         haven_cluster::Phase::Releasing => Phase::Releasing,
         haven_cluster::Phase::Moving => Phase::Moving,
         haven_cluster::Phase::Exited => Phase::Exited,

@@ -28,6 +28,8 @@ const EVENTS_MAX: usize = 256;
 const LEASE_POLL: Duration = Duration::from_millis(10);
 /// How long a new leader may take to get its first quorum of answers before its lease counts as lapsed.
 const LEASE_FIRST: Duration = Duration::from_millis(1_000);
+/// A suspension of so long is told like a failover: an election would have ended it, had others had a majority.
+const SUSPENSION_TOLD: Duration = Duration::from_millis(600);
 /// How long closed client connections may take to be gone.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -152,6 +154,8 @@ pub struct Driver {
     voice: mpsc::Sender<Action>,
     started: Instant,
     elected: Option<Instant>,
+    /// Since when nothing is answered, though the term goes on.
+    suspended: Option<Instant>,
     planned: Planned,
 }
 
@@ -203,6 +207,7 @@ impl Driver {
             voice,
             started: Instant::now(),
             elected: None,
+            suspended: None,
             planned: Planned::default(),
         };
         for action in first {
@@ -289,9 +294,7 @@ impl Driver {
         }
         let phase = self.takeover.phase();
         if phase == Phase::Serving && before != Phase::Serving {
-            let took_ms = self.elected.map(|at| at.elapsed().as_millis());
-            info!(took_ms, "serving");
-            self.parts.history.serving();
+            self.note_serving();
         } else if before == Phase::Serving && phase != Phase::Serving {
             self.parts.history.stopped();
         }
@@ -307,6 +310,18 @@ impl Driver {
         over
     }
 
+    fn note_serving(&mut self) {
+        let since = self.suspended.take();
+        let took_ms = since.or(self.elected).map(|at| at.elapsed().as_millis());
+        info!(took_ms, resumed = since.is_some(), "serving");
+        if let (Some(since), Some(term)) = (since, self.takeover.leading())
+            && since.elapsed() >= SUSPENSION_TOLD
+        {
+            self.parts.history.resumes(term.0);
+        }
+        self.parts.history.serving();
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -315,7 +330,16 @@ impl Driver {
     fn perform(&mut self, action: Action) {
         let (parts, handle) = (Arc::clone(&self.parts), self.handle.clone());
         match action {
-            Action::StopServing => self.parts.gate.close(),
+            Action::SuspendServing => {
+                self.suspended.get_or_insert_with(Instant::now);
+                self.parts.gate.suspend();
+                self.parts.clients.rest();
+            }
+            Action::StopServing => {
+                self.suspended = None;
+                self.parts.gate.close();
+                self.parts.clients.rest();
+            }
             Action::StartServing { term } => {
                 self.parts.gate.open();
                 tokio::spawn(async move { handle.send(Event::ServingStarted { term }).await });
@@ -331,7 +355,7 @@ impl Driver {
             Action::CommitBarrier { term } => {
                 tokio::spawn(async move { handle.send(commit_barrier(&parts, term).await).await });
             }
-            Action::Announce | Action::TickleClients => {
+            Action::Announce | Action::ResetClientConnections | Action::TickleClients => {
                 // Unlike address work these may be left out: they are repeated, and clients have timers.
                 if self.voice.try_send(action).is_err() {
                     warn!(?action, "announcing takes long; left out");
@@ -418,6 +442,10 @@ async fn speak(parts: Arc<Parts>, mut said: mpsc::Receiver<Action>) {
     while let Some(action) = said.recv().await {
         match (action, &parts.addresses) {
             (Action::Announce, Some(addresses)) => addresses.announce().await,
+            (Action::ResetClientConnections, _) => {
+                info!("client connections are reset: they were without the address for long");
+                parts.gate.hang_up();
+            }
             (Action::TickleClients, _) => parts.clients.tickle().await,
             _ => {}
         }
@@ -430,8 +458,12 @@ async fn watch_leadership(consensus: haven_consensus::Consensus<Outcome>, handle
     let mut leading: Option<Leading> = None;
     loop {
         let now = *leadership.borrow_and_update();
-        let term = now.is_leader.then_some(Term(now.term));
-        if leading.as_ref().map(|l| l.term) != term {
+        // A leader that lost touch with its quorum has no lease, which says it all. Its term goes on.
+        let goes_on = leading
+            .as_ref()
+            .is_some_and(|lead| now.holds_term && lead.term == Term(now.term));
+        if !goes_on {
+            let term = now.is_leader.then_some(Term(now.term));
             if leading.is_some() && term.is_none() {
                 handle.send(Event::Deposed).await;
             }

@@ -93,6 +93,18 @@ impl History {
         });
     }
 
+    /// This node goes on in its term, after it had lost contact with the majority for long.
+    pub fn resumes(&self, term: u64) {
+        let mut state = self.state.lock();
+        state.elected = Some(Elected {
+            term,
+            from: None,
+            own: true,
+            cause: Cause::LostMajority,
+            silent_since: state.served_until,
+        });
+    }
+
     /// Clients are answered here from now on.
     pub fn serving(&self) {
         let now = Instant::now();
@@ -252,6 +264,23 @@ mod tests {
         assert_eq!(last.cause, Cause::LostMajority);
         assert_eq!(last.from.as_deref(), Some("b"));
         assert_eq!(history.elections(), 2);
+    }
+
+    #[test]
+    fn a_term_that_goes_on_after_a_silence_is_no_election() {
+        let history = history();
+        history.elected(3, None);
+        history.serving();
+        history.stopped();
+        history.resumes(3);
+        history.serving();
+        let last = history.last().unwrap();
+        assert_eq!(
+            (last.cause, last.from.as_deref()),
+            (Cause::LostMajority, Some("b"))
+        );
+        assert!(last.silent_ms.is_some());
+        assert_eq!(history.elections(), 1);
     }
 
     #[test]

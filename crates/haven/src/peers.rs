@@ -10,6 +10,7 @@ use haven_platform::tickle;
 use parking_lot::Mutex;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -28,6 +29,10 @@ pub struct Clients {
     changed: watch::Receiver<u64>,
     told: Arc<Mutex<ClientTable>>,
     floating: Arc<Vec<IpAddr>>,
+    /// Who was connected here when this node fell silent last.
+    before: Arc<Mutex<Vec<Endpoint>>>,
+    /// Rises whenever tickling begins or ends.
+    turn: Arc<AtomicU64>,
 }
 
 impl Clients {
@@ -43,6 +48,8 @@ impl Clients {
             changed,
             told: Arc::default(),
             floating: Arc::new(floating),
+            before: Arc::default(),
+            turn: Arc::default(),
         }
     }
 
@@ -62,17 +69,31 @@ impl Clients {
         }
     }
 
-    /// Makes the former leader's clients reconnect: at once, and again after pauses, for a client's TCP
-    /// answers such segments only so often, and an announcement may have been lost.
+    /// This node falls silent: nobody is tickled any more, and those who are connected will be when it serves again.
+    pub fn rest(&self) {
+        self.turn.fetch_add(1, Ordering::SeqCst);
+        let mut before = self.before.lock();
+        before.extend((self.own)());
+        before.sort_unstable();
+        before.dedup();
+    }
+
+    /// Makes the former leader's clients reconnect, and those of before a silence: at once, and again after pauses, for
+    /// a client's TCP answers such segments only so often, and an announcement may have been lost.
     pub async fn tickle(&self) {
-        let told = self.told.lock().endpoints.clone();
-        let clients = self.tickle_once(&told).await;
+        let turn = self.turn.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut all = self.told.lock().endpoints.clone();
+        all.extend(std::mem::take(&mut *self.before.lock()));
+        let clients = self.tickle_once(&all).await;
         info!(clients, "tickled");
         let again = self.clone();
         tokio::spawn(async move {
             for pause in TICKLE_PAUSES {
                 tokio::time::sleep(pause).await;
-                again.tickle_once(&told).await;
+                if again.turn.load(Ordering::SeqCst) != turn {
+                    return;
+                }
+                again.tickle_once(&all).await;
             }
         });
     }

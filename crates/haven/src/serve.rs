@@ -316,6 +316,7 @@ impl Node {
             &config,
             Arc::clone(&engine),
             consensus.clone(),
+            Arc::clone(&gate),
             Arc::clone(&space),
             ports,
             Arc::clone(&history),

@@ -2,8 +2,8 @@
 //!
 //! Queries are answered from the state under the leader's lease, checked before and after the read;
 //! changes become log entries, and their replies come from applying them. A request that cannot be answered
-//! now waits; the gate drops it when this node loses leadership, and hangs up, so that the client asks the
-//! next leader, where a change that was executed meanwhile answers from the reply cache.
+//! now waits, through lapses of the lease, too; the gate drops it when this node's term is over, and hangs up, so that the
+//! client asks the next leader, where a change that was executed meanwhile answers from the reply cache.
 
 use crate::clock;
 use crate::engine::{Engine, Outcome};
@@ -16,7 +16,7 @@ use crate::space::SpaceGuard;
 use bytes::Bytes;
 use haven_config::Config;
 use haven_consensus::{Consensus, Leadership, ProposeError};
-use haven_net::{Begun, DATAGRAM_BYTES_MAX, Endpoint, Handler, Verdict};
+use haven_net::{Begun, DATAGRAM_BYTES_MAX, Endpoint, Gate, Handler, Verdict};
 use haven_nfsd::{
     Binding, ClientNames, Fatal, Machine, Origin, Prepared, Request, Transport, prepare,
 };
@@ -46,6 +46,7 @@ pub struct Service {
     resolver: Arc<Resolver>,
     engine: Arc<Engine>,
     consensus: Consensus<Outcome>,
+    gate: Arc<Gate>,
     /// Kept, so that a request costs no new receiver.
     leadership: watch::Receiver<Leadership>,
     space: Arc<SpaceGuard>,
@@ -59,6 +60,7 @@ impl Service {
         config: &Config,
         engine: Arc<Engine>,
         consensus: Consensus<Outcome>,
+        gate: Arc<Gate>,
         space: Arc<SpaceGuard>,
         ports: Ports,
         history: Arc<History>,
@@ -70,6 +72,7 @@ impl Service {
             engine,
             leadership: consensus.leadership(),
             consensus,
+            gate,
             space,
             meter: Arc::default(),
             history,
@@ -149,8 +152,14 @@ impl Service {
                     return found;
                 }
             }
-            sleep(RETRY).await;
+            self.pause().await;
         }
+    }
+
+    /// Before another attempt: a moment, and no attempts while there is no lease.
+    async fn pause(&self) {
+        sleep(RETRY).await;
+        self.gate.resumed().await;
     }
 
     /// What was found, if it was found in time: the lease may have ended meanwhile, if this process was held up.
@@ -174,7 +183,7 @@ impl Service {
         // applied, its reply is in the cache.
         let upto = self.consensus.status().last_log.unwrap_or(0);
         while self.consensus.applied_index() < upto {
-            sleep(RETRY).await;
+            self.pause().await;
         }
         let asked = entry.clone();
         let refusal = self.look(move |machine| machine.refuse_growth(&asked));
@@ -211,7 +220,7 @@ impl Service {
                 }
                 Err(why) => {
                     debug!(%why, "a change waits");
-                    sleep(RETRY).await;
+                    self.pause().await;
                 }
             }
         }

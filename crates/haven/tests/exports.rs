@@ -91,6 +91,7 @@ impl Node {
             &config,
             Arc::clone(&engine),
             consensus.clone(),
+            Arc::new(haven_net::Gate::default()),
             space,
             ports,
             Arc::new(haven::history::History::new("a", |_| None)),

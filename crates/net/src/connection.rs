@@ -156,8 +156,9 @@ impl<'a, H: Handler> Connection<'a, H> {
             // What was in the way has just been written.
             return Ok(());
         }
-        self.note_progress(&blocked);
-        let deadline = self.deadline(may_answer);
+        let held = self.server.gate.is_suspended();
+        self.note_progress(&blocked, held);
+        let deadline = self.deadline(may_answer, held);
         let budget = Arc::clone(&self.server.memory);
         tokio::select! {
             verdict = self.done.recv(), if self.tasks > 0 => {
@@ -180,6 +181,7 @@ impl<'a, H: Handler> Connection<'a, H> {
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 self.check_patience()?;
             }
+            () = self.server.gate.resumed(), if held => {}
         }
         Ok(())
     }
@@ -263,7 +265,7 @@ impl<'a, H: Handler> Connection<'a, H> {
     /// soon, or it loses leadership and hangs up.
     fn write_ready(&mut self) -> io::Result<bool> {
         while !self.output.is_empty() {
-            if !self.server.handler.may_answer() {
+            if !self.may_answer() {
                 return Ok(false);
             }
             let (slices, count) = self.output.slices();
@@ -280,7 +282,16 @@ impl<'a, H: Handler> Connection<'a, H> {
         Ok(true)
     }
 
-    fn note_progress(&mut self, blocked: &Blocked) {
+    fn may_answer(&self) -> bool {
+        self.server.gate.lets_out() && self.server.handler.may_answer()
+    }
+
+    /// What a peer cannot do while this node is `held` at the gate is not counted: it may not even reach it.
+    fn note_progress(&mut self, blocked: &Blocked, held: bool) {
+        if held {
+            (self.record_since, self.stuck_since) = (None, None);
+            return;
+        }
         if matches!(blocked, Blocked::Bytes) && self.input.is_amid_record() {
             self.record_since.get_or_insert_with(Instant::now);
         } else {
@@ -295,7 +306,10 @@ impl<'a, H: Handler> Connection<'a, H> {
     }
 
     /// When this connection has to be looked at again though nothing happened.
-    fn deadline(&self, may_answer: bool) -> Option<Instant> {
+    fn deadline(&self, may_answer: bool, held: bool) -> Option<Instant> {
+        if held {
+            return None;
+        }
         if !may_answer {
             return Some(Instant::now() + ANSWER_POLL);
         }
@@ -314,7 +328,7 @@ impl<'a, H: Handler> Connection<'a, H> {
             return timed_out("a record took too long");
         }
         // A node that may not answer is not waiting for its peer.
-        if over(self.stuck_since) && self.server.handler.may_answer() {
+        if over(self.stuck_since) && self.may_answer() {
             return timed_out("the peer does not read");
         }
         Ok(())

@@ -1,8 +1,9 @@
 //! The gate between clients and the service: open while this node serves.
 //!
 //! Leadership decides, the gate obeys: it counts the requests inside, holds new ones back while a
-//! planned move drains, and lets nothing out once closed. Closing does not end the connections (a reset
-//! before the address has moved would send the client to a node that refuses it); hanging up does.
+//! planned move drains, holds everything while it is suspended, and lets nothing out once closed. What is inside
+//! outlives a suspension, but not a closing. Neither ends the connections (a reset before the address has moved would
+//! send the client to a node that refuses it); hanging up does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,6 +14,7 @@ enum Phase {
     Closed,
     Open,
     Draining,
+    Suspended,
 }
 
 /// Phase and era in one word, so that a request learns both at once. The era rises at every closing: a
@@ -31,6 +33,7 @@ impl State {
         match self.0 & ((1 << Self::PHASE_BITS) - 1) {
             1 => Phase::Open,
             2 => Phase::Draining,
+            3 => Phase::Suspended,
             _ => Phase::Closed,
         }
     }
@@ -77,7 +80,7 @@ pub(crate) enum Entry {
 }
 
 impl Gate {
-    /// Lets requests in.
+    /// Lets requests in, and answers out.
     pub fn open(&self) {
         self.set(|s| State::new(Phase::Open, s.era()));
     }
@@ -86,7 +89,15 @@ impl Gate {
     pub fn drain(&self) {
         self.set(|s| match s.phase() {
             Phase::Open => State::new(Phase::Draining, s.era()),
-            Phase::Closed | Phase::Draining => s,
+            Phase::Closed | Phase::Draining | Phase::Suspended => s,
+        });
+    }
+
+    /// Holds new requests and all answers back until it is opened or closed; those inside stay, and so do connections.
+    pub fn suspend(&self) {
+        self.set(|s| match s.phase() {
+            Phase::Open | Phase::Draining => State::new(Phase::Suspended, s.era()),
+            Phase::Closed | Phase::Suspended => s,
         });
     }
 
@@ -103,6 +114,32 @@ impl Gate {
     /// Whether requests are let in.
     pub fn is_open(&self) -> bool {
         self.state().phase() == Phase::Open
+    }
+
+    /// Whether nothing is answered, and what is inside is given up.
+    pub fn is_closed(&self) -> bool {
+        self.state().phase() == Phase::Closed
+    }
+
+    /// Whether answers may leave.
+    pub(crate) fn lets_out(&self) -> bool {
+        matches!(self.state().phase(), Phase::Open | Phase::Draining)
+    }
+
+    /// Whether everything is held.
+    pub fn is_suspended(&self) -> bool {
+        self.state().phase() == Phase::Suspended
+    }
+
+    /// Waits while it is suspended: whatever is tried meanwhile is tried in vain.
+    pub async fn resumed(&self) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.mark_unchanged();
+            if !self.is_suspended() || changed.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Waits until nothing is inside (or the gate is no longer draining).
@@ -129,7 +166,7 @@ impl Gate {
                 gate: Arc::clone(self),
                 era: state.era(),
             }),
-            Phase::Draining => {
+            Phase::Draining | Phase::Suspended => {
                 self.leave();
                 Entry::Later
             }
@@ -140,7 +177,7 @@ impl Gate {
         }
     }
 
-    /// Lets one request in: waits while draining; `None` when closed.
+    /// Lets one request in: waits while draining or suspended; `None` when closed.
     pub async fn enter(self: &Arc<Self>) -> Option<Pass> {
         let mut changed = self.changed.subscribe();
         loop {
@@ -262,5 +299,43 @@ mod tests {
         assert!(poll(drained.as_mut()).is_ready());
         gate.open();
         assert!(matches!(poll(late.as_mut()), Poll::Ready(Some(_))));
+    }
+
+    #[test]
+    fn suspended_holds_everything_and_loses_nothing() {
+        let gate = Arc::new(Gate::default());
+        gate.suspend();
+        assert!(gate.is_closed(), "what is closed has nothing to keep");
+        gate.open();
+        let Poll::Ready(Some(pass)) = poll(pin!(gate.enter())) else {
+            panic!("open")
+        };
+        gate.drain();
+        let mut drained = pin!(gate.drained());
+        assert!(poll(drained.as_mut()).is_pending());
+        gate.suspend();
+        assert!(poll(drained.as_mut()).is_ready(), "nobody drains any more");
+        gate.drain();
+        assert!(!gate.is_open() && !gate.lets_out() && !gate.is_closed());
+        let mut late = pin!(gate.enter());
+        let mut spoiled = pin!(pass.spoiled());
+        let mut resumed = pin!(gate.resumed());
+        assert!(poll(late.as_mut()).is_pending());
+        assert!(poll(spoiled.as_mut()).is_pending() && pass.is_valid());
+        assert!(poll(resumed.as_mut()).is_pending());
+        gate.open();
+        assert!(gate.lets_out() && pass.is_valid());
+        assert!(poll(resumed.as_mut()).is_ready());
+        assert!(poll(spoiled.as_mut()).is_pending());
+        let Poll::Ready(Some(second)) = poll(late.as_mut()) else {
+            panic!("open again")
+        };
+        gate.suspend();
+        let mut third = pin!(gate.enter());
+        assert!(poll(third.as_mut()).is_pending());
+        gate.close();
+        assert!(poll(spoiled.as_mut()).is_ready());
+        assert!(!pass.is_valid() && !second.is_valid());
+        assert!(matches!(poll(third.as_mut()), Poll::Ready(None)));
     }
 }

@@ -184,7 +184,8 @@ impl<H: Handler> Server<H> {
         }
         // Before the gate is looked at, so that no hang-up falls in between.
         let hang_ups = self.gate.hang_ups();
-        if !self.gate.is_open() {
+        // One that waits in a drain or a suspension is in the table, so that the next leader knows of it.
+        if self.gate.is_closed() {
             debug!(%remote, "connection refused: this node does not serve now");
             return;
         }

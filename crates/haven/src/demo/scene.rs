@@ -151,6 +151,7 @@ impl Scene {
             (Condition::Well, Some(r)) => match r.phase {
                 Phase::Serving if r.serving => ("leads and serves", 32),
                 Phase::Serving | Phase::TakingOver => ("takes over", 33),
+                Phase::Suspended => ("waits for a majority", 33),
                 Phase::Moving | Phase::Releasing => ("hands over", 33),
                 _ if r.leader.is_none() => ("sees no leader", 33),
                 _ => ("follows", 0),
