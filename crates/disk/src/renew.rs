@@ -8,7 +8,7 @@
 //! It must not know what is relied on: that is each owner's part (docs/decisions/0010).
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Disk, DiskFile};
 
@@ -69,6 +69,21 @@ pub fn touch(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     let probe = dir.join(PROBE);
     drop(disk.open(&probe, true)?);
     disk.remove_file(&probe)
+}
+
+/// Makes a directory and its missing parents durable under their names, be they there or not.
+///
+/// # Errors
+/// The disk's.
+pub fn dir(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    let mut parent = PathBuf::new();
+    for name in path.components() {
+        if disk.exists(&parent)? {
+            touch(disk, &parent)?;
+        }
+        parent.push(name);
+    }
+    disk.create_dir_all(path)
 }
 
 /// Makes a file, whose parts are given, durable under its name, in place of one that may be there: a crash leaves the

@@ -352,7 +352,10 @@ impl Flusher {
     /// From the end towards the front, every step durable before the next: whatever a crash leaves is
     /// a log without a gap, and what was removed cannot come back behind what is appended next.
     fn truncate_after(&mut self, index: u64) -> Result<(), LogError> {
-        self.update_meta(|meta| meta.durable = meta.durable.min(index))?;
+        self.update_meta(|meta| {
+            meta.durable = meta.durable.min(index);
+            meta.cutting = true;
+        })?;
         while let Some(seq) = self.pop_segment_after(index) {
             open::remove(&*self.shared.disk, &self.shared.dir, &[seq])?;
         }
@@ -366,6 +369,14 @@ impl Flusher {
         }
         let tip = &self.tip;
         tip.file.cut(tip.end)?;
+        // If this gets lost, an opening does it once more.
+        let mut slots = self.shared.slots.lock();
+        let meta = slots.meta()?;
+        slots.save_meta_lazily(Meta {
+            cutting: false,
+            ..meta
+        })?;
+        drop(slots);
         tip.file.reserve(tip.end, self.shared.options.segment_bytes)
     }
 
@@ -450,6 +461,7 @@ impl Flusher {
                 durable: index,
                 base_seq,
                 awaits_base: true,
+                cutting: false,
             };
         })?;
         let shared = &self.shared;

@@ -1,8 +1,13 @@
 //! Opening: from the files of a directory to the segments of a log, or a refusal.
+//!
+//! What is found is what an earlier process wrote; its flush may have failed. So whatever nothing later proves durable is
+//! written once more before it counts (`FORMAT.md`, "What an opening writes anew").
+//!
+//! Invariant: nothing is removed because of what a file says before that file is durable.
 
 use std::path::Path;
 
-use haven_disk::Disk;
+use haven_disk::{Disk, renew};
 
 use crate::format::SegmentHeader;
 use crate::segment::{Ending, Segment, file_name, is_spare, path_of, seq_of};
@@ -25,17 +30,17 @@ pub(crate) struct Opened {
 }
 
 pub(crate) fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<Opened, LogError> {
-    disk.create_dir_all(dir)
-        .map_err(LogError::io("make the log's directory"))?;
+    renew::dir(disk, dir).map_err(LogError::io("make the log's directory"))?;
     let (seqs, spares) = segment_files(disk, dir, options.spare_segments)?;
     let mut slots = match Slots::open(disk, dir)? {
-        Some(slots) => slots,
+        Some(slots) => slots.renewed(disk, dir)?,
         None if seqs.is_empty() => {
             let meta = Meta {
                 purged: FIRST_INDEX - 1,
                 durable: FIRST_INDEX - 1,
                 base_seq: FIRST_SEQ,
                 awaits_base: true,
+                cutting: false,
             };
             Slots::create(disk, dir, random()?, meta)?
         }
@@ -50,11 +55,16 @@ pub(crate) fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<
     let segments = if live.is_empty() && meta.awaits_base {
         vec![base(disk, dir, slots.log_id(), meta, options)?]
     } else {
-        open_segments(disk, dir, slots.log_id(), meta, &live, options)?
+        let mut segments = open_segments(disk, dir, slots.log_id(), meta, &live)?;
+        if let Some(last) = segments.last_mut() {
+            settle_end(last, &mut slots, options)?;
+        }
+        segments
     };
     let meta = Meta {
         durable: segments.last().map_or(meta.purged, |s| s.next() - 1),
         awaits_base: false,
+        cutting: false,
         ..meta
     };
     if slots.meta()? != meta {
@@ -112,9 +122,6 @@ fn segment_files(
     dir: &Path,
     spares_max: usize,
 ) -> Result<(Vec<u64>, Vec<String>), LogError> {
-    // Also the names must be durable before anything is built on them.
-    disk.sync_dir(dir)
-        .map_err(LogError::io("flush the log's directory"))?;
     let names = disk
         .list(dir)
         .map_err(LogError::io("list the log's directory"))?;
@@ -135,23 +142,22 @@ fn segment_files(
     Ok((seqs, spares))
 }
 
+/// The segments. What one lost at its end shows at the next one; the last one is judged by [`settle_end`].
 fn open_segments(
     disk: &dyn Disk,
     dir: &Path,
     log_id: u64,
     meta: Meta,
     seqs: &[u64],
-    options: &LogOptions,
 ) -> Result<Vec<Segment>, LogError> {
     let mut segments: Vec<Segment> = Vec::with_capacity(seqs.len());
-    let mut last_ending = Ending::Clean;
     let count = seqs.len().max(1) as u64;
     for (seq, position) in (meta.base_seq..).zip(0..count) {
         if seqs.get(position as usize) != Some(&seq) {
             return Err(LogError::damaged(&file_name(seq), 0, "the file is missing"));
         }
         let expected = segments.last().map(Segment::next);
-        let (segment, ending) = Segment::open(disk, dir, log_id, seq, expected)?;
+        let (segment, _) = Segment::open(disk, dir, log_id, seq, expected)?;
         if position == 0 && segment.first() > meta.purged + 1 {
             let why = format!(
                 "it begins with record {}, but only records up to {} were purged",
@@ -160,35 +166,38 @@ fn open_segments(
             );
             return Err(LogError::damaged(&segment.file.name, 0, why));
         }
-        last_ending = ending;
         segments.push(segment);
-    }
-    // What one segment lost at its end showed at the next one; the last one is judged by itself.
-    if let Some(last) = segments.last() {
-        if last.next() <= meta.durable {
-            let why = format!(
-                "the records end with {}, but those up to {} had been durable",
-                last.next() - 1,
-                meta.durable
-            );
-            return Err(LogError::damaged(&last.file.name, last.end, why));
-        }
-        settle_end(last, last_ending, options)?;
     }
     Ok(segments)
 }
 
-/// Cuts a torn end off, durably, and reserves the rest of the segment.
-fn settle_end(segment: &Segment, ending: Ending, options: &LogOptions) -> Result<(), LogError> {
+/// Makes sure that the end which was found is durable, and that nothing is behind it.
+fn settle_end(last: &mut Segment, slots: &mut Slots, options: &LogOptions) -> Result<(), LogError> {
+    let meta = slots.meta()?;
+    let ending = last.renew_end(meta.durable)?;
+    if last.next() <= meta.durable {
+        let why = format!(
+            "the records end with {}, but those up to {} had been durable",
+            last.next() - 1,
+            meta.durable
+        );
+        return Err(LogError::damaged(&last.file.name, last.end, why));
+    }
     if let Ending::Torn(why) = ending {
         tracing::warn!(
-            segment = segment.file.name,
-            offset = segment.end,
+            segment = last.file.name,
+            offset = last.end,
             why,
-            last_index = segment.next() - 1,
+            last_index = last.next() - 1,
             "the end of the log was being written when it stopped; the unfinished part is cut off"
         );
-        segment.file.cut(segment.end)?;
+        if !meta.cutting {
+            let cutting = true;
+            slots.save_meta(Meta { cutting, ..meta })?;
+        }
+        last.file.cut_anew(last.end)?;
+    } else if meta.cutting {
+        last.file.cut_anew(last.end)?;
     }
-    segment.file.reserve(segment.end, options.segment_bytes)
+    last.file.reserve(last.end, options.segment_bytes)
 }

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use haven_disk::{Disk, DiskFile};
+use haven_disk::{Disk, DiskFile, renew};
 
 use crate::format::{
-    ALIGN, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, candidates,
+    ALIGN, PAGE_BYTES, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader,
+    candidates,
 };
 use crate::{LogError, RECORD_BYTES_MAX, Record};
 
@@ -37,6 +38,8 @@ pub(crate) struct Segment {
     starts: Vec<u32>,
     /// Where the next record would begin.
     pub(crate) end: u64,
+    /// As its records tell, those up to this index were durable when later ones were written.
+    proven: u64,
 }
 
 /// The most bytes of a segment that `starts` can address.
@@ -47,6 +50,15 @@ impl SegmentFile {
     pub(crate) fn cut(&self, end: u64) -> Result<(), LogError> {
         self.file
             .set_len(end)
+            .and_then(|()| self.file.sync())
+            .map_err(LogError::io(format!("cut segment {}", self.name)))
+    }
+
+    /// As [`SegmentFile::cut`], also if the file ends there already: that may be so in memory only.
+    pub(crate) fn cut_anew(&self, end: u64) -> Result<(), LogError> {
+        self.file
+            .set_len(end)
+            .and_then(|()| renew::length(&*self.file, ALIGN))
             .and_then(|()| self.file.sync())
             .map_err(LogError::io(format!("cut segment {}", self.name)))
     }
@@ -65,6 +77,7 @@ impl Segment {
             file: Arc::new(file),
             starts: Vec::new(),
             end: SEGMENT_HEADER_BYTES,
+            proven: 0,
         }
     }
 
@@ -141,7 +154,8 @@ impl Segment {
         Ok(Segment::new(SegmentFile { name, header, file }))
     }
 
-    /// Opens a segment and checks every record up to the first that is not one.
+    /// Opens a segment and checks every record up to the first that is not one. What is found at its end need not be
+    /// durable: see [`Segment::renew_end`].
     pub(crate) fn open(
         disk: &dyn Disk,
         dir: &Path,
@@ -153,9 +167,6 @@ impl Segment {
         let file = disk
             .open(&dir.join(&name), false)
             .map_err(LogError::io(format!("open segment {name}")))?;
-        // A killed process may have left writes in the page cache: what is read must also be durable.
-        file.sync()
-            .map_err(LogError::io(format!("flush segment {name}")))?;
         let mut window = Window::new(&*file).map_err(LogError::io(format!("read {name}")))?;
         let read = |e| LogError::io(format!("read segment {name}"))(e);
         let bytes = window
@@ -183,6 +194,24 @@ impl Segment {
         Ok((segment, ending))
     }
 
+    /// Writes the records that nothing proves durable once more and flushes them; then looks at them again, because
+    /// until then what was read may have been forgotten. Records up to `durable` are known to be.
+    pub(crate) fn renew_end(&mut self, durable: u64) -> Result<Ending, LogError> {
+        let file = Arc::clone(&self.file.file);
+        let failed = |what: &str| LogError::io(format!("{what} segment {}", self.file.name));
+        let proven = self.proven.max(durable);
+        let start = self.offset_of(proven + 1);
+        if start < self.end {
+            let end = self.end.next_multiple_of(PAGE_BYTES);
+            renew::bytes(&*file, start - start % PAGE_BYTES, end)
+                .and_then(|()| file.sync())
+                .map_err(failed("write the end of"))?;
+        }
+        let mut window = Window::new(&*file).map_err(failed("read"))?;
+        self.cut_after(proven.max(self.first() - 1));
+        self.scan(&mut window)
+    }
+
     /// Takes up records until the first that is not one.
     fn scan(&mut self, window: &mut Window<'_>) -> Result<Ending, LogError> {
         loop {
@@ -194,17 +223,21 @@ impl Segment {
                 ));
             }
             match self.record_at_end(window)? {
-                Ok(len) => self.added(len),
+                Ok((len, durable)) => {
+                    self.added(len);
+                    self.proven = self.proven.max(durable);
+                }
                 Err(why) => return self.judge_end(window, why),
             }
         }
     }
 
-    /// The stored length of the valid record at the end, or why there is none.
+    /// The stored length of the valid record at the end, and what was durable when it was written; or why there is
+    /// none.
     fn record_at_end(
         &self,
         window: &mut Window<'_>,
-    ) -> Result<Result<u64, &'static str>, LogError> {
+    ) -> Result<Result<(u64, u64), &'static str>, LogError> {
         let read = |e| LogError::io(format!("read segment {}", self.file.name))(e);
         let Some(bytes) = window.get(self.end, RECORD_HEADER_BYTES).map_err(read)? else {
             return Ok(Err("the file ends"));
@@ -229,7 +262,7 @@ impl Segment {
         }
         let stored = header.stored_len();
         match window.get(self.end, stored as usize).map_err(read)? {
-            Some(bytes) if header.payload_valid(bytes) => Ok(Ok(stored)),
+            Some(bytes) if header.payload_valid(bytes) => Ok(Ok((stored, header.durable))),
             Some(_) => Ok(Err("the record's checksum is wrong")),
             None => Ok(Err("the file ends inside the record")),
         }

@@ -2,6 +2,8 @@
 //!
 //! Invariants
 //! - A slot has a valid copy from the file's creation on; both invalid means damage.
+//! - At opening the newest copies are written into a new file, which takes the old one's place, before anything is done
+//!   because of what they say: a flush of an earlier process may have failed.
 //! - The copy that was last known durable is never overwritten: a write goes to the other one, and
 //!   again to that one until a flush has made it durable.
 //!
@@ -12,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crc32c::crc32c;
-use haven_disk::{Disk, DiskFile};
+use haven_disk::{Disk, DiskFile, renew};
 
 use crate::LogError;
 use crate::format::{NUMBER_MAX, VERSION, check_version, u32_at, u64_at};
@@ -67,10 +69,15 @@ pub(crate) struct Meta {
     pub(crate) base_seq: u64,
     /// The base segment may not have been made yet.
     pub(crate) awaits_base: bool,
+    /// Records are being removed from the end; what is gone may not be so durably.
+    pub(crate) cutting: bool,
 }
 
 const META: usize = 0;
 const META_BYTES: usize = 25;
+/// Bits of the last byte.
+const AWAITS_BASE: u8 = 1;
+const CUTTING: u8 = 2;
 
 struct State {
     value: Vec<u8>,
@@ -95,8 +102,6 @@ impl Slots {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(LogError::io("open the slots")(e)),
         };
-        // A killed process may have left writes in the page cache: what is read must also be durable.
-        file.sync().map_err(LogError::io("flush the slots"))?;
         let page = read_page(&*file, 0)?;
         if page[..8] != MAGIC {
             return Err(LogError::damaged(SLOTS_NAME, 0, "it has no header"));
@@ -127,32 +132,20 @@ impl Slots {
         log_id: u64,
         meta: Meta,
     ) -> Result<Slots, LogError> {
-        let mut page = Vec::with_capacity(PAGE);
-        page.extend_from_slice(&MAGIC);
-        page.extend_from_slice(&VERSION.to_le_bytes());
-        page.extend_from_slice(&[0; 4]);
-        page.extend_from_slice(&log_id.to_le_bytes());
-        page.extend_from_slice(&crc32c(&page).to_le_bytes());
-        page.resize(PAGE, 0);
-        let mut contents = page;
-        let meta = meta.encode();
-        for slot in 0..SLOT_COUNT {
-            let value: &[u8] = if slot == META { &meta } else { &[] };
-            contents.extend_from_slice(&encode_copy(log_id, slot, 1, value));
-            contents.extend_from_slice(&[0; PAGE]);
-        }
-        let new = dir.join(SLOTS_NEW);
-        let make = || -> io::Result<()> {
-            let file = disk.open(&new, true)?;
-            file.set_len(0)?;
-            file.write_at(0, &contents)?;
-            file.sync()?;
-            disk.rename(&new, &dir.join(SLOTS_NAME))?;
-            disk.sync_dir(dir)
-        };
-        make().map_err(LogError::io("make the slots"))?;
+        let mut values = vec![(1, Vec::new()); SLOT_COUNT];
+        values[META] = (1, meta.encode().to_vec());
+        put(disk, dir, log_id, &values)?;
         Slots::open(disk, dir)?
             .ok_or_else(|| LogError::damaged(SLOTS_NAME, 0, "it vanished when it was made"))
+    }
+
+    /// Writes all that was read into a new file in place of the old one: afterwards it is durable, and so is its name.
+    pub(crate) fn renewed(self, disk: &dyn Disk, dir: &Path) -> Result<Slots, LogError> {
+        let values = self.slots.into_iter().map(|s| (s.generation, s.value));
+        let values: Vec<_> = values.collect();
+        put(disk, dir, self.log_id, &values)?;
+        Slots::open(disk, dir)?
+            .ok_or_else(|| LogError::damaged(SLOTS_NAME, 0, "it vanished when it was renewed"))
     }
 
     pub(crate) fn log_id(&self) -> u64 {
@@ -165,6 +158,11 @@ impl Slots {
 
     pub(crate) fn save_meta(&mut self, meta: Meta) -> Result<(), LogError> {
         self.write(META, &meta.encode(), true)
+    }
+
+    /// As [`Slots::save_meta`], durable some time later.
+    pub(crate) fn save_meta_lazily(&mut self, meta: Meta) -> Result<(), LogError> {
+        self.write(META, &meta.encode(), false)
     }
 
     /// The value last saved, `None` when there never was one (or an empty one).
@@ -211,7 +209,8 @@ impl Meta {
         out[..8].copy_from_slice(&self.purged.to_le_bytes());
         out[8..16].copy_from_slice(&self.base_seq.to_le_bytes());
         out[16..24].copy_from_slice(&self.durable.to_le_bytes());
-        out[24] = u8::from(self.awaits_base);
+        let bit = |is: bool, bit: u8| if is { bit } else { 0 };
+        out[24] = bit(self.awaits_base, AWAITS_BASE) | bit(self.cutting, CUTTING);
         out
     }
 
@@ -228,7 +227,8 @@ impl Meta {
             purged: u64_at(bytes, 0),
             base_seq: u64_at(bytes, 8),
             durable: u64_at(bytes, 16),
-            awaits_base: bytes[24] != 0,
+            awaits_base: bytes[24] & AWAITS_BASE != 0,
+            cutting: bytes[24] & CUTTING != 0,
         };
         if [meta.purged, meta.base_seq, meta.durable]
             .iter()
@@ -239,6 +239,29 @@ impl Meta {
         }
         Ok(meta)
     }
+}
+
+/// Makes the file with these generations and values of the slots, durably.
+fn put(
+    disk: &dyn Disk,
+    dir: &Path,
+    log_id: u64,
+    values: &[(u64, Vec<u8>)],
+) -> Result<(), LogError> {
+    let mut page = Vec::with_capacity(PAGE);
+    page.extend_from_slice(&MAGIC);
+    page.extend_from_slice(&VERSION.to_le_bytes());
+    page.extend_from_slice(&[0; 4]);
+    page.extend_from_slice(&log_id.to_le_bytes());
+    page.extend_from_slice(&crc32c(&page).to_le_bytes());
+    page.resize(PAGE, 0);
+    let mut contents = page;
+    for (slot, (generation, value)) in values.iter().enumerate() {
+        contents.extend_from_slice(&encode_copy(log_id, slot, *generation, value));
+        contents.extend_from_slice(&[0; PAGE]);
+    }
+    let (path, fresh) = (dir.join(SLOTS_NAME), dir.join(SLOTS_NEW));
+    renew::replace(disk, &path, &fresh, &[&contents]).map_err(LogError::io("write the slots"))
 }
 
 fn copy_offset(slot: usize, copy: usize) -> u64 {
@@ -334,6 +357,7 @@ mod tests {
             durable,
             base_seq,
             awaits_base: true,
+            cutting: false,
         };
         let good = meta(3, 9, 2);
         assert_eq!(Meta::decode(&good.encode()).unwrap(), good);

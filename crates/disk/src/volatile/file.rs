@@ -32,6 +32,8 @@ const RUN_PAGES_MAX: usize = 1024;
 struct Page {
     bytes: Box<[u8; PAGE]>,
     state: PageState,
+    /// The backing holds a version of it that does not show there because the file was cut or punched.
+    hidden: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,7 +42,7 @@ enum PageState {
     Dirty,
     /// A flush could not write it and took it for clean.
     Lost,
-    /// In the backing, too; kept because of the backing not everything shows.
+    /// In the backing, too.
     Flushed,
 }
 
@@ -188,8 +190,12 @@ impl State {
             if !whole {
                 self.read_base(number * PAGE_BYTES, &mut bytes[..])?;
             }
-            let state = PageState::Dirty;
-            self.pages.insert(number, Page { bytes, state });
+            let page = Page {
+                bytes,
+                state: PageState::Dirty,
+                hidden: false,
+            };
+            self.pages.insert(number, page);
         }
         self.pages
             .get_mut(&number)
@@ -226,32 +232,37 @@ impl State {
 
     /// Brings the unflushed state to the backing, which is durable in this model once written.
     fn write_back(&mut self, backing: &RealFile) -> io::Result<()> {
-        if self.length_lost {
-            self.write_pages(backing, |state| state == PageState::Dirty)?;
-            self.real_len = backing.len()?;
-            for page in self.pages.values_mut() {
-                if page.state == PageState::Dirty {
-                    page.state = PageState::Flushed;
-                }
-            }
-            return Ok(());
+        if !self.length_lost {
+            self.cut_backing(backing)?;
         }
-        self.cut_backing(backing)?;
-        self.write_pages(backing, |state| state != PageState::Lost)?;
-        self.grow_backing(backing)
+        self.write_pages(backing)?;
+        match self.length_lost {
+            true => self.wrote(backing),
+            false => self.grow_backing(backing),
+        }
     }
 
-    /// Takes from the backing what was cut off, and reserves.
+    /// Takes from the backing what was cut off and punched, and reserves.
     fn cut_backing(&mut self, backing: &RealFile) -> io::Result<()> {
+        // What was written since stays.
+        let mut kept = Vec::new();
+        for (&number, _) in self.pages.iter().filter(|(_, page)| page.hidden) {
+            let mut bytes = vec![0; PAGE];
+            let read = backing.read_at(number * PAGE_BYTES, &mut bytes)?;
+            bytes.truncate(read);
+            kept.push((number, bytes));
+        }
         if self.base_len < self.real_len {
             backing.set_len(self.base_len)?;
-            self.real_len = self.base_len;
         }
         for pages in self.punched.iter() {
             backing.punch(
                 pages.start * PAGE_BYTES,
                 (pages.end - pages.start) * PAGE_BYTES,
             )?;
+        }
+        for (number, bytes) in kept {
+            backing.write_at(number * PAGE_BYTES, &bytes)?;
         }
         if let Some((start, end)) = self.reserve.take() {
             backing.allocate(start, end - start)?;
@@ -264,25 +275,43 @@ impl State {
         if backing.len()? != self.len {
             backing.set_len(self.len)?;
         }
-        self.pages.retain(|_, page| page.state == PageState::Lost);
-        self.punched = Spans::default();
         self.real_len = self.len;
-        self.base_len = self.len;
+        self.show_all();
         Ok(())
     }
 
-    /// Writes the pages that are `wanted`, neighbours together.
-    fn write_pages(
-        &self,
-        backing: &RealFile,
-        wanted: impl Fn(PageState) -> bool,
-    ) -> io::Result<()> {
+    /// Pages were written to the backing, but not the length.
+    fn wrote(&mut self, backing: &RealFile) -> io::Result<()> {
+        let hides = self.base_len < self.real_len || !self.punched.is_empty();
+        self.real_len = backing.len()?;
+        if !hides {
+            self.show_all();
+            return Ok(());
+        }
+        let flushed = |page: &&mut Page| page.state == PageState::Flushed;
+        for page in self.pages.values_mut().filter(flushed) {
+            page.hidden = true;
+        }
+        Ok(())
+    }
+
+    /// From now on all of the backing shows.
+    fn show_all(&mut self) {
+        self.base_len = self.real_len;
+        self.punched = Spans::default();
+        self.pages
+            .retain(|_, page| page.state != PageState::Flushed);
+        for page in self.pages.values_mut() {
+            page.hidden = false;
+        }
+    }
+
+    /// Writes the pages that are dirty, neighbours together.
+    fn write_pages(&mut self, backing: &RealFile) -> io::Result<()> {
         let mut run: Vec<&[u8]> = Vec::new();
         let mut run_start = 0;
-        for (&number, page) in &self.pages {
-            if !wanted(page.state) {
-                continue;
-            }
+        let is_dirty = |page: &Page| page.state == PageState::Dirty;
+        for (&number, page) in self.pages.iter().filter(|(_, page)| is_dirty(page)) {
             if run.len() == RUN_PAGES_MAX || number != run_start + run.len() as u64 {
                 backing.write_vectored_at(run_start * PAGE_BYTES, &run)?;
                 run.clear();
@@ -292,7 +321,11 @@ impl State {
             }
             run.push(self.shown(number, page));
         }
-        backing.write_vectored_at(run_start * PAGE_BYTES, &run)
+        backing.write_vectored_at(run_start * PAGE_BYTES, &run)?;
+        for page in self.pages.values_mut().filter(|page| is_dirty(page)) {
+            page.state = PageState::Flushed;
+        }
+        Ok(())
     }
 
     /// The device fails while the unflushed state is brought to it: what `reaches` answers true for has reached
@@ -313,28 +346,24 @@ impl State {
         self.length_lost |= changed && !brought;
         let mut pages = std::mem::take(&mut self.pages);
         for (&number, page) in &mut pages {
-            let whole = match page.state {
-                PageState::Dirty => reaches(),
-                PageState::Flushed => brought,
-                PageState::Lost => continue,
-            };
+            if page.state != PageState::Dirty {
+                continue;
+            }
+            let whole = reaches();
             for (i, sector) in self.shown(number, page).chunks(SECTOR).enumerate() {
-                if whole || (page.state == PageState::Dirty && reaches()) {
+                if whole || reaches() {
                     backing.write_at(number * PAGE_BYTES + (i * SECTOR) as u64, sector)?;
                 }
             }
-            if page.state == PageState::Dirty {
-                page.state = match whole {
-                    true => PageState::Flushed,
-                    false => PageState::Lost,
-                };
-            }
+            page.state = match whole {
+                true => PageState::Flushed,
+                false => PageState::Lost,
+            };
         }
         self.pages = pages;
-        self.real_len = backing.len()?;
         match brought {
             true => self.grow_backing(backing),
-            false => Ok(()),
+            false => self.wrote(backing),
         }
     }
 }
@@ -450,6 +479,7 @@ impl FileNode {
             if let Some(page) = state.pages.get_mut(&(len / PAGE_BYTES)) {
                 page.bytes[kept..].fill(0);
                 page.state = PageState::Dirty;
+                page.hidden = false;
             }
             state.base_len = state.base_len.min(len);
             state.reserve = match state.reserve {
@@ -550,32 +580,27 @@ impl FileNode {
     /// The power goes: of what is not flushed, what `keep` chooses reaches the backing.
     pub(super) fn lose(&self, keep: &mut impl FnMut() -> bool) -> io::Result<()> {
         let mut state = self.state.lock();
-        let pages = std::mem::take(&mut state.pages);
         let Some(backing) = state.backing.clone() else {
             return Ok(());
         };
-        let cut = state.base_len < state.real_len && !state.length_lost;
-        if cut {
-            if !keep() {
+        if !state.length_lost {
+            if state.base_len < state.real_len && !keep() {
                 return Ok(());
             }
-            backing.set_len(state.base_len)?;
+            state.reserve = None;
+            let mut punched = Spans::default();
+            for hole in state.punched.iter().filter(|_| keep()) {
+                punched.add(hole);
+            }
+            state.punched = punched;
+            state.cut_backing(&backing)?;
         }
-        let punched = !state.length_lost;
-        for hole in state.punched.iter().filter(|_| punched && keep()) {
-            backing.punch(
-                hole.start * PAGE_BYTES,
-                (hole.end - hole.start) * PAGE_BYTES,
-            )?;
-        }
-        for (number, page) in pages {
+        for (number, page) in std::mem::take(&mut state.pages) {
+            if page.state != PageState::Dirty {
+                continue;
+            }
             for (i, sector) in state.shown(number, &page).chunks(SECTOR).enumerate() {
-                let stays = match page.state {
-                    PageState::Dirty => keep(),
-                    PageState::Flushed => cut,
-                    PageState::Lost => false,
-                };
-                if stays {
+                if keep() {
                     backing.write_at(number * PAGE_BYTES + (i * SECTOR) as u64, sector)?;
                 }
             }

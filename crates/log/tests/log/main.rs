@@ -5,4 +5,6 @@ mod check;
 mod common;
 mod crash;
 mod damage;
+mod failed_flush;
 mod failing;
+mod model;
