@@ -63,6 +63,10 @@ pub fn check_data(
     let data_dir = dir.join(DATA_DIR);
     for low in list(disk, &data_dir)? {
         let below = data_dir.join(&low);
+        if low == PROBE_FILE {
+            found(Finding::new(Problem::LeftoverFile, below.display()));
+            continue;
+        }
         let names = match disk.list(&below) {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                 found(Finding::new(Problem::DataName, below.display()));
@@ -74,6 +78,9 @@ pub fn check_data(
             let path = below.join(&name);
             let ino = u64::from_str_radix(&name, 16).ok().map(Ino);
             match ino.filter(|ino| data::file_path(&data_dir, *ino) == path) {
+                None if name == PROBE_FILE => {
+                    found(Finding::new(Problem::LeftoverFile, path.display()));
+                }
                 None => found(Finding::new(Problem::DataName, path.display())),
                 Some(ino) => {
                     let len = disk.open(&path, false)?.len()?;

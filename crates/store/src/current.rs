@@ -3,12 +3,13 @@
 //!
 //! Invariants
 //! - The file is replaced by rename only: it is always the old one or the new one, whole.
+//! - What a start reads here is written anew before anything is done because of it.
 //! - Its first line names the format and keeps its shape in every future format.
 //!
 //! It must not know what a generation holds.
 
 use crate::fatal;
-use haven_disk::Disk;
+use haven_disk::{Disk, renew};
 use haven_fs::FsResult;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -49,7 +50,7 @@ pub fn is_leftover(name: &str) -> bool {
     name == NAME_NEW
 }
 
-/// Reads the file.
+/// Reads the file. What it says need not be durable: a flush may have failed.
 ///
 /// # Errors
 /// Fatal when the format is another one than [`FORMAT`] or the file is damaged.
@@ -78,17 +79,10 @@ pub fn other_format(disk: &dyn Disk, dir: &Path) -> Option<u32> {
 
 /// Makes `generation` (0: none yet) the one that counts, durably.
 pub fn write(disk: &dyn Disk, dir: &Path, generation: u64) -> FsResult<()> {
-    let replace = || {
-        let new = dir.join(NAME_NEW);
-        let file = disk.open(&new, true)?;
-        file.set_len(0)?;
-        file.write_at(0, contents(generation).as_bytes())?;
-        file.sync()?;
-        disk.sync_dir(dir)?;
-        disk.rename(&new, &dir.join(NAME))?;
-        disk.sync_dir(dir)
-    };
-    replace().map_err(|error| fatal(format!("cannot write {}", dir.join(NAME).display()), error))
+    let path = dir.join(NAME);
+    let text = contents(generation);
+    renew::replace(disk, &path, &dir.join(NAME_NEW), &[text.as_bytes()])
+        .map_err(|error| fatal(format!("cannot write {}", path.display()), error))
 }
 
 /// What the file holds.

@@ -7,6 +7,13 @@
 //! a file first cuts it to the size the metadata says, once per opening; from then on the file is never
 //! longer than the metadata says, because every change goes through here.
 //!
+//! The same holds when a flush failed before the crash, so that not everything that can be read is on the disk: whatever was
+//! written since the checkpoint is written again. But cutting a file that is short enough changes nothing, so nothing
+//! would be flushed; and the cut may be in memory only, with what was cut off still on the disk, to show when the file grows.
+//! Therefore a file that is shorter than the metadata says is cut anew to the length that it has, once per
+//! opening: only a cut since the checkpoint can have made it so, or nothing was ever written there. (One that is as long as
+//! the metadata says is cut, in truth, when the replay comes to it.)
+//!
 //! Invariants
 //! - At most [`OPEN_FILES_MAX`] files stay open.
 //! - Every file changed since the last [`DataFiles::take_dirty`] is in the next one, unless removed.
@@ -14,7 +21,7 @@
 //! It must not know attributes or permissions.
 
 use crate::fatal;
-use haven_disk::{Disk, DiskFile};
+use haven_disk::{Disk, DiskFile, renew};
 use haven_fs::{FsError, FsResult, Ino};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -167,25 +174,28 @@ impl DataFiles {
         }
     }
 
-    /// Makes the names of all data files durable. An earlier process may have made files and ended
-    /// before it flushed their names; replaying finds them there and does not make them again.
-    pub fn sync_dirs(&self) -> FsResult<()> {
+    /// Makes the names of all data files durable, and that those which are gone are gone. An earlier process may have
+    /// made or removed files and ended before it flushed their names, or failed to; replaying finds them there (or gone)
+    /// and does not make (or remove) them again.
+    pub fn renew_names(&self) -> FsResult<()> {
         let names = self
             .disk
             .list(&self.dir)
             .map_err(|e| fatal(format!("cannot list {}", self.dir.display()), e))?;
+        let low = |name: &String| u8::from_str_radix(name, 16).ok();
+        let lows: Vec<u8> = names.iter().filter_map(low).collect();
+        let mut dirs: Vec<PathBuf> = lows.iter().map(|&low| dir_path(&self.dir, low)).collect();
+        dirs.push(self.dir.clone());
+        for dir in &dirs {
+            renew::touch(self.disk.as_ref(), dir)
+                .map_err(|e| fatal(format!("cannot write to directory {}", dir.display()), e))?;
+        }
         if !self.flush_all()? {
-            self.flush_dir(&self.dir)?;
-            names
-                .iter()
-                .try_for_each(|name| self.flush_dir(&self.dir.join(name)))?;
+            dirs.iter().try_for_each(|dir| self.flush_dir(dir))?;
         }
         // They are durable now: the first write into each need not see to it again.
         let mut state = self.state.lock();
-        for low in names
-            .iter()
-            .filter_map(|name| u8::from_str_radix(name, 16).ok())
-        {
+        for low in lows {
             state.known_dirs[usize::from(low)] = true;
         }
         Ok(())
@@ -251,10 +261,10 @@ impl DataFiles {
             return self.trimmed(ino, old).map(drop);
         }
         self.state.lock().dirty.mark(ino, new, u64::MAX);
-        let Some(file) = self.existing(ino)? else {
-            return Ok(());
-        };
-        self.cut(ino, file.as_ref(), new)
+        match self.trimmed(ino, old)? {
+            Some(file) => self.cut(ino, file.as_ref(), new),
+            None => Ok(()),
+        }
     }
 
     /// The inode is gone: its file need not be flushed any more. The file itself stays.
@@ -296,9 +306,9 @@ impl DataFiles {
         let failed = |e| self.failed("clear", ino, e);
         let len = file.len().map_err(failed)?;
         if start >= len {
-            return Ok(());
-        }
-        if end >= len {
+            // What was cut off may be gone from memory only, see the module's head comment.
+            renew::length(file.as_ref(), 1).map_err(failed)?;
+        } else if end >= len {
             file.set_len(start).map_err(failed)?;
         } else {
             let mut at = start;
@@ -383,7 +393,7 @@ impl DataFiles {
             .map_err(|e| fatal(format!("cannot flush directory {}", dir.display()), e))
     }
 
-    /// The open file, cut to `size` if this opening has not done so.
+    /// The open file, cut to `size` if this opening has not done so; see the module's head comment.
     fn trimmed(&self, ino: Ino, size: u64) -> FsResult<Option<Arc<dyn DiskFile>>> {
         let Some(file) = self.existing(ino)? else {
             return Ok(None);
@@ -395,6 +405,11 @@ impl DataFiles {
             .get(&ino.0)
             .is_some_and(|open| open.trimmed)
         {
+            let failed = |e| self.failed("cut", ino, e);
+            if file.len().map_err(failed)? < size {
+                renew::length(file.as_ref(), 1).map_err(failed)?;
+                self.state.lock().dirty.files.insert(ino.0);
+            }
             self.cut(ino, file.as_ref(), size)?;
         }
         Ok(Some(file))

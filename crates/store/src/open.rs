@@ -16,7 +16,7 @@ use crate::record::{Counters, Entry, Inode};
 use crate::row_key::RowKey;
 use crate::{fatal, keys};
 use bytes::Bytes;
-use haven_disk::Disk;
+use haven_disk::{Disk, renew};
 use haven_fs::{FILE_SIZE_MAX, FsError, FsResult, Ino, Level, rules};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,8 @@ const FIRST_GENERATION: u64 = 1;
 pub(crate) const METADATA_FILE: &str = "meta.redb";
 /// The data files of a generation.
 pub(crate) const DATA_DIR: &str = "data";
-/// Made and removed at every start, to try the file system.
-pub(crate) const PROBE_FILE: &str = "probe";
+/// Made and removed at every start, to try the file system and to make names durable.
+pub(crate) const PROBE_FILE: &str = renew::PROBE;
 /// Memory for pages of the metadata unless told otherwise. The kernel keeps pages of the file, too, as many as it has room
 /// for; this is for those that nearly every row is found through.
 const CACHE_BYTES_DEFAULT: usize = 64 << 20;
@@ -132,12 +132,14 @@ impl Store {
     /// # Errors
     /// [`FsError::Fatal`] when the disk fails, the format is unknown or something is damaged.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: StoreOptions) -> FsResult<Self> {
-        disk.create_dir_all(dir)
+        renew::dir(disk.as_ref(), dir)
             .map_err(|e| fatal(format!("cannot make directory {}", dir.display()), e))?;
         check_file_size(disk.as_ref(), dir)?;
         let number = match current::read(disk.as_ref(), dir)? {
             Current::Generation(number) => {
                 check_present(disk.as_ref(), dir, number)?;
+                // Before the one that it replaced goes.
+                current::write(disk.as_ref(), dir, number)?;
                 remove_leftovers(disk.as_ref(), dir, Some(number))?;
                 number
             }
@@ -148,7 +150,7 @@ impl Store {
             Current::BeingMade => make(&disk, dir, options)?,
         };
         let generation = Arc::new(Generation::open(&disk, dir, number, options)?);
-        generation.data.sync_dirs()?;
+        generation.data.renew_names()?;
         let loaded = Loaded::from(generation.base.view()?)?;
         Ok(Self {
             disk,

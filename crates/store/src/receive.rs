@@ -137,8 +137,9 @@ impl Store {
             ));
         }
         self.mutate(|store| {
-            current::write(store.disk.as_ref(), &store.dir, generation.number)?;
+            // If this fails nobody knows which one counts; what does not goes at the next open.
             staging.generation = None;
+            current::write(store.disk.as_ref(), &store.dir, generation.number)?;
             store.generation.retired.store(true, Ordering::Release);
             let old = store.generation.dir.clone();
             store.adopt(generation)?;

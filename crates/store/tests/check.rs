@@ -520,6 +520,14 @@ const CASES: &[(&str, Damage, &[Problem])] = &[
         &[Problem::LeftoverFile],
     ),
     (
+        "probes beside data files",
+        |r| {
+            write(&r.join("store/gen-1/data/probe"), b"");
+            write(&r.join("store/gen-1/data/01/probe"), b"");
+        },
+        &[Problem::LeftoverFile],
+    ),
+    (
         "somebody's file",
         |r| write(&r.join("store/notes"), b"x"),
         &[Problem::StrangeFile],
