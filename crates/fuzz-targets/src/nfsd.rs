@@ -4,8 +4,8 @@ use crate::Seed;
 use bytes::Bytes;
 use haven_fs::{Cred, Ino, Level, Time};
 use haven_nfsd::{
-    Entry, ExportId, HandleCodec, HandleKey, MountEntry, MountOp, Nfs3Entry, Target, VolumeId,
-    request_checksum,
+    Entry, ExportId, HandleCodec, HandleKey, MntRules, MountEntry, MountOp, Nfs3Entry, Target,
+    VolumeId, request_checksum,
 };
 use haven_proto::nfs3::Proc3;
 use std::net::Ipv6Addr;
@@ -70,6 +70,21 @@ pub(crate) fn log_entry_seeds() -> Vec<Seed> {
                 client: Ipv6Addr::LOCALHOST.into(),
                 xid: 10,
                 op: MountOp::Mnt {
+                    rules: MntRules::Second,
+                    version: 3,
+                    export: ExportId(1),
+                    path: Bytes::from_static(b"/export/below"),
+                },
+            }),
+        ),
+        (
+            "mount-version-1",
+            Entry::Mount(MountEntry {
+                time,
+                client: Ipv6Addr::LOCALHOST.into(),
+                xid: 10,
+                op: MountOp::Mnt {
+                    rules: MntRules::First,
                     version: 3,
                     export: ExportId(1),
                     path: Bytes::from_static(b"/export/below"),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use haven_fs::model::Model;
 use haven_fs::{Cred, Filesystem, FsError, FsResult, Ino, Kind, Level, SystemTable, Time};
 use haven_nfsd::{
-    Entry, Machine, MountEntry, MountOp, Nfs3Entry, Surroundings, check_system, fuzzing,
+    Entry, Machine, MntRules, MountEntry, MountOp, Nfs3Entry, Surroundings, check_system, fuzzing,
     request_checksum,
 };
 use haven_proto::nfs3::{Diropargs3, Fh3, Filename3, Proc3, RemoveArgs};
@@ -139,17 +139,24 @@ fn written() -> Vec<(Vec<u8>, Vec<u8>)> {
     let Ok(mut machine) = Machine::new(Model::new()) else {
         return Vec::new();
     };
-    let mount = Entry::Mount(MountEntry {
-        time: Time::default(),
-        client: CLIENT.into(),
-        xid: 8,
-        op: MountOp::Mnt {
-            version: 3,
-            export: haven_nfsd::ExportId(1),
-            path: Bytes::from_static(b"/export"),
-        },
-    });
-    let all = entries().into_iter().chain(mount.encode());
+    let mount = |rules, path| {
+        let mount = MountEntry {
+            time: Time::default(),
+            client: CLIENT.into(),
+            xid: 8,
+            op: MountOp::Mnt {
+                rules,
+                version: 3,
+                export: haven_nfsd::ExportId(1),
+                path: Bytes::from_static(path),
+            },
+        };
+        Entry::Mount(mount).encode()
+    };
+    let all = entries()
+        .into_iter()
+        .chain(mount(MntRules::First, b"/export"))
+        .chain(mount(MntRules::Second, b"/"));
     for (index, entry) in (1..).zip(all) {
         let applied = machine.apply(index, &entry);
         assert!(applied.is_ok(), "{applied:?}");

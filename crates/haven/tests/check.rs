@@ -305,6 +305,7 @@ fn a_machine_with_files_in_rows_and_in_data_files_is_summed_up() {
             client: [10, 0, 0, 1].into(),
             xid: 1,
             op: MountOp::Mnt {
+                rules: haven_nfsd::MntRules::Second,
                 version: 3,
                 export: ExportId(1),
                 path: Bytes::from_static(b"/data"),

@@ -278,7 +278,8 @@ async fn handles_and_mounts_outlive_restarts_and_absence() {
     let mounts = ["10.0.0.5:/srv/a", "10.0.0.7:/srv/b"];
     assert_eq!(node.dump().await, mounts);
     let applied = node.consensus.applied_index();
-    assert_eq!(node.mount(INSIDE, "/srv/a").await, Ok(a.clone()));
+    let unmount = || encode_all(&Dirpath(Bytes::from_static(b"/srv/c")));
+    let () = node.call(INSIDE, mount::PROGRAM, 3, unmount()).await;
     assert_eq!(
         node.consensus.applied_index(),
         applied,
@@ -293,9 +294,13 @@ async fn handles_and_mounts_outlive_restarts_and_absence() {
     node.stop().await;
 
     let node = Node::start(dir.path(), LISTED).await;
+    // None of the numbers that were used before.
+    node.xid.store(1_000, Ordering::Relaxed);
     assert_eq!(node.mount(INSIDE, "/srv/a").await, Ok(a));
-    let args = encode_all(&Dirpath(Bytes::from_static(b"/srv/a")));
-    let () = node.call(INSIDE, mount::PROGRAM, 3, args).await;
+    let unmount = || encode_all(&Dirpath(Bytes::from_static(b"/srv/a")));
+    let () = node.call(INSIDE, mount::PROGRAM, 3, unmount()).await;
+    assert_eq!(node.dump().await, mounts, "it was mounted twice");
+    let () = node.call(INSIDE, mount::PROGRAM, 3, unmount()).await;
     assert_eq!(node.dump().await, mounts[1..]);
     node.stop().await;
 }
@@ -321,7 +326,8 @@ async fn an_export_that_cannot_be_made_keeps_nobody_from_the_others() {
     let node = Node::start(dir.path(), "/a *(rw)\n/a/file *(rw)\n/b *(rw)\n").await;
     assert_eq!(node.getattr(INSIDE, &a).await, None);
     assert!(node.mount(INSIDE, "/b").await.is_ok());
-    assert_eq!(node.mount(INSIDE, "/a/file").await, Err(Mountstat3::NotDir));
+    let file = node.mount(INSIDE, "/a/file").await;
+    assert!(file.is_ok(), "it is one below /a: {file:?}");
     let ids = node.engine.read(|machine| machine.export_ids().len());
     assert_eq!(ids, 2, "what cannot be made has no number");
     node.stop().await;

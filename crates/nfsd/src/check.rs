@@ -413,6 +413,7 @@ mod tests {
     use super::*;
     use crate::entry::{MountEntry, MountOp};
     use crate::handle::{HandleKey, VolumeId};
+    use crate::rows::Counted;
     use haven_fs::model::Model;
 
     fn reply_row(index: u64, client: u8, xid: u32, len: usize) -> (Vec<u8>, Bytes) {
@@ -430,6 +431,7 @@ mod tests {
             index,
             client: IpAddr::from([10, 0, 0, client]),
             path: Bytes::copy_from_slice(path.as_bytes()),
+            counted: (index & 1 == 0).then(|| Counted::first(7)),
         };
         (MountRow::key(index), row.value())
     }

@@ -38,6 +38,8 @@ const KIND_MOUNT: u8 = 5;
 const KIND_LEVEL: u8 = 7;
 
 const OP_MNT: u8 = 1;
+/// MNT by [`MntRules::Second`].
+const OP_MNT_2: u8 = 2;
 const OP_UMNT: u8 = 3;
 const OP_UMNTALL: u8 = 4;
 
@@ -116,11 +118,23 @@ pub struct MountEntry {
     pub op: MountOp,
 }
 
+/// By which rules an entry of MNT is executed. Logs hold entries of earlier versions of Haven, and replicas may apply
+/// what others applied long ago: an entry means the same for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MntRules {
+    /// Only directories are mounted, and no symbolic link is followed. A path that is mounted again is mounted once.
+    First,
+    /// Regular files, too, and through symbolic links within the export. A path is mounted as often as it was asked for.
+    Second,
+}
+
 /// What a MOUNT request wants of the table of mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountOp {
     /// MNT.
     Mnt {
+        /// What it may mount, and what that does to the table.
+        rules: MntRules,
         /// Version of the protocol: 1 or 3.
         version: u32,
         /// The export that lets the client in.
@@ -310,11 +324,15 @@ impl MountEntry {
         out.put_u32_le(self.xid);
         match &self.op {
             MountOp::Mnt {
+                rules,
                 version,
                 export,
                 path,
             } => {
-                out.put_u8(OP_MNT);
+                out.put_u8(match rules {
+                    MntRules::First => OP_MNT,
+                    MntRules::Second => OP_MNT_2,
+                });
                 out.put_u32_le(*version);
                 out.put_u16_le(export.0);
                 put_bytes(out, path, PATH_BYTES_MAX, "path")
@@ -333,7 +351,12 @@ impl MountEntry {
     fn decode(r: &mut Cursor<'_>, time: Time) -> Result<Self, EntryError> {
         let (client, xid) = (r.ip()?, r.u32()?);
         let op = match r.u8()? {
-            OP_MNT => MountOp::Mnt {
+            op @ (OP_MNT | OP_MNT_2) => MountOp::Mnt {
+                rules: if op == OP_MNT {
+                    MntRules::First
+                } else {
+                    MntRules::Second
+                },
                 version: r.u32()?,
                 export: ExportId(r.array().map(u16::from_le_bytes)?),
                 path: r.bytes(PATH_BYTES_MAX, "path")?,
@@ -408,7 +431,7 @@ impl<'a> Cursor<'a> {
         Ok(*array)
     }
 
-    fn u8(&mut self) -> Result<u8, EntryError> {
+    pub(crate) fn u8(&mut self) -> Result<u8, EntryError> {
         self.array::<1>().map(|[byte]| byte)
     }
 
@@ -513,9 +536,16 @@ mod tests {
                 time: TIME,
             },
             mount(MountOp::Mnt {
+                rules: MntRules::First,
                 version: 3,
                 export: ExportId(700),
                 path: Bytes::from_static(b"/data"),
+            }),
+            mount(MountOp::Mnt {
+                rules: MntRules::Second,
+                version: 1,
+                export: ExportId(700),
+                path: Bytes::from_static(b"/data/file"),
             }),
             mount(MountOp::Umnt {
                 path: Bytes::from_static(b"/data"),

@@ -24,6 +24,7 @@ mod handle;
 mod identity;
 mod level;
 mod machine;
+mod mount_path;
 mod mountd;
 mod mounts;
 mod nlm;
@@ -38,8 +39,8 @@ pub use check::{
 };
 pub use classify::{Prepared, Request, Service, prepare};
 pub use entry::{
-    ARGS_BYTES_MAX, Entry, EntryError, GROUPS_MAX, MountEntry, MountOp, Nfs3Entry, PATH_BYTES_MAX,
-    request_checksum,
+    ARGS_BYTES_MAX, Entry, EntryError, GROUPS_MAX, MntRules, MountEntry, MountOp, Nfs3Entry,
+    PATH_BYTES_MAX, request_checksum,
 };
 pub use exports::{Client, ClientNames, Export, Exports, Hosts, Options, Origin, Transport, Who};
 pub use handle::{

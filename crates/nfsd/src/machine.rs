@@ -9,13 +9,13 @@
 //! It must not know how entries come to be or where replies go.
 
 use crate::classify::Request;
-use crate::entry::{Entry, MountEntry, MountOp, Nfs3Entry};
+use crate::entry::{Entry, MntRules, MountEntry, MountOp, Nfs3Entry};
 use crate::exports::normal_path;
 use crate::handle::{ExportId, HandleKey, VolumeId};
 use crate::identity::Identity;
 use crate::mounts::Mounts;
 use crate::reply_cache::{ReplyCache, RequestKey};
-use crate::rows::{ExportRow, KEY_IDENTITY, KEY_TIME, MountRow, PREFIX_EXPORT};
+use crate::rows::{Counted, ExportRow, KEY_IDENTITY, KEY_TIME, MountRow, PREFIX_EXPORT};
 use crate::v3::{self, Edit, View};
 use crate::{Fatal, export, level, mountd};
 use bytes::Bytes;
@@ -134,8 +134,9 @@ impl<F: Filesystem + SystemTable> Machine<F> {
     /// [`Machine::query`] answers it.
     pub fn needs_entry(&self, request: &Request) -> bool {
         match request {
-            Request::Mount { client, op, .. } => {
-                !mountd::changes_nothing(&self.fs, &self.mounts, *client, op)
+            Request::Mount { xid, client, op } => {
+                mountd::changes_table(&self.mounts, *client, *xid, op)
+                    && mountd::is_there(&self.fs, &self.roots, op)
             }
             Request::Nfs3 { .. } | Request::Dump { .. } => false,
         }
@@ -223,7 +224,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
                 };
                 v3::query(&view, args)?
             }
-            Request::Mount { op, .. } => self.mount_result(identity, op)?,
+            Request::Mount { op, .. } => self.mount_result(identity, op)?.0,
             Request::Dump { .. } => mountd::dump(&self.mounts),
         };
         Ok(accepted(xid, body))
@@ -339,8 +340,10 @@ impl<F: Filesystem + SystemTable> Machine<F> {
         let message = match &self.identity {
             None => accept_error(xid, AcceptError::SystemErr),
             Some(identity) => {
-                let body = self.mount_result(identity, &op)?;
-                self.record_mount(at.index, client, &op)?;
+                let (body, done) = self.mount_result(identity, &op)?;
+                if done && mountd::changes_table(&self.mounts, client, xid, &op) {
+                    self.record_mount(at.index, client, xid, &op)?;
+                }
                 accepted(xid, body)
             }
         };
@@ -350,39 +353,44 @@ impl<F: Filesystem + SystemTable> Machine<F> {
         })
     }
 
-    fn mount_result(&self, identity: &Identity, op: &MountOp) -> Result<Gather, Fatal> {
+    /// And whether it belongs into the table of mounts: a MNT that fails does not.
+    fn mount_result(&self, identity: &Identity, op: &MountOp) -> Result<(Gather, bool), Fatal> {
         match op {
             MountOp::Mnt {
+                rules,
                 version,
                 export,
                 path,
             } => {
-                let mounted = mountd::mnt(&self.fs, identity, *export, path)?;
-                Ok(mountd::mnt_result(*version, mounted))
+                let what = (*rules, *export, &path[..]);
+                let mounted = mountd::mnt(&self.fs, identity, &self.roots, what)?;
+                let done = mounted.is_ok();
+                Ok((mountd::mnt_result(*version, mounted), done))
             }
-            MountOp::Umnt { .. } | MountOp::Umntall => Ok(Gather::new()),
+            MountOp::Umnt { .. } | MountOp::Umntall => Ok((Gather::new(), true)),
         }
     }
 
-    fn record_mount(&mut self, index: u64, client: IpAddr, op: &MountOp) -> Result<(), Fatal> {
-        if mountd::changes_nothing(&self.fs, &self.mounts, client, op) {
-            return Ok(());
-        }
+    fn record_mount(
+        &mut self,
+        index: u64,
+        client: IpAddr,
+        xid: u32,
+        op: &MountOp,
+    ) -> Result<(), Fatal> {
         let (fs, mounts) = (&mut self.fs, &mut self.mounts);
         let normal = |path: &Bytes| normal_path(path).unwrap_or_default();
         match op {
-            MountOp::Mnt { path, .. } => {
-                let path = normal(path);
-                mounts.insert(
-                    fs,
-                    MountRow {
-                        index,
-                        client,
-                        path,
-                    },
-                )
+            MountOp::Mnt { rules, path, .. } => {
+                let row = MountRow {
+                    index,
+                    client,
+                    path: normal(path),
+                    counted: (*rules == MntRules::Second).then(|| Counted::first(xid)),
+                };
+                mounts.mnt(fs, row)
             }
-            MountOp::Umnt { path } => mounts.remove(fs, client, &normal(path)),
+            MountOp::Umnt { path } => mounts.umnt(fs, (client, &normal(path)), xid),
             MountOp::Umntall => mounts.remove_all(fs, client),
         }
     }

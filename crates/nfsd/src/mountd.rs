@@ -1,26 +1,28 @@
 //! MOUNT, versions 1 and 3 (RFC 1813 appendix I): gives out the first handle.
 //!
-//! Only exported directories and what is below them can be mounted. What is not exported to a client is
+//! Only exported directories and what is below them can be mounted, files too. What is not exported to a client is
 //! refused before it is looked for, so that nobody learns what exists. MNT, UMNT and UMNTALL that change
 //! the table of mounts are log entries; those that find it as they want it are queries.
 //!
 //! It must not know NFS procedures.
 
 use crate::classify::{Prepared, Request, Service, args, reply};
-use crate::entry::{Entry, MountEntry, MountOp};
+use crate::entry::{Entry, MntRules, MountEntry, MountOp};
 use crate::exports::{Denied, Exports, Origin, normal_path};
 use crate::handle::{ExportId, HANDLE_BYTES, Target};
 use crate::identity::Identity;
 use crate::mounts::Mounts;
-use crate::{Fatal, export};
+use crate::rows::Told;
+use crate::{Fatal, export, mount_path};
 use bytes::Bytes;
-use haven_fs::{Filesystem, FsError, Time};
+use haven_fs::{Attr, Filesystem, FsError, Ino, Time};
 use haven_proto::mount::{
     Dirpath, EXPORTS_MAX, Exportnode, Fhandle3, Fhstatus, GROUPS_MAX, MOUNTLIST_MAX, MountOk,
     Mountbody, Mountlist, Mountres3, Mountstat3, Name, Procedure, VERSION1,
 };
 use haven_rpc::{AcceptError, Call};
 use haven_xdr::{Gather, encode_all};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// `AUTH_SYS`.
@@ -46,6 +48,7 @@ pub(crate) fn prepare(
             let version = call.vers;
             match letting_in(&path, origin, &service.exports) {
                 Ok(export) => MountOp::Mnt {
+                    rules: MntRules::Second,
                     version,
                     export,
                     path,
@@ -87,20 +90,48 @@ fn letting_in(path: &[u8], origin: Origin<'_>, exports: &Exports) -> Result<Expo
     })
 }
 
-/// Whether a request leaves the table of mounts as it is.
-pub(crate) fn changes_nothing(
+/// Whether a request changes the table of mounts, if what it names is there.
+pub(crate) fn changes_table(mounts: &Mounts, client: IpAddr, xid: u32, op: &MountOp) -> bool {
+    let row = |path: &Bytes| mounts.get(client, &normal_path(path)?);
+    match op {
+        MountOp::Mnt { rules, path, .. } => match row(path) {
+            None => true,
+            Some(row) => *rules == MntRules::Second && row.more(xid).is_some(),
+        },
+        MountOp::Umnt { path } => row(path).is_some_and(|row| !row.was_told(Told::Umnt, xid)),
+        MountOp::Umntall => mounts.has_any(client),
+    }
+}
+
+/// Whether what a request names is there: a MNT of what is not fails, and leaves the table as it is.
+pub(crate) fn is_there(
     fs: &impl Filesystem,
-    mounts: &Mounts,
-    client: IpAddr,
+    roots: &BTreeMap<ExportId, Ino>,
     op: &MountOp,
 ) -> bool {
     match op {
-        MountOp::Mnt { path, .. } => {
-            let known = normal_path(path).is_some_and(|path| mounts.has(client, &path));
-            known || find(fs, path).is_err()
-        }
-        MountOp::Umnt { path } => !normal_path(path).is_some_and(|path| mounts.has(client, &path)),
-        MountOp::Umntall => !mounts.has_any(client),
+        MountOp::Mnt {
+            rules,
+            export,
+            path,
+            ..
+        } => find(fs, roots, *rules, *export, path).is_ok(),
+        MountOp::Umnt { .. } | MountOp::Umntall => true,
+    }
+}
+
+/// What a MNT by an export names: the directory of each export is in `roots`.
+fn find(
+    fs: &impl Filesystem,
+    roots: &BTreeMap<ExportId, Ino>,
+    rules: MntRules,
+    export: ExportId,
+    path: &[u8],
+) -> Result<Attr, FsError> {
+    let names = export::components(path)?;
+    match rules {
+        MntRules::First => export::find(fs, &names),
+        MntRules::Second => mount_path::find(fs, roots.get(&export).copied(), &names),
     }
 }
 
@@ -108,14 +139,14 @@ pub(crate) fn changes_nothing(
 pub(crate) fn mnt(
     fs: &impl Filesystem,
     identity: &Identity,
-    export: ExportId,
-    path: &[u8],
+    roots: &BTreeMap<ExportId, Ino>,
+    (rules, export, path): (MntRules, ExportId, &[u8]),
 ) -> Result<Mounted, Fatal> {
-    match find(fs, path) {
-        Ok((ino, generation)) => Ok(Ok(identity.handles().encode(Target {
+    match find(fs, roots, rules, export, path) {
+        Ok(attr) => Ok(Ok(identity.handles().encode(Target {
             export,
-            ino,
-            generation,
+            ino: attr.ino,
+            generation: attr.generation,
         }))),
         Err(FsError::Fatal(why)) => Err(Fatal(why)),
         Err(error) => Ok(Err(status(&error))),
@@ -159,11 +190,6 @@ fn list(exports: &Exports) -> haven_proto::mount::Exports {
             .collect(),
     };
     haven_proto::mount::Exports(exports.configured().take(EXPORTS_MAX).map(node).collect())
-}
-
-fn find(fs: &impl Filesystem, path: &[u8]) -> Result<(haven_fs::Ino, u32), FsError> {
-    let dir = export::find(fs, &export::components(path)?)?;
-    Ok((dir.ino, dir.generation))
 }
 
 fn status(error: &FsError) -> Mountstat3 {

@@ -6,7 +6,7 @@
 //! | `m/level` | feature level (u32); absent: none was ever set |
 //! | `m/time` | server time of the last entry: seconds (i64), nanoseconds (u32) |
 //! | `m/export/` path | [`ExportRow`]: number (u16), inode number (u64) |
-//! | `m/mount/` log index (u64) | [`MountRow`]: client's address, path |
+//! | `m/mount/` log index (u64) | [`MountRow`]: if it was counted, a byte 2 and [`Counted`]: how often (u32 LE), last procedure (u8), its transaction id (u32 LE); client's address, path |
 //! | `r/` log index (u64) | a cached reply: client's address, transaction id (u32 LE), checksum (u64 LE), reply |
 //!
 //! Integers are big-endian where nothing else is said, so that the table's order is theirs. A path has
@@ -16,7 +16,7 @@
 
 use crate::entry::{Cursor, PATH_BYTES_MAX, put_ip};
 use crate::handle::ExportId;
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use haven_fs::Ino;
 use std::net::IpAddr;
 
@@ -64,15 +64,112 @@ impl ExportRow {
     }
 }
 
+/// First byte of a mount that was counted. Without that, the value begins with the address, whose first byte is another.
+const MOUNT_COUNTED: u8 = 2;
+/// More than all but the path.
+const MOUNT_BYTES: usize = 32;
+
 /// That a client has mounted a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountRow {
-    /// Log index of the MNT.
+    /// Log index of the first MNT.
     pub index: u64,
     /// The client.
     pub client: IpAddr,
     /// The path, as `/a/b`.
     pub path: Bytes,
+    /// How often; `None`: by an entry that did not count.
+    pub counted: Option<Counted>,
+}
+
+impl MountRow {
+    /// As it is after one MNT more; `None`: that is known, or cannot be counted.
+    pub fn more(&self, xid: u32) -> Option<Self> {
+        let times = self.counted.map_or(1, |counted| counted.times);
+        let counted = Counted {
+            times: times.checked_add(1)?,
+            ..Counted::first(xid)
+        };
+        let known = self.was_told(Told::Mnt, xid);
+        (!known).then(|| Self {
+            counted: Some(counted),
+            ..self.clone()
+        })
+    }
+
+    /// As it is after a UMNT: `None` if nothing is left of it.
+    pub fn less(&self, xid: u32) -> Option<Self> {
+        let counted = self.counted?;
+        let times = counted.times.checked_sub(1).filter(|times| *times > 0)?;
+        let last = Told::Umnt;
+        Some(Self {
+            counted: Some(Counted { times, last, xid }),
+            ..self.clone()
+        })
+    }
+
+    /// Whether this was the last that was told.
+    pub fn was_told(&self, what: Told, xid: u32) -> bool {
+        let same = |counted: Counted| (counted.last, counted.xid) == (what, xid);
+        self.counted.is_some_and(same)
+    }
+}
+
+/// How often a client has mounted a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// MNT less UMNT, at least 1.
+    pub times: u32,
+    /// What came last.
+    pub last: Told,
+    /// The transaction id of that: if both come again, it is the same call.
+    pub xid: u32,
+}
+
+/// What a client has told of a mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// MNT.
+    Mnt,
+    /// UMNT.
+    Umnt,
+}
+
+const TOLD_MNT: u8 = 1;
+const TOLD_UMNT: u8 = 3;
+
+impl Counted {
+    /// One MNT.
+    pub const fn first(xid: u32) -> Self {
+        Self {
+            times: 1,
+            last: Told::Mnt,
+            xid,
+        }
+    }
+
+    fn encode(self, out: &mut BytesMut) {
+        let Self { times, last, xid } = self;
+        out.put_u8(MOUNT_COUNTED);
+        out.put_u32_le(times);
+        out.put_u8(match last {
+            Told::Mnt => TOLD_MNT,
+            Told::Umnt => TOLD_UMNT,
+        });
+        out.put_u32_le(xid);
+    }
+
+    /// What follows the first byte.
+    fn decode(r: &mut Cursor<'_>) -> Option<Self> {
+        let times = r.u32().ok().filter(|times| *times > 0)?;
+        let last = match r.u8().ok()? {
+            TOLD_MNT => Told::Mnt,
+            TOLD_UMNT => Told::Umnt,
+            _ => return None,
+        };
+        let xid = r.u32().ok()?;
+        Some(Self { times, last, xid })
+    }
 }
 
 impl MountRow {
@@ -83,7 +180,10 @@ impl MountRow {
 
     /// The value.
     pub fn value(&self) -> Bytes {
-        let mut value = BytesMut::with_capacity(17 + self.path.len());
+        let mut value = BytesMut::with_capacity(MOUNT_BYTES + self.path.len());
+        if let Some(counted) = self.counted {
+            counted.encode(&mut value);
+        }
         put_ip(&mut value, self.client);
         value.extend_from_slice(self.path.strip_prefix(b"/").unwrap_or_default());
         value.freeze()
@@ -92,8 +192,13 @@ impl MountRow {
     /// From key and value; `None` if they are not of a mount.
     pub fn decode(key: &[u8], value: &[u8]) -> Option<Self> {
         let index = key.strip_prefix(PREFIX_MOUNT)?.try_into().ok()?;
-        let value = Bytes::copy_from_slice(value);
+        let is_counted = value.first() == Some(&MOUNT_COUNTED);
+        let value = Bytes::copy_from_slice(value.get(usize::from(is_counted)..)?);
         let mut r = Cursor::new(&value);
+        let mut counted = None;
+        if is_counted {
+            counted = Some(Counted::decode(&mut r)?);
+        }
         let (client, path) = (r.ip().ok()?, r.rest());
         if path.len() > PATH_BYTES_MAX {
             return None;
@@ -102,6 +207,7 @@ impl MountRow {
             index: u64::from_be_bytes(index),
             client,
             path: [b"/", &path[..]].concat().into(),
+            counted,
         })
     }
 }
@@ -129,19 +235,41 @@ mod tests {
         assert_eq!(ExportRow::decode(b"m/exp", &value), None);
     }
 
+    fn counted(times: u32, last: Told) -> Counted {
+        let xid = 7;
+        Counted { times, last, xid }
+    }
+
     #[test]
     fn mounts() {
-        for client in ["10.0.0.1", "2001:db8::1"] {
+        for (client, counted) in [
+            ("10.0.0.1", None),
+            ("2001:db8::1", None),
+            ("10.0.0.1", Some(counted(3, Told::Umnt))),
+            ("2001:db8::1", Some(counted(1, Told::Mnt))),
+        ] {
             let row = MountRow {
                 index: 300,
                 client: client.parse().expect("an address"),
                 path: Bytes::from_static(b"/a/b"),
+                counted,
             };
             let (key, value) = (MountRow::key(row.index), row.value());
             assert_eq!(key, b"m/mount/\0\0\0\0\0\0\x01\x2c");
             assert_eq!(MountRow::decode(&key, &value), Some(row));
-            assert_eq!(MountRow::decode(&key, &value[..3]), None);
+            for cut in 0..value.len() - "a/b".len() {
+                assert_eq!(MountRow::decode(&key, &value[..cut]), None, "{cut}");
+            }
             assert_eq!(MountRow::decode(&key[..9], &value), None);
         }
+        let key = MountRow::key(300);
+        assert!(MountRow::decode(&key, b"\x04\x0a\0\0\x01a").is_some());
+        let row = |times: u8, last: u8| {
+            let counted = [2, times, 0, 0, 0, last, 7, 0, 0, 0];
+            [&counted[..], b"\x04\x0a\0\0\x01a"].concat()
+        };
+        assert!(MountRow::decode(&key, &row(1, 3)).is_some());
+        assert_eq!(MountRow::decode(&key, &row(0, 3)), None, "no mount at all");
+        assert_eq!(MountRow::decode(&key, &row(1, 2)), None);
     }
 }

@@ -1,6 +1,6 @@
 //! MOUNT, and what is answered to programs and procedures that do not exist.
 
-use crate::server::{Server, encoded, everybody, plain, results};
+use crate::server::{DATA, Server, encoded, everybody, plain, results};
 use bytes::Bytes;
 use haven_nfsd::Outcome;
 use haven_proto::mount::{self, Dirpath, Fhstatus, Mountstat3, Procedure};
@@ -12,16 +12,27 @@ fn path(text: &str) -> Dirpath {
     Dirpath(Bytes::copy_from_slice(text.as_bytes()))
 }
 
+fn link(s: &mut Server, dir: &nfs3::Fh3, name: &str, target: &str) {
+    let args = nfs3::SymlinkArgs {
+        place: s.at(dir, name),
+        symlink_attributes: nfs3::Sattr3::default(),
+        symlink_data: target.into(),
+    };
+    s.nfs::<nfs3::SymlinkRes>(nfs3::Args3::Symlink(args))
+        .ok_or_status()
+        .unwrap();
+}
+
 #[test]
 fn mnt_of_exports_and_below() {
     let mut s = Server::new();
     let root = s.root.clone();
     let sub = s.dir(&root, "sub");
-    s.file(&root, "f");
+    let file = s.file(&root, "f");
     assert_eq!(s.mount("/data/"), Ok(root.clone()));
     assert_eq!(s.mount("//data/./sub"), Ok(sub));
     assert_eq!(s.mount("/data/none"), Err(Mountstat3::NoEnt));
-    assert_eq!(s.mount("/data/f"), Err(Mountstat3::NotDir));
+    assert_eq!(s.mount("/data/f"), Ok(file), "as a swap file is mounted");
     assert_eq!(s.mount("/data/f/x"), Err(Mountstat3::NotDir));
     for outside in [
         "/",
@@ -41,19 +52,133 @@ fn mnt_of_exports_and_below() {
 }
 
 #[test]
-fn symbolic_links_lead_nowhere() {
+fn what_is_neither_directory_nor_file_is_not_mounted() {
     let mut s = Server::new();
     let root = s.root.clone();
-    let args = nfs3::SymlinkArgs {
-        place: s.at(&root, "l"),
-        symlink_attributes: nfs3::Sattr3::default(),
-        symlink_data: "/".into(),
+    let args = nfs3::MknodArgs {
+        place: s.at(&root, "fifo"),
+        what: nfs3::Mknoddata3::Fifo(nfs3::Sattr3::default()),
     };
-    s.nfs::<nfs3::SymlinkRes>(nfs3::Args3::Symlink(args))
+    s.nfs::<nfs3::MknodRes>(nfs3::Args3::Mknod(args))
         .ok_or_status()
         .unwrap();
-    assert_eq!(s.mount("/data/l"), Err(Mountstat3::NotDir));
-    assert_eq!(s.mount("/data/l/data"), Err(Mountstat3::NotDir));
+    link(&mut s, &root, "to-fifo", "fifo");
+    for path in ["/data/fifo", "/data/to-fifo"] {
+        assert_eq!(s.mount(path), Err(Mountstat3::NotDir), "{path}");
+    }
+}
+
+#[test]
+fn symbolic_links_are_followed_within_the_export() {
+    let mut s = Server::new();
+    let root = s.root.clone();
+    let sub = s.dir(&root, "sub");
+    let deep = s.dir(&sub, "deep");
+    let file = s.file(&deep, "f");
+    for (name, target) in [
+        ("down", "sub//deep/."),
+        ("chain", "./down/f"),
+        ("absolute", "/data/sub"),
+        ("itself", "/data/"),
+        ("dangling", "none"),
+        ("through-a-file", "sub/deep/f/x"),
+        ("circle", "circle"),
+        ("up", "sub/../sub/deep/../.."),
+    ] {
+        link(&mut s, &root, name, target);
+    }
+    link(&mut s, &deep, "back", "../../absolute/deep");
+    for (path, found) in [
+        ("/data/down", Ok(&deep)),
+        ("/data/down/f", Ok(&file)),
+        ("/data/chain", Ok(&file)),
+        ("/data/absolute/deep", Ok(&deep)),
+        ("/data/itself", Ok(&root)),
+        ("/data/up", Ok(&root)),
+        ("/data/sub/deep/back/back/f", Ok(&file)),
+        ("/data/dangling", Err(Mountstat3::NoEnt)),
+        ("/data/through-a-file", Err(Mountstat3::NotDir)),
+        ("/data/chain/x", Err(Mountstat3::NotDir)),
+        ("/data/circle", Err(Mountstat3::Acces)),
+        ("/data/circle/x", Err(Mountstat3::Acces)),
+    ] {
+        assert_eq!(s.mount(path), found.cloned(), "{path}");
+    }
+}
+
+#[test]
+fn symbolic_links_do_not_leave_the_export_nor_tell_what_is_outside() {
+    let mut s = Server::new();
+    s.export(&[
+        (DATA, everybody(plain())),
+        ("/other", everybody(plain())),
+        ("/data/inner", everybody(plain())),
+    ]);
+    let root = s.root.clone();
+    let inner = s.mount("/data/inner").unwrap();
+    s.dir(&root, "sub");
+    s.dir(&inner, "sub");
+    for (name, target) in [
+        ("root", "/"),
+        ("other", "/other"),
+        ("none", "/none"),
+        ("database", "/database"),
+        ("parent", ".."),
+        ("around", "../data/sub"),
+        ("around-nothing", "../none/../data/sub"),
+        ("deeper", "sub/../../data/sub"),
+        ("half", "/data/../data/sub"),
+    ] {
+        link(&mut s, &root, name, target);
+        link(&mut s, &inner, name, target);
+    }
+    link(&mut s, &inner, "above", "/data/sub");
+    for name in [
+        "root",
+        "other",
+        "none",
+        "database",
+        "parent",
+        "around",
+        "around-nothing",
+        "deeper",
+        "half",
+    ] {
+        for dir in ["/data", "/data/inner"] {
+            let path = format!("{dir}/{name}");
+            assert_eq!(s.mount(&path), Err(Mountstat3::Acces), "{path}");
+        }
+    }
+    assert_eq!(s.mount("/data/inner/above"), Err(Mountstat3::Acces));
+}
+
+#[test]
+fn what_links_make_of_a_path_is_bounded() {
+    let mut s = Server::new();
+    let root = s.root.clone();
+    let sub = s.dir(&root, "sub");
+    link(&mut s, &root, "l", "sub");
+    for n in 0..40 {
+        link(&mut s, &root, &format!("n{n}"), &format!("n{}", n + 1));
+    }
+    link(&mut s, &root, "before", "n0");
+    s.dir(&root, "n40");
+    assert!(s.mount("/data/n0").is_ok(), "40 links");
+    assert_eq!(s.mount("/data/before"), Err(Mountstat3::Acces));
+    link(
+        &mut s,
+        &root,
+        "forty",
+        &format!("{}sub", "l/../".repeat(39)),
+    );
+    link(&mut s, &root, "more", &format!("{}sub", "l/../".repeat(40)));
+    assert_eq!(s.mount("/data/forty"), Ok(sub.clone()));
+    assert_eq!(s.mount("/data/more"), Err(Mountstat3::Acces));
+    let long = "sub/../".repeat(500);
+    link(&mut s, &root, "names", &format!("{long}sub"));
+    link(&mut s, &root, "more-names", &format!("{long}names"));
+    assert_eq!(s.mount("/data/names"), Ok(sub));
+    assert_eq!(s.mount("/data/more-names"), Err(Mountstat3::Acces));
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use crate::server::{DATA, Server, encoded, everybody, plain};
 use bytes::Bytes;
+use haven_fs::SystemTable;
 use haven_fs::model::Model;
-use haven_nfsd::{Client, Machine, Options, Who};
+use haven_nfsd::{Client, Entry, ExportId, Machine, MntRules, MountEntry, MountOp, Options, Who};
 use haven_proto::mount::{self, Dirpath, Mountstat3, Name, Procedure};
 use haven_xdr::Gather;
 
@@ -63,9 +64,8 @@ fn only_changes_are_logged() {
     let root = s.root.clone();
     s.file(&root, "f");
     let applied = s.index;
-    assert_eq!(s.mount("/data"), Ok(root), "mounted already");
     assert_eq!(s.mount("/data/none"), Err(Mountstat3::NoEnt));
-    assert_eq!(s.mount("/data/f"), Err(Mountstat3::NotDir));
+    assert_eq!(s.mount("/data/f/x"), Err(Mountstat3::NotDir));
     assert_eq!(s.mount("/other"), Err(Mountstat3::Acces));
     umnt(&mut s, "/data/none");
     umnt(&mut s, "no path");
@@ -74,6 +74,95 @@ fn only_changes_are_logged() {
     let () = s.mnt(3, Procedure::Umntall, Gather::new());
     let () = s.mnt(3, Procedure::Null, Gather::new());
     assert_eq!(s.index, applied);
+    assert_eq!(dump(&mut s).len(), 1);
+}
+
+#[test]
+fn a_path_stays_until_it_is_unmounted_as_often_as_it_was_mounted() {
+    let mut s = Server::new();
+    let both = [row("192.0.2.1", "/data"), row("192.0.2.7", "/data")];
+    from(&mut s, "192.0.2.7");
+    s.mount("/data").unwrap();
+    s.mount("//data/").unwrap();
+    s.mount("/data/.").unwrap();
+    for _ in 0..2 {
+        assert_eq!(dump(&mut s), both, "told once");
+        umnt(&mut s, "/data");
+    }
+    assert_eq!(dump(&mut s), both);
+    s.machine = Machine::new(s.machine.into_fs()).unwrap();
+    umnt(&mut s, "/data");
+    assert_eq!(dump(&mut s), both[..1]);
+    umnt(&mut s, "/data");
+    for _ in 0..2 {
+        s.mount("/data").unwrap();
+    }
+    let () = s.mnt(3, Procedure::Umntall, Gather::new());
+    assert_eq!(dump(&mut s), both[..1], "all of them");
+}
+
+#[test]
+fn a_mount_that_is_sent_again_counts_once() {
+    let mut s = Server::new();
+    from(&mut s, "192.0.2.7");
+    let mut calls = Vec::new();
+    for procedure in [Procedure::Mnt, Procedure::Mnt, Procedure::Umnt] {
+        let args = encoded(&path("/data"));
+        calls.push(s.call(mount::PROGRAM, 3, procedure.to_wire(), args));
+    }
+    let told = |s: &mut Server| dump(s).len();
+    for call in &calls {
+        let first = s.send(call);
+        let applied = s.index;
+        assert_eq!(s.send(call), first);
+        assert_eq!(s.index, applied, "only looked at");
+        assert_eq!(told(&mut s), 2);
+    }
+    // As by a leader that proposed the copy before the first was applied.
+    let again = s.log.last().unwrap().clone();
+    s.apply(again);
+    assert_eq!(told(&mut s), 2);
+    umnt(&mut s, "/data");
+    assert_eq!(told(&mut s), 1);
+}
+
+/// Entries mean the same for ever: what an earlier version put into the log does not count mounts.
+#[test]
+fn mounts_in_logs_of_earlier_versions_are_what_they_were() {
+    let mut s = Server::new();
+    let root = s.root.clone();
+    s.file(&root, "f");
+    let client = "192.0.2.7".parse().unwrap();
+    let entry = |xid, path: &'static str| {
+        let op = MountOp::Mnt {
+            rules: MntRules::First,
+            version: 3,
+            export: ExportId(1),
+            path: Bytes::from_static(path.as_bytes()),
+        };
+        let time = haven_fs::Time::default();
+        let entry = MountEntry {
+            time,
+            client,
+            xid,
+            op,
+        };
+        Entry::Mount(entry).encode().unwrap()
+    };
+    for (xid, path) in [(1, "/data"), (2, "/data"), (3, "/data/f")] {
+        s.apply(entry(xid, path));
+    }
+    let told = dump(&mut s);
+    assert_eq!(told[1..], [row("192.0.2.7", "/data")]);
+    let mut rows = Vec::new();
+    let scanned = s.machine.fs().system_scan(b"m/mount/", &mut |_, value| {
+        rows.push(value.to_vec());
+        std::ops::ControlFlow::Continue(())
+    });
+    assert_eq!(scanned, Ok(()));
+    assert_eq!(rows[1], b"\x04\xc0\0\x02\x07data", "and so is the row");
+    from(&mut s, "192.0.2.7");
+    umnt(&mut s, "/data");
     assert_eq!(dump(&mut s).len(), 1);
 }
 
