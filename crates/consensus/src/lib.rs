@@ -16,6 +16,7 @@ mod consensus;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod handover;
 mod heir;
 mod lease;
 mod machine;

@@ -30,6 +30,7 @@ use crate::Replicated;
 use crate::candidacy::Candidacy;
 use crate::consensus::Inner;
 use crate::consensus::ROOM_UNIT;
+use crate::handover::Orders;
 use crate::lease::KernelClocks;
 use crate::lease::Lease;
 use crate::machine::Machine;
@@ -253,6 +254,7 @@ async fn assemble<R: Send + 'static>(
         pacer: Pacer::default(),
     });
     let sent = Arc::new(Mutex::new(SnapshotsSent::default()));
+    let orders = Arc::new(Orders::default());
     let board = Arc::new(Board::new());
     let network = Network {
         place: place.clone(),
@@ -261,6 +263,7 @@ async fn assemble<R: Send + 'static>(
         sent: sent.clone(),
         witness: options.witness,
         turns: Arc::new(Turns::new(board.clone())),
+        orders: orders.clone(),
     };
     let log = store.clone();
     let raft = recover(&options, free, network, store, adapter).await?;
@@ -374,6 +377,7 @@ async fn assemble<R: Send + 'static>(
         heard,
         candidacy,
         steward,
+        orders,
         slots: Semaphore::new(PROPOSALS_MAX),
         room: Semaphore::new(PROPOSAL_BYTES_MAX / ROOM_UNIT),
         handle: tokio::runtime::Handle::current(),
