@@ -41,6 +41,7 @@ mod witness;
 mod worker;
 
 pub use consensus::Consensus;
+pub use net::doubles::Stray;
 pub use net::link::ask_to_join;
 pub use net::message::PROTOCOL_VERSION;
 pub use net::visit::Unreached;

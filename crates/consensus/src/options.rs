@@ -171,6 +171,9 @@ pub enum StartError {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+    /// The system has no randomness.
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
     /// Log or machine cannot be read, or do not fit together.
     #[error("cannot recover the replicated state: {0}")]
     Recover(String),

@@ -38,6 +38,7 @@ use crate::machine::Pressure;
 use crate::members;
 use crate::monitor::Monitor;
 use crate::net::client::Network;
+use crate::net::doubles::Doubles;
 use crate::net::hints::Board;
 use crate::net::link::Place;
 use crate::net::pace::Faults;
@@ -252,6 +253,10 @@ async fn assemble<R: Send + 'static>(
         parlour: Parlour::default(),
         severed: watch::Sender::new(BTreeSet::new()),
         pacer: Pacer::default(),
+        listen: options.listen,
+        process: getrandom::u64().map_err(|why| StartError::Random(why.to_string()))?,
+        doubles: Doubles::default(),
+        stray: watch::Sender::new(None),
     });
     let sent = Arc::new(Mutex::new(SnapshotsSent::default()));
     let orders = Arc::new(Orders::default());

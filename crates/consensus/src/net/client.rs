@@ -331,6 +331,9 @@ impl Peer {
         read: fn(&[u8]) -> Result<T, WireError>,
         limit: Duration,
     ) -> Result<T, WireError> {
+        if self.place.doubles.is_double(self.id, Instant::now()) {
+            return Err(WireError::Peer("two processes run as that node"));
+        }
         let asking = async {
             let mut link =
                 link::connect(&self.place, self.id, Purpose::Votes, SMALL_BODY_MAX).await?;
