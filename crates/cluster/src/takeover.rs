@@ -131,6 +131,9 @@ pub struct Takeover {
     close_due: bool,
     closing: bool,
     moving: Option<Move>,
+    /// The term whose transfer was asked for and has not ended. That outlives leadership: the lease of the term is
+    /// over with the transfer's first step, long before the heir leads.
+    handing_over: Option<Term>,
     shutdown_until_ms: Option<u64>,
     announced: u32,
     announce_at_ms: u64,
@@ -160,6 +163,7 @@ impl Takeover {
             close_due: false,
             closing: false,
             moving: None,
+            handing_over: None,
             shutdown_until_ms: None,
             announced: 0,
             announce_at_ms: 0,
@@ -192,7 +196,7 @@ impl Takeover {
     pub fn phase(&self) -> Phase {
         if self.exited {
             Phase::Exited
-        } else if self.moving.is_some() {
+        } else if self.moving.is_some() || (self.handing_over.is_some() && self.leading.is_none()) {
             Phase::Moving
         } else if self.leading.is_some() && self.lease {
             let up = !self.has_addresses || self.addresses == Addresses::Up;
@@ -292,11 +296,13 @@ impl Takeover {
                 }
             }
             Event::TransferDone => {
+                self.handing_over = None;
                 if self.moving == Some(Move::Transferring) {
                     self.lose_leadership();
                 }
             }
             Event::TransferFailed => {
+                self.handing_over = None;
                 if self.moving == Some(Move::Transferring) {
                     self.moving = None;
                 }
@@ -449,7 +455,9 @@ impl Takeover {
     /// Whether anything may be up here.
     fn may_serve(&self) -> bool {
         let staying = self.moving.is_none() && self.shutdown_until_ms.is_none();
-        self.leading.is_some() && self.lease && (staying || self.draining())
+        // What is being handed over is no longer this node's, whatever anybody says of its term.
+        let own = self.leading.is_some() && self.leading != self.handing_over;
+        own && self.lease && (staying || self.draining())
     }
 
     /// Whether this node may go on in its term, and means to.
@@ -541,12 +549,15 @@ impl Takeover {
         }
     }
 
-    /// The addresses are off: the next leader may come.
+    /// The addresses are off: the next leader may come. One transfer at a time: which of two had ended, no report
+    /// would tell.
     fn hand_over(&mut self, out: &mut Vec<Action>) {
-        if self.moving != Some(Move::Releasing) || self.addresses != Addresses::Down {
+        let released = self.moving == Some(Move::Releasing) && self.addresses == Addresses::Down;
+        if !released || self.handing_over.is_some() {
             return;
         }
         self.moving = Some(Move::Transferring);
+        self.handing_over = self.leading;
         // The lease is void from here on; if the transfer fails, a new barrier proves leadership.
         self.barrier = Barrier::Missing;
         self.barrier_retry_at_ms = self.now_ms;
@@ -567,13 +578,16 @@ impl Takeover {
             return;
         };
         let down = self.gate == Gate::Closed && self.addresses == Addresses::Down;
-        let clean = down && self.moving.is_none() && !self.closing;
+        // A process that ends before its heir leads takes its vote, and perhaps the order to lead, along.
+        let handed_over = self.moving.is_none() && self.handing_over.is_none();
+        let clean = down && handed_over && !self.closing;
         let late = self.now_ms >= until_ms;
         if !clean && !late {
             return;
         }
         if late {
             self.moving = None;
+            self.handing_over = None;
             self.go_down(out);
         }
         self.exited = true;

@@ -592,6 +592,56 @@ fn a_shutdown_moves_the_service_first_and_exits_when_all_is_clean() {
 }
 
 #[test]
+fn a_shutdown_waits_for_the_transfers_end_although_the_lease_is_over_at_once() {
+    for end in [Event::TransferDone, Event::TransferFailed] {
+        let mut machine = serving();
+        machine.handle(Event::Shutdown);
+        machine.handle(Event::Drained);
+        machine.handle(Event::AddressesRemoved);
+        // The lease of this term is revoked with the first step of the transfer, so this node leads no more long
+        // before its heir has even heard of it.
+        assert_eq!(machine.handle(Event::Deposed), []);
+        assert_eq!(machine.handle(Event::ConnectionsClosed), []);
+        assert_eq!(machine.phase(), Phase::Moving);
+        assert_eq!(machine.handle(end), [Exit]);
+    }
+}
+
+#[test]
+fn a_transfer_that_has_not_ended_is_waited_for_by_the_next_move() {
+    let mut machine = transferring();
+    machine.handle(Event::ConnectionsClosed);
+    machine.handle(Event::Deposed);
+    assert_eq!(machine.phase(), Phase::Moving);
+    // Nobody took it in time, and this node is elected once more.
+    elect(&mut machine, T2);
+    machine.handle(Event::MoveRequested);
+    machine.handle(Event::Drained);
+    assert_eq!(
+        machine.handle(Event::AddressesRemoved),
+        [],
+        "of two transfers at a time nobody could tell which one ended"
+    );
+    let next = [TransferLeadership, CloseClientConnections];
+    assert_eq!(machine.handle(Event::TransferFailed), next);
+    machine.handle(Event::ConnectionsClosed);
+    assert_eq!(machine.handle(Event::TransferDone), []);
+    assert_eq!(machine.phase(), Phase::Standby);
+}
+
+#[test]
+fn the_term_that_is_being_handed_over_is_not_served_in() {
+    let mut machine = transferring();
+    machine.handle(Event::ConnectionsClosed);
+    machine.handle(Event::Deposed);
+    assert_eq!(machine.handle(Event::Elected { term: T1 }), []);
+    assert_eq!(
+        machine.handle(Event::TransferFailed),
+        [CommitBarrier { term: T1 }]
+    );
+}
+
+#[test]
 fn a_shutdown_of_a_single_node_exits_without_a_successor() {
     let mut machine = serving();
     machine.handle(Event::Shutdown);

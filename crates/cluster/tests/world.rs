@@ -28,6 +28,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Drained),
         1 => Just(Event::TransferDone),
         1 => Just(Event::TransferFailed),
+        1 => Just(Event::Shutdown),
         2 => (0u64..100_000).prop_map(|now_ms| Event::Tick { now_ms }),
     ]
 }
@@ -42,9 +43,29 @@ struct Seen {
     barriers: BTreeSet<Term>,
     /// Connections may be left over.
     connections: bool,
+    /// A transfer was asked for and has not ended.
+    transferring: bool,
+    /// When the process must have ended, and the time.
+    end_ms: Option<u64>,
+    now_ms: u64,
 }
 
 impl Seen {
+    fn hear(&mut self, event: &Event) {
+        match event {
+            Event::BarrierDone { term, .. } => {
+                self.barriers.insert(*term);
+            }
+            Event::TransferDone | Event::TransferFailed => self.transferring = false,
+            Event::Tick { now_ms } => self.now_ms = self.now_ms.max(*now_ms),
+            Event::Shutdown => {
+                let end_ms = self.now_ms + Timing::default().shutdown_ms_max;
+                self.end_ms.get_or_insert(end_ms);
+            }
+            _ => {}
+        }
+    }
+
     fn perform(&mut self, action: Action) {
         match action {
             Action::CommitBarrier { .. } => assert!(!self.gate),
@@ -85,8 +106,19 @@ impl Seen {
                 self.connections = false;
             }
             Action::Drain => assert!(self.gate),
-            Action::TransferLeadership => assert!(!self.gate && !self.addresses),
-            Action::Exit => assert!(!self.gate && !self.addresses),
+            Action::TransferLeadership => {
+                assert!(!self.gate && !self.addresses);
+                let other = std::mem::replace(&mut self.transferring, true);
+                assert!(!other, "two transfers at a time");
+            }
+            Action::Exit => {
+                assert!(!self.gate && !self.addresses);
+                let late = self.end_ms.is_some_and(|end| self.now_ms >= end);
+                assert!(
+                    late || !self.transferring,
+                    "ended before its heir had the leadership"
+                );
+            }
         }
     }
 }
@@ -105,9 +137,7 @@ proptest! {
         let mut seen = Seen::default();
         first.into_iter().for_each(|action| seen.perform(action));
         for event in events {
-            if let Event::BarrierDone { term, .. } = event {
-                seen.barriers.insert(term);
-            }
+            seen.hear(&event);
             let lost = match event {
                 Event::Deposed => Some(Action::StopServing),
                 Event::LeaseLapsed if machine.phase() != Phase::Moving => Some(Action::SuspendServing),

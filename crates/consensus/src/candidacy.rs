@@ -1,8 +1,8 @@
 //! Who shall not lead, and whether this node may stand for election.
 //!
-//! A node that shall not lead (it is in standby) votes and follows as any other, and does not stand by itself
-//! when its leader falls silent. It still stands when another node asks for its pre-vote with a shorter log: then
-//! nobody but it may have the newest entries, and service counts more than the wish.
+//! A node that shall not lead (it is in standby, or hands leadership over just then) votes and follows as any other, and
+//! does not stand by itself when its leader falls silent. It still stands when another node asks for its pre-vote with a
+//! shorter log: then nobody but it may have the newest entries, and service counts more than the wish.
 //!
 //! Invariants: openraft's own election timer runs only after the quarantine, and only on a node that may lead.
 
@@ -22,6 +22,8 @@ pub(crate) struct Candidacy {
 
 struct State {
     quarantined: bool,
+    /// It is handing leadership over: its heir shall win, not itself once more.
+    resigned: bool,
     unwilling: BTreeSet<u64>,
 }
 
@@ -29,6 +31,7 @@ impl Candidacy {
     pub(crate) fn new(this: u64, quarantined: bool) -> Self {
         let state = State {
             quarantined,
+            resigned: false,
             unwilling: BTreeSet::new(),
         };
         Self {
@@ -59,6 +62,15 @@ impl Candidacy {
         self.change(raft, |state| state.quarantined = false);
     }
 
+    /// This node gives leadership away, or that has ended.
+    pub(crate) fn set_resigned<R: Send + 'static>(
+        &self,
+        raft: &Raft<Types, Machine<R>>,
+        resigned: bool,
+    ) {
+        self.change(raft, |state| state.resigned = resigned);
+    }
+
     /// Under the lock, so that openraft is told in the order of the changes.
     fn change<R: Send + 'static>(
         &self,
@@ -73,6 +85,24 @@ impl Candidacy {
 
 impl State {
     fn may_stand(&self, this: u64) -> bool {
-        !self.quarantined && !self.unwilling.contains(&this)
+        !self.quarantined && !self.resigned && !self.unwilling.contains(&this)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_not_to_stand_counts_by_itself() {
+        let state = |quarantined, resigned, unwilling: &[u64]| State {
+            quarantined,
+            resigned,
+            unwilling: unwilling.iter().copied().collect(),
+        };
+        assert!(state(false, false, &[2]).may_stand(1));
+        assert!(!state(true, false, &[]).may_stand(1));
+        assert!(!state(false, true, &[]).may_stand(1));
+        assert!(!state(false, false, &[1]).may_stand(1));
     }
 }

@@ -34,6 +34,10 @@ use tokio::time::Instant;
 
 use crate::Replicated;
 use crate::candidacy::Candidacy;
+use crate::handover;
+use crate::handover::Ears;
+use crate::handover::Orders;
+use crate::handover::TRANSFER_LAG_MAX;
 use crate::heir;
 use crate::heir::ANSWER_AGE_MAX;
 use crate::heir::Heirs;
@@ -66,9 +70,6 @@ use crate::types::Types;
 use crate::types::log_id;
 use haven_log::Log;
 
-/// How long a transfer may take until somebody else leads.
-const TRANSFER_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// How long a proposal waits for a leadership that is just beginning.
 const SETTLE_MAX: Duration = Duration::from_millis(100);
 
@@ -77,9 +78,6 @@ const SETTLE_STEP: Duration = Duration::from_millis(1);
 
 /// Proposal bytes are counted in steps of this.
 pub(crate) const ROOM_UNIT: usize = 1024;
-
-/// A follower further behind than this is not asked to take over.
-const TRANSFER_LAG_MAX: u64 = 10_000;
 
 /// How long a shutdown waits for running disk and machine calls.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -114,6 +112,7 @@ pub(crate) struct Inner<R: Send + 'static> {
     pub(crate) heard: Arc<Heard>,
     pub(crate) candidacy: Arc<Candidacy>,
     pub(crate) steward: Arc<Steward<R>>,
+    pub(crate) orders: Arc<Orders>,
     pub(crate) slots: Semaphore,
     /// Bytes of proposals, in units of [`ROOM_UNIT`].
     pub(crate) room: Semaphore,
@@ -353,7 +352,9 @@ impl<R: Send + 'static> Consensus<R> {
 
     /// Hands leadership to `to`, or to the most up-to-date follower ([`Consensus::heir`]). From then on this node
     /// answers nothing more in its term ([`Consensus::lease_valid`] is false before the successor can
-    /// be elected); entries proposed before are kept. Returns when somebody else leads: who that is, not always `to`.
+    /// be elected); entries proposed before are kept. Returns when somebody else leads: who that is, not always `to`. A
+    /// process that ends before that may take its vote along that the successor needs, or the message that it shall
+    /// lead.
     ///
     /// # Errors
     /// See [`TransferError`]. After `TimedOut` this node still does not serve in this term; the
@@ -369,24 +370,30 @@ impl<R: Send + 'static> Consensus<R> {
 
     async fn transfer_here(&self, to: Option<u64>) -> Result<u64, TransferError> {
         let inner = &self.inner;
-        // Whoever was asked for its heir just before need not be asked again.
-        let (term, to) = self.successor(to, ANSWER_AGE_MAX).await?;
+        let (term, to) = self.ready_successor(to).await?;
         tracing::info!(term, "handing leadership over to node {to}");
         inner.lease.revoke(term);
         inner.revoked.notify_one();
-        inner
-            .raft
-            .trigger()
-            .transfer_leader(to)
-            .await
-            .map_err(|_| TransferError::Stopped)?;
-        let mut standing = inner.standing.clone();
-        let other = |now: &Standing| now.public.leader.filter(|leader| *leader != self.id());
-        let taken = standing.wait_for(|now| now.stopped || other(now).is_some());
-        match tokio::time::timeout(TRANSFER_TIMEOUT, taken).await {
-            Ok(Ok(now)) if !now.stopped => other(&now).ok_or(TransferError::Stopped),
-            Ok(_) => Err(TransferError::Stopped),
-            Err(_) => Err(TransferError::TimedOut),
+        let ears = Ears {
+            orders: &inner.orders,
+            standing: inner.standing.clone(),
+        };
+        // Its promise to itself ends with the order, and its timer could be the first.
+        inner.candidacy.set_resigned(&inner.raft, true);
+        let led = handover::hand_over(&self.heirs(), ears, term, to).await;
+        inner.candidacy.set_resigned(&inner.raft, false);
+        led
+    }
+
+    /// A successor that lacks nothing, if there is one soon: another refuses to lead when it does not get the rest
+    /// within the time of an election, and then one follows.
+    async fn ready_successor(&self, to: Option<u64>) -> Result<(u64, u64), TransferError> {
+        // Whoever was asked for its heir just before need not be asked again.
+        match self.successor(to, 0, ANSWER_AGE_MAX).await {
+            Err(TransferError::NoneReady) => {
+                self.successor(to, TRANSFER_LAG_MAX, ANSWER_AGE_MAX).await
+            }
+            found => found,
         }
     }
 
@@ -400,31 +407,44 @@ impl<R: Send + 'static> Consensus<R> {
         let asking = self
             .inner
             .handle
-            .spawn(async move { this.successor(to, Duration::ZERO).await });
+            .spawn(async move { this.successor(to, TRANSFER_LAG_MAX, Duration::ZERO).await });
         let found = asking.await.map_err(|_| TransferError::Stopped)?;
         found.map(|(_, heir)| heir)
     }
 
-    /// This leader's term, and who shall follow it: one that answers something sent from `before` now on.
+    /// This leader's term, and who shall follow it: one that lacks no more than `lag_max` entries and answers
+    /// something sent from `before` now on.
     async fn successor(
         &self,
         to: Option<u64>,
+        lag_max: u64,
         before: Duration,
     ) -> Result<(u64, u64), TransferError> {
+        let wanted = Wanted {
+            to,
+            unwilling: self.inner.candidacy.unwilling(),
+            lag_max,
+            before,
+        };
+        self.heirs().find(&wanted).await
+    }
+
+    fn heirs(&self) -> Heirs<R> {
         let inner = &self.inner;
-        let heirs = Heirs {
+        Heirs {
             raft: inner.raft.clone(),
             place: inner.place.clone(),
             board: inner.board.clone(),
             lease: inner.timing.lease,
-        };
-        let wanted = Wanted {
-            to,
-            unwilling: inner.candidacy.unwilling(),
-            lag_max: TRANSFER_LAG_MAX,
-            before,
-        };
-        heirs.find(&wanted).await
+        }
+    }
+
+    /// For a node that ends and hands over by itself, as a witness does: returns when it knows that another node
+    /// leads. Limit the waiting.
+    pub async fn relieved(&self) {
+        let mut standing = self.inner.standing.clone();
+        // An error means that the node has stopped.
+        let _ = handover::another(&mut standing, self.id(), u64::MAX).await;
     }
 
     /// The last entry applied to the machine; 0 if there is none (entry 0 is not the machine's).

@@ -213,6 +213,8 @@ pub fn messages() -> Vec<(&'static str, Vec<u8>)> {
         from: 2,
         to: 1,
         purpose: message::Purpose::Votes,
+        listens: Some(([192, 0, 2, 2], 7400).into()),
+        process: 77,
     };
     let visit = message::Hello {
         purpose: message::Purpose::Visit,

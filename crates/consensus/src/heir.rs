@@ -73,7 +73,11 @@ impl<R: Send + 'static> Heirs<R> {
     }
 
     /// The same, of those that answered something that was not sent longer ago than that.
-    fn candidate(&self, wanted: &Wanted, ago: Duration) -> Result<(u64, u64), TransferError> {
+    pub(crate) fn candidate(
+        &self,
+        wanted: &Wanted,
+        ago: Duration,
+    ) -> Result<(u64, u64), TransferError> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let voters = self.place.roster.borrow().voters.clone();
@@ -95,6 +99,9 @@ fn candidate(
         return Err(TransferError::NotLeader(metrics.current_leader));
     }
     let is_other = |id: &u64| *id != metrics.id && voters.contains(id);
+    if wanted.to.is_none() && !voters.iter().any(is_other) {
+        return Err(TransferError::Alone);
+    }
     if let Some(to) = wanted.to.filter(|to| !is_other(to)) {
         return Err(TransferError::NoSuchNode(to));
     }
@@ -205,6 +212,14 @@ mod tests {
             assert_eq!(found, Err(TransferError::NoSuchNode(nobody)));
         }
         let mut follows = all;
+        let alone = candidate(
+            &follows,
+            &BTreeSet::from([1]),
+            &Board::new(),
+            &Wanted::default(),
+            AGO,
+        );
+        assert_eq!(alone, Err(TransferError::Alone));
         follows.state = ServerState::Follower;
         let found = find(&follows, &named(2));
         assert_eq!(found, Err(TransferError::NotLeader(None)));

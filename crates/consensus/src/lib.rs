@@ -16,6 +16,7 @@ mod consensus;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod handover;
 mod heir;
 mod lease;
 mod machine;
@@ -40,6 +41,7 @@ mod witness;
 mod worker;
 
 pub use consensus::Consensus;
+pub use net::doubles::Stray;
 pub use net::link::ask_to_join;
 pub use net::message::PROTOCOL_VERSION;
 pub use net::visit::Unreached;

@@ -47,9 +47,9 @@ pub(crate) async fn follow<R: Send + 'static>(
             if knows && !roster.nodes.is_empty() && !roster.nodes.contains_key(&place.node_id) {
                 place.removed.send_replace(Some(removal(place.node_id)));
             }
-            place
-                .pacer
-                .keep(&roster.nodes.keys().copied().collect::<Vec<_>>());
+            let ids: Vec<u64> = roster.nodes.keys().copied().collect();
+            place.pacer.keep(&ids);
+            place.doubles.keep(&ids);
             place
                 .targets
                 .lock()

@@ -171,6 +171,9 @@ pub enum StartError {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+    /// The system has no randomness.
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
     /// Log or machine cannot be read, or do not fit together.
     #[error("cannot recover the replicated state: {0}")]
     Recover(String),
@@ -218,6 +221,9 @@ pub enum TransferError {
     /// The named node is a witness.
     #[error("node {0} is a witness: it votes, but holds no files and cannot serve")]
     Witness(u64),
+    /// No other node votes.
+    #[error("this node is the only one that votes: there is nobody to hand over to")]
+    Alone,
     /// No follower (or not the named one) answers and holds nearly all entries.
     #[error(
         "no other node, or not the one named, is both reachable and nearly up to date: wait until haven status shows \
@@ -227,6 +233,9 @@ pub enum TransferError {
     /// Nobody took over in time. This node no longer serves in its term; an election follows.
     #[error("no other node took over in time; an election follows")]
     TimedOut,
+    /// Nobody took over, and then this node was elected again. It may serve in the new term.
+    #[error("no other node took over, and this one was elected again")]
+    Reelected,
     /// The node has stopped.
     #[error("consensus has stopped on this node")]
     Stopped,

@@ -30,6 +30,7 @@ use crate::Replicated;
 use crate::candidacy::Candidacy;
 use crate::consensus::Inner;
 use crate::consensus::ROOM_UNIT;
+use crate::handover::Orders;
 use crate::lease::KernelClocks;
 use crate::lease::Lease;
 use crate::machine::Machine;
@@ -37,6 +38,7 @@ use crate::machine::Pressure;
 use crate::members;
 use crate::monitor::Monitor;
 use crate::net::client::Network;
+use crate::net::doubles::Doubles;
 use crate::net::hints::Board;
 use crate::net::link::Place;
 use crate::net::pace::Faults;
@@ -251,8 +253,13 @@ async fn assemble<R: Send + 'static>(
         parlour: Parlour::default(),
         severed: watch::Sender::new(BTreeSet::new()),
         pacer: Pacer::default(),
+        listen: options.listen,
+        process: getrandom::u64().map_err(|why| StartError::Random(why.to_string()))?,
+        doubles: Doubles::default(),
+        stray: watch::Sender::new(None),
     });
     let sent = Arc::new(Mutex::new(SnapshotsSent::default()));
+    let orders = Arc::new(Orders::default());
     let board = Arc::new(Board::new());
     let network = Network {
         place: place.clone(),
@@ -261,6 +268,7 @@ async fn assemble<R: Send + 'static>(
         sent: sent.clone(),
         witness: options.witness,
         turns: Arc::new(Turns::new(board.clone())),
+        orders: orders.clone(),
     };
     let log = store.clone();
     let raft = recover(&options, free, network, store, adapter).await?;
@@ -374,6 +382,7 @@ async fn assemble<R: Send + 'static>(
         heard,
         candidacy,
         steward,
+        orders,
         slots: Semaphore::new(PROPOSALS_MAX),
         room: Semaphore::new(PROPOSAL_BYTES_MAX / ROOM_UNIT),
         handle: tokio::runtime::Handle::current(),

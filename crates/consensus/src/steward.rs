@@ -43,6 +43,7 @@ use crate::heir;
 use crate::machine::Machine;
 use crate::net::affair;
 use crate::net::affair::Affair;
+use crate::net::doubles::Stray;
 use crate::net::frame::WireError;
 use crate::net::hints::Board;
 use crate::net::link;
@@ -447,6 +448,19 @@ impl<R: Send + 'static> Consensus<R> {
     #[must_use]
     pub fn removed(&self) -> watch::Receiver<Option<String>> {
         self.inner.place.removed.subscribe()
+    }
+
+    /// Why others do not take this process for the node that it says it is, if they do not: the cluster knows that
+    /// node elsewhere, or another process of it.
+    #[must_use]
+    pub fn stray(&self) -> Option<String> {
+        self.inner.place.stray.borrow().clone()
+    }
+
+    /// Processes that say they are members, and that this node refuses for one that is, or was, lately.
+    #[must_use]
+    pub fn strays(&self) -> Vec<Stray> {
+        self.inner.place.doubles.strays(Instant::now())
     }
 
     /// Returns when this node is to be removed. If it leads, it should hand over; it does so by itself if nothing

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// Events that wait for the machine; each source has at most a few outstanding.
 const EVENTS_MAX: usize = 256;
@@ -261,8 +261,11 @@ impl Driver {
             }
             Said::Transferred(result) => {
                 self.planned.transferring = false;
-                if let Err(why) = &result {
-                    warn!(%why, "the planned move failed");
+                match &result {
+                    Ok(_) => {}
+                    // Nothing that anybody planned.
+                    Err(why @ TransferError::Alone) => debug!("{why}"),
+                    Err(why) => warn!(%why, "the planned move failed"),
                 }
                 let moved = result.map_err(|why| why.to_string());
                 self.planned.end(&moved);

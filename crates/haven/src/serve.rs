@@ -78,8 +78,7 @@ pub async fn serve(
 ) -> Result<(), String> {
     let mut signals = Signals::new(config.clone(), file.clone())?;
     if config.node.role == Role::Witness {
-        let end = async { signals.end().await };
-        return witness::serve(config, disk, file, end).await;
+        return witness::serve(config, disk, file, &mut signals).await;
     }
     let data = config.node.data.clone();
     let node = tokio::select! {
@@ -103,13 +102,16 @@ pub async fn serve(
     if let Ok(signal) = why {
         info!(
             signal,
-            "stopping: the service is handed over, requests under way are finished"
+            "stopping: requests under way are finished, and the service is handed over if another node can take it"
         );
         notify::stopping();
-        node.registration.withdraw().await;
-        handle.shut_down().await;
+        let released = async {
+            node.registration.withdraw().await;
+            handle.shut_down().await;
+            (&mut driver).await
+        };
         why = tokio::select! {
-            end = &mut driver => end.map(|()| signal).map_err(|e| format!("the takeover ended: {e}")),
+            end = released => end.map(|()| signal).map_err(|e| format!("the takeover ended: {e}")),
             why = gave_up(&node.consensus, &node.log, &mut hung) => Err(why),
             signal = signals.end() => Err(format!("stopped at once, by a second {signal}")),
         };
@@ -142,7 +144,7 @@ pub(crate) async fn until_removed(consensus: &Consensus<crate::engine::Outcome>,
 }
 
 /// What the outside tells this process.
-struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
@@ -167,7 +169,7 @@ impl Signals {
 
     /// Waits for the signal to stop; gives its name. Reads the configuration again when told to, but not
     /// before the node has started.
-    async fn end(&mut self) -> &'static str {
+    pub(crate) async fn end(&mut self) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",

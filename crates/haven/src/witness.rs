@@ -20,7 +20,7 @@ use crate::notify;
 use crate::peers::Clients;
 use crate::rebuild;
 use crate::roll::Roll;
-use crate::serve::{LOG_DIR, consensus_options, failed, until_removed};
+use crate::serve::{LOG_DIR, Signals, consensus_options, failed, until_removed};
 use bytes::Bytes;
 use desk::Desk;
 use haven_config::Config;
@@ -30,15 +30,18 @@ use haven_log::{Log, LogOptions};
 use haven_net::Gate;
 use haven_store::POSITION_BYTES_MAX;
 use parking_lot::Mutex;
-use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
-use tracing::info;
+use tokio::time::timeout;
+use tracing::{info, warn};
 
 mod desk;
 
+/// How long a witness that is asked to end, and leads or has just handed over, waits for its heir.
+const HANDOVER: Duration = Duration::from_secs(2);
 /// The witness's directory within the data directory.
 const DIR: &str = "witness";
 /// Its position, as of the last checkpoint.
@@ -62,12 +65,12 @@ pub(crate) fn refuse_its_place(disk: &dyn Disk) -> Result<(), String> {
     }
 }
 
-/// Runs a witness until `end`, or until it cannot go on.
+/// Runs a witness until a signal, ends at once at a second one, or runs until it cannot go on.
 pub(crate) async fn serve(
     config: Config,
     disk: Arc<dyn Disk>,
     file: Option<PathBuf>,
-    end: impl Future<Output = &'static str>,
+    signals: &mut Signals,
 ) -> Result<(), String> {
     let data = config.node.data.display();
     let identity = cluster::identity(&config)?;
@@ -124,7 +127,7 @@ pub(crate) async fn serve(
     );
     notify::ready("a witness: it votes, and serves no clients");
     tokio::select! {
-        signal = end => info!(signal, "stopping"),
+        signal = signals.end() => info!(signal, "stopping"),
         () = until_removed(&consensus, &config.node.data) => {}
         () = failed(consensus.clone()) => return Err(match log.failure() {
             Some(why) => format!(
@@ -134,8 +137,17 @@ pub(crate) async fn serve(
         }),
     }
     notify::stopping();
-    consensus.shutdown().await;
-    info!("stopped");
+    let down = async {
+        // It may lead just then, to bring entries in that others lack.
+        if timeout(HANDOVER, consensus.relieved()).await.is_err() {
+            warn!("no other node leads");
+        }
+        consensus.shutdown().await;
+    };
+    tokio::select! {
+        () = down => info!("stopped"),
+        signal = signals.end() => return Err(format!("stopped at once, by a second {signal}")),
+    }
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use haven_admin::{
 use haven_client::{Client, Options};
 use haven_pki::Identity;
 use haven_proto::nfs3::{Createhow3, Fh3, Sattr3, StableHow};
+use rustix::process::Signal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -401,4 +402,24 @@ async fn whichever_node_with_files_dies_the_other_serves_and_nothing_is_lost() {
     }
     assert!(said.contains("got what changed"), "{said}");
     assert!(said.contains("handing leadership over"), "{said}");
+}
+
+/// A witness that is asked to end waits a moment for who leads next; not when it is asked twice.
+#[test]
+fn a_second_signal_stops_a_witness_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::new(dir.path());
+    cluster.start(WITNESS);
+    let witness = cluster.nodes[WITNESS].take().unwrap();
+    witness.until("started as a witness");
+    witness.signal(Signal::TERM);
+    witness.until("stopping");
+    // Alone it sees no leader, so it would wait for the whole moment.
+    witness.signal(Signal::TERM);
+    let said = witness.rest();
+    assert!(!witness.wait().success(), "{said}");
+    assert!(
+        said.contains("stopped at once, by a second SIGTERM"),
+        "{said}"
+    );
 }

@@ -47,6 +47,7 @@ use crate::MachineError;
 use crate::SnapshotSource;
 use crate::Wanted;
 use crate::codec;
+use crate::handover::Orders;
 use crate::lease::Lease;
 use crate::machine::Transfer;
 use crate::net::frame::WireError;
@@ -96,6 +97,8 @@ pub(crate) struct Network {
     /// This node has nothing to send.
     pub(crate) witness: bool,
     pub(crate) turns: Arc<Turns>,
+    /// Told what becomes of orders to lead.
+    pub(crate) orders: Arc<Orders>,
 }
 
 impl Network {
@@ -108,6 +111,7 @@ impl Network {
             transfers: self.transfers.clone(),
             sent: self.sent.clone(),
             witness: self.witness,
+            orders: self.orders.clone(),
             turns: (purpose == Purpose::Entries).then(|| self.turns.clone()),
             lazy: LazyLink::new(self.place.clone(), id, purpose, SMALL_BODY_MAX),
             pipe: None,
@@ -141,6 +145,7 @@ pub(crate) struct Peer {
     transfers: Worker,
     sent: Arc<Mutex<SnapshotsSent>>,
     witness: bool,
+    orders: Arc<Orders>,
     /// If it carries entries.
     turns: Option<Arc<Turns>>,
     lazy: LazyLink,
@@ -326,6 +331,9 @@ impl Peer {
         read: fn(&[u8]) -> Result<T, WireError>,
         limit: Duration,
     ) -> Result<T, WireError> {
+        if self.place.doubles.is_double(self.id, Instant::now()) {
+            return Err(WireError::Peer("two processes run as that node"));
+        }
         let asking = async {
             let mut link =
                 link::connect(&self.place, self.id, Purpose::Votes, SMALL_BODY_MAX).await?;
@@ -570,7 +578,9 @@ impl RaftNetworkV2<Types> for Peer {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
         // The order lets voters break their promise: never let it out while the lease may hold.
-        self.lease.revoke(request.from_leader().leader_id.term);
+        let term = request.from_leader().leader_id.term;
+        self.lease.revoke(term);
+        let sent = (self.id == *request.to_node_id()).then(|| self.orders.sent(term, self.id));
         let asked = self.ask(
             message::transfer(&request),
             message::read_taken,
@@ -579,6 +589,9 @@ impl RaftNetworkV2<Types> for Peer {
         asked
             .await
             .map_err(|error| RPCError::Unreachable(unreachable(&error)))?;
+        if let Some(sent) = sent {
+            sent.taken();
+        }
         Ok(Ok(()))
     }
 

@@ -31,6 +31,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::TlsConnector;
@@ -38,6 +39,9 @@ use tokio_rustls::TlsStream;
 
 use crate::Gatekeeper;
 use crate::net::affair;
+use crate::net::doubles;
+use crate::net::doubles::Doubles;
+use crate::net::doubles::Stray;
 use crate::net::frame::FrameReader;
 use crate::net::frame::FrameWriter;
 use crate::net::frame::WireError;
@@ -99,6 +103,14 @@ pub(crate) struct Place {
     pub(crate) severed: watch::Sender<BTreeSet<u64>>,
     /// When peers that do not answer are tried again.
     pub(crate) pacer: Pacer,
+    /// Where this node listens.
+    pub(crate) listen: SocketAddr,
+    /// The number of this process.
+    pub(crate) process: u64,
+    /// Processes that are not the one that a member is.
+    pub(crate) doubles: Doubles,
+    /// Why others do not take this process for the node that it says it is.
+    pub(crate) stray: watch::Sender<Option<String>>,
 }
 
 impl Place {
@@ -252,6 +264,8 @@ pub(crate) async fn connect_now(
             from: place.node_id,
             to: peer,
             purpose,
+            listens: Some(place.listen),
+            process: place.process,
         };
         greet(Link::new(stream.into()), &hello).await
     };
@@ -259,9 +273,16 @@ pub(crate) async fn connect_now(
         .await
         .map_err(|_| WireError::Timeout("the hello"))?;
     let mut link = match greeted {
-        Ok(link) => link,
+        Ok(link) => {
+            place.stray.send_if_modified(|why| why.take().is_some());
+            link
+        }
         Err(Turned::Away(Fault::Removed, why)) => {
             place.removed.send_replace(Some(why.clone()));
+            return Err(WireError::Unfit(why));
+        }
+        Err(Turned::Away(Fault::Stray, why)) => {
+            place.stray.send_replace(Some(why.clone()));
             return Err(WireError::Unfit(why));
         }
         Err(Turned::Away(_, why)) => return Err(WireError::Unfit(why)),
@@ -342,6 +363,8 @@ pub async fn ask_to_join(
             from: 0,
             to: 0,
             purpose: Purpose::Join,
+            listens: None,
+            process: 0,
         };
         let link = Link::new(stream.map_err(io_error)?.into());
         let mut link = greet(link, &hello).await?;
@@ -368,6 +391,7 @@ pub(crate) async fn accept(
     mut socket: TcpStream,
 ) -> Result<(Hello, Link), WireError> {
     prepare(&socket)?;
+    let caller = socket.peer_addr()?.ip();
     let greeting = async {
         let mut first = [0];
         if socket.peek(&mut first).await? == 0 {
@@ -386,7 +410,7 @@ pub(crate) async fn accept(
         let stream = shaken.map_err(io_error)?;
         let shown = stream.get_ref().1.peer_certificates();
         let shown: Vec<_> = shown.unwrap_or_default().to_vec();
-        welcome(place, &shown, Link::new(stream.into())).await
+        welcome(place, (caller, &shown), Link::new(stream.into())).await
     };
     timeout(HELLO_TIMEOUT, greeting)
         .await
@@ -395,7 +419,7 @@ pub(crate) async fn accept(
 
 async fn welcome(
     place: &Place,
-    shown: &[CertificateDer<'_>],
+    (caller, shown): (IpAddr, &[CertificateDer<'_>]),
     mut link: Link,
 ) -> Result<(Hello, Link), WireError> {
     let body = link.reader.next().await?;
@@ -407,7 +431,9 @@ async fn welcome(
         )),
         true => {
             let hello = message::read_hello(&body)?;
-            check(place, shown, &hello).map(|()| hello)
+            check(place, shown, &hello)
+                .and_then(|()| check_process(place, caller, &hello, Instant::now()))
+                .map(|()| hello)
         }
     };
     let hello = match checked {
@@ -449,11 +475,6 @@ fn check(
     if hello.to != place.node_id {
         return other(format!("this is node {}, not {}", place.node_id, hello.to));
     }
-    if from == place.node_id {
-        return other(format!(
-            "two nodes call themselves {from}: was a data directory copied? Stop one of them"
-        ));
-    }
     let Some(key) = tls.key_of(shown, from) else {
         return other(format!("the certificate is not that of node {from}"));
     };
@@ -469,6 +490,47 @@ fn check(
             Fault::Removed,
             format!("node {from} was removed from this cluster"),
         )),
+    }
+}
+
+/// Whether the process that speaks is the one that is the member.
+fn check_process(
+    place: &Place,
+    caller: IpAddr,
+    hello: &Hello,
+    now: Instant,
+) -> Result<(), (Fault, String)> {
+    let node = hello.from;
+    if hello.purpose == Purpose::Join {
+        return Ok(());
+    }
+    let known = place.roster.borrow().nodes.get(&node).cloned();
+    let known = known.and_then(|record| record.address);
+    let refuse = |listens, why: String| {
+        let stray = Stray {
+            node,
+            from: caller,
+            listens,
+        };
+        place.doubles.refused(stray, now);
+        Err((Fault::Stray, why))
+    };
+    if node == place.node_id {
+        let why = format!(
+            "two nodes call themselves {node}: was a data directory copied? Stop one of them"
+        );
+        return refuse(hello.listens, why);
+    }
+    if let Some(why) = doubles::elsewhere(node, known, hello.listens) {
+        return refuse(hello.listens, why);
+    }
+    if place.doubles.hear(node, hello.process, now) {
+        return Ok(());
+    }
+    // Its last words, perhaps, which nobody needs any more.
+    match place.doubles.is_double(node, now) {
+        true => refuse(None, doubles::succeeded(node)),
+        false => Err((Fault::Other, doubles::succeeded(node))),
     }
 }
 
@@ -524,14 +586,9 @@ impl Drop for LazyLink {
 mod tests {
     use super::*;
     use crate::types::Membership;
-    use std::time::Instant;
 
-    #[tokio::test]
-    async fn refused_connections_are_paced() {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = free.local_addr().unwrap();
-        drop(free);
-        let both = haven_pki::Identity::found(2, |_| Ok(Vec::new())).unwrap();
+    fn place(addr: SocketAddr) -> (Place, haven_pki::Identity) {
+        let mut both = haven_pki::Identity::found(2, |_| Ok(Vec::new())).unwrap();
         let record = |id: u64| Record {
             address: Some(addr),
             name: id.to_string(),
@@ -552,7 +609,61 @@ mod tests {
             parlour: Parlour::default(),
             severed: watch::Sender::new(BTreeSet::new()),
             pacer: Pacer::default(),
+            listen: addr,
+            process: 1,
+            doubles: Doubles::default(),
+            stray: watch::Sender::new(None),
         };
+        (place, both.remove(1))
+    }
+
+    #[test]
+    fn two_processes_of_one_node_at_one_address_are_found_and_neither_votes() {
+        let home = SocketAddr::from(([192, 0, 2, 2], 7400));
+        let (place, other) = place(home);
+        let hello = |process| Hello {
+            version: message::PROTOCOL_VERSION,
+            cluster: other.authority().cluster().to_owned(),
+            from: 2,
+            to: 1,
+            purpose: Purpose::Votes,
+            listens: Some(home),
+            process,
+        };
+        let start = Instant::now();
+        let speaks = |process, after| {
+            let at = start + Duration::from_secs(after);
+            check_process(&place, home.ip(), &hello(process), at).map_err(|(fault, _)| fault)
+        };
+        assert_eq!(speaks(7, 0), Ok(()));
+        assert_eq!(speaks(8, 20), Ok(()));
+        let votes = |after| {
+            let at = start + Duration::from_secs(after);
+            !place.doubles.is_double(2, at)
+        };
+        assert!(votes(21));
+        assert_eq!(speaks(7, 22), Err(Fault::Other));
+        assert!(votes(22));
+        assert_eq!(speaks(7, 40), Err(Fault::Stray));
+        assert_eq!(speaks(8, 41), Ok(()));
+        assert!(!votes(41));
+        let second = Stray {
+            node: 2,
+            from: home.ip(),
+            listens: None,
+        };
+        assert_eq!(
+            place.doubles.strays(start + Duration::from_secs(41)),
+            [second]
+        );
+    }
+
+    #[tokio::test]
+    async fn refused_connections_are_paced() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = free.local_addr().unwrap();
+        drop(free);
+        let (place, _) = place(addr);
         let begun = Instant::now();
         for _ in 0..5 {
             let link = connect(&place, 2, Purpose::Entries, HELLO_BODY_MAX).await;

@@ -3,6 +3,7 @@
 //! - `frame`: length, checksum and body on a connection
 //! - `message`: what the bodies say; `affair`: those about the members
 //! - `link`: setting up a connection, from either side: TLS, versions, who is a member
+//! - `doubles`: processes that are not the one that a member is
 //! - `client`: openraft's network, one connection per peer and purpose
 //! - `turns`: which follower gets new entries at once
 //! - `server`: what comes in from peers; `commits`: how soon it learns what is committed
@@ -18,6 +19,7 @@
 pub(crate) mod affair;
 pub(crate) mod client;
 pub(crate) mod commits;
+pub(crate) mod doubles;
 pub(crate) mod frame;
 pub(crate) mod hints;
 pub(crate) mod link;

@@ -242,10 +242,12 @@ impl<R: Send + 'static> Server<R> {
         reader.set_body_max(message::SMALL_BODY_MAX);
         loop {
             let ballot = message::read_ballot(hello.from, &reader.next().await?)?;
+            let double = self.place.doubles.is_double(hello.from, Instant::now());
             let refusal = match ballot {
                 Ballot::Transfer(_) => self.voice.refusal_to_lead(),
                 Ballot::Vote(_) | Ballot::PreVote(_) => self.voice.refusal(),
             };
+            let refusal = refusal.or(double.then_some("two processes run as your node"));
             if let Some(why) = refusal {
                 writer.send(message::refused(why)).await?;
                 continue;

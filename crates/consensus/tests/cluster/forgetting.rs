@@ -13,13 +13,12 @@ use crate::nodes::until;
 use crate::strangers::dial;
 use crate::strangers::framed;
 use crate::strangers::hello;
-use crate::strangers::id_of;
 use crate::strangers::text;
 
 /// Node 2 asks node 1 for its vote, with the mark of a planned transfer; gives the answer's kind and
 /// text.
 async fn ask_for_vote(cluster: &Cluster, term: u64) -> (u8, String) {
-    let mut bytes = hello(&id_of(cluster), 2, 2);
+    let mut bytes = hello(cluster, 2, 2);
     let mut vote = b"\x06".to_vec();
     vote.extend(term.to_le_bytes());
     vote.extend(2u64.to_le_bytes());

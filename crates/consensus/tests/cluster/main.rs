@@ -6,6 +6,7 @@
 )]
 
 mod catchup;
+mod doubles;
 mod forgetting;
 mod leadership;
 mod machine;

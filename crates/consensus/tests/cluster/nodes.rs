@@ -177,6 +177,28 @@ impl Cluster {
         Ok(())
     }
 
+    /// A process on a copy of a stopped node's data, in `dir`, that listens at `listen`.
+    pub async fn copy(&self, id: u64, listen: SocketAddr, dir: &Path) -> Node {
+        std::fs::create_dir(dir.join("log")).unwrap();
+        for file in std::fs::read_dir(self.dirs[&id].path().join("log")).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), dir.join("log").join(file.file_name())).unwrap();
+        }
+        let disk = Arc::new(RealDisk::open(dir).unwrap());
+        let log = Log::open(disk, Path::new("log"), self.log_options.clone()).unwrap();
+        let state = Arc::new(parking_lot::Mutex::new(self.disks[&id].lock().clone()));
+        let machine = TestMachine::open(&state, self.nature.clone());
+        let mut options = self.options(id);
+        options.listen = listen;
+        let consensus = Consensus::start(options, log.clone(), machine.clone()).await;
+        Node {
+            id,
+            consensus: consensus.unwrap(),
+            machine,
+            log,
+        }
+    }
+
     /// Has node `at` let a new one in, which is not started. Gives its number.
     pub async fn admit(&mut self, at: u64, secret: u8) -> Result<u64, MembershipError> {
         let next = self.peers.keys().last().unwrap() + 1;
@@ -321,7 +343,7 @@ impl Cluster {
 }
 
 /// An address that no other socket uses.
-fn fresh_address() -> SocketAddr {
+pub fn fresh_address() -> SocketAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [high, low] = ((std::process::id() % 60_000) as u16).to_be_bytes();
     let last = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -17,6 +17,9 @@ use crate::nodes::Cluster;
 use crate::nodes::names;
 use crate::nodes::soon;
 
+/// The process that hellos come from.
+const PROCESS: u64 = 1;
+
 /// A connection to node 1 that shows the certificate of node `from`.
 pub async fn dial(cluster: &Cluster, from: u64) -> TlsStream<TcpStream> {
     let tls = cluster.identities[&from].tls().unwrap();
@@ -48,8 +51,13 @@ pub fn framed(body: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A hello to node 1. Purpose 0 carries entries, 2 votes.
-pub fn hello(cluster: &str, from: u64, purpose: u8) -> Vec<u8> {
+/// A hello to node 1, from where the cluster knows the sender. Purpose 0 carries entries, 2 votes.
+pub fn hello(cluster: &Cluster, from: u64, purpose: u8) -> Vec<u8> {
+    let listens = cluster.peers.get(&from).map(ToString::to_string);
+    hello_from(&id_of(cluster), &listens.unwrap_or_default(), from, purpose)
+}
+
+fn hello_from(cluster: &str, listens: &str, from: u64, purpose: u8) -> Vec<u8> {
     let mut body = b"\x01HVNC".to_vec();
     body.extend(PROTOCOL_VERSION.to_le_bytes());
     body.extend(from.to_le_bytes());
@@ -57,6 +65,9 @@ pub fn hello(cluster: &str, from: u64, purpose: u8) -> Vec<u8> {
     body.push(purpose);
     body.push(cluster.len() as u8);
     body.extend(cluster.as_bytes());
+    body.push(listens.len() as u8);
+    body.extend(listens.as_bytes());
+    body.extend(PROCESS.to_le_bytes());
     framed(&body)
 }
 
@@ -72,7 +83,10 @@ pub fn text(bytes: &[u8]) -> String {
 async fn whoever_speaks_no_tls_is_told_so() {
     let cluster = Cluster::running(1).await;
     cluster.leader(&[1]).await;
-    for said in [b"GET / HTTP/1.1\r\n\r\n".to_vec(), hello("x", 2, 0)] {
+    for said in [
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        hello_from("x", "", 2, 0),
+    ] {
         let socket = TcpStream::connect(cluster.peers[&1]).await.unwrap();
         let told = text(&answer(socket, &said).await);
         assert!(
@@ -100,22 +114,27 @@ async fn certificates_decide_who_is_heard_and_as_whom() {
     let said = answer(dial(&cluster, 2).await, &framed(b"\x04 not a hello")).await;
     assert!(said.is_empty(), "{said:?}");
     for (hello, want) in [
-        (hello("other", 2, 0), format!("this is cluster {id}")),
         (
-            hello(&id, 9, 0),
+            hello_from("other", "", 2, 0),
+            format!("this is cluster {id}"),
+        ),
+        (
+            hello(&cluster, 9, 0),
             "the certificate is not that of node 9".into(),
         ),
-        (hello(&id, 1, 0), "two nodes call themselves 1".into()),
     ] {
         let said = text(&answer(dial(&cluster, 2).await, &hello).await);
         assert!(said.contains(&want), "{said:?}");
     }
+    let itself = hello(&cluster, 1, 0);
+    let said = text(&answer(dial(&cluster, 1).await, &itself).await);
+    assert!(said.contains("two nodes call themselves 1"), "{said:?}");
     // A member's number, certified by the authority for another key.
     let (_, key) = cluster.applicant(2);
     let address = cluster.peers[&2];
     let good = cluster.identities.remove(&2).unwrap();
     cluster.take_in(2, key, address);
-    let said = text(&answer(dial(&cluster, 2).await, &hello(&id, 2, 0)).await);
+    let said = text(&answer(dial(&cluster, 2).await, &hello(&cluster, 2, 0)).await);
     assert!(said.contains("another key than the one"), "{said:?}");
     cluster.identities.insert(2, good);
     // Without a certificate there is nothing but joining, which nobody decides about here.
@@ -129,7 +148,7 @@ async fn certificates_decide_who_is_heard_and_as_whom() {
         let socket = TcpStream::connect(cluster.peers[&1]).await.unwrap();
         let connector = TlsConnector::from(nobody.clone());
         let stream = connector.connect(name.clone(), socket).await.unwrap();
-        let mut bytes = hello(&id, 2, purpose);
+        let mut bytes = hello(&cluster, 2, purpose);
         bytes.extend(framed(b"\x13 please"));
         let said = text(&answer(stream, &bytes).await);
         assert!(said.contains(want), "{said:?}");
@@ -143,7 +162,7 @@ async fn another_version_of_the_protocol_is_refused_with_both_named() {
         cluster.version = first;
         cluster.start(1).await;
         cluster.version = second;
-        let mut frame = hello(&id_of(&cluster), 2, 0)[8..].to_vec();
+        let mut frame = hello(&cluster, 2, 0)[8..].to_vec();
         frame[5..9].copy_from_slice(&second.to_le_bytes());
         let said = text(&answer(dial(&cluster, 2).await, &framed(&frame)).await);
         let older = if first < second {
@@ -169,7 +188,7 @@ async fn another_version_of_the_protocol_is_refused_with_both_named() {
 async fn garbage_after_a_good_hello_closes_the_connection_only() {
     let mut cluster = Cluster::of(2);
     cluster.start(1).await;
-    let mut bytes = hello(&id_of(&cluster), 2, 0);
+    let mut bytes = hello(&cluster, 2, 0);
     bytes.extend(framed(b"\x04\xff\xff\xff\xff nonsense"));
     let said = answer(dial(&cluster, 2).await, &bytes).await;
     assert_eq!(said, framed(b"\x02"), "a welcome, then nothing");

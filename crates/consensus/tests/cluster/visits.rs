@@ -22,7 +22,6 @@ use crate::strangers::answer;
 use crate::strangers::dial;
 use crate::strangers::framed;
 use crate::strangers::hello;
-use crate::strangers::id_of;
 use crate::strangers::text;
 
 /// How a hello says it.
@@ -88,7 +87,7 @@ async fn every_member_reaches_every_others_host() {
     }
     // What a visitor says without waiting for the welcome is not lost.
     let mut stream = dial(&cluster, 2).await;
-    let early = [hello(&id_of(&cluster), 2, VISIT), b"good morning".to_vec()].concat();
+    let early = [hello(&cluster, 2, VISIT), b"good morning".to_vec()].concat();
     stream.write_all(&early).await.unwrap();
     stream.shutdown().await.unwrap();
     let mut heard = Vec::new();
@@ -132,13 +131,12 @@ async fn visits_are_bounded_and_keep_nothing_else_out() {
 #[tokio::test]
 async fn strangers_and_those_whom_the_log_does_not_know_are_turned_away() {
     let mut cluster = hosts(2).await;
-    let id = id_of(&cluster);
     // Certified by the authority, but no member: as good as nobody here, though it might be one elsewhere.
     let (applicant, key) = cluster.applicant(3);
     cluster.take_in(3, key, applicant.address);
-    let said = text(&answer(dial(&cluster, 3).await, &hello(&id, 3, VISIT)).await);
+    let said = text(&answer(dial(&cluster, 3).await, &hello(&cluster, 3, VISIT)).await);
     assert!(said.contains("node 3 is no member yet"), "{said:?}");
-    let said = text(&answer(dial(&cluster, 3).await, &hello(&id, 2, VISIT)).await);
+    let said = text(&answer(dial(&cluster, 3).await, &hello(&cluster, 2, VISIT)).await);
     assert!(said.contains("not that of node 2"), "{said:?}");
     // Without a certificate.
     let print = cluster.identities[&1].authority().fingerprint();
@@ -146,7 +144,7 @@ async fn strangers_and_those_whom_the_log_does_not_know_are_turned_away() {
     let name = haven_pki::member_name().unwrap();
     let socket = TcpStream::connect(cluster.peers[&1]).await.unwrap();
     let stream = TlsConnector::from(nobody).connect(name, socket).await;
-    let said = text(&answer(stream.unwrap(), &hello(&id, 2, VISIT)).await);
+    let said = text(&answer(stream.unwrap(), &hello(&cluster, 2, VISIT)).await);
     assert!(said.contains("not that of node 2"), "{said:?}");
 }
 

@@ -161,6 +161,39 @@ async fn beyond_its_bound_a_witness_drops_entries_and_then_serves_nobody() {
 }
 
 #[tokio::test]
+async fn a_witness_that_leads_is_relieved_when_another_node_leads() {
+    let (mut cluster, leader) = started(pair()).await;
+    let other = 3 - leader;
+    let mut texts = Vec::new();
+    propose(&cluster, leader, 30, &mut texts).await;
+    cluster.all_hold(&texts).await;
+    let witness = cluster.node(WITNESS).consensus.clone();
+    // A follower leads nobody.
+    soon("nothing to wait for", witness.relieved()).await;
+    cluster.stop(other).await;
+    propose(&cluster, leader, 60, &mut texts).await;
+    until("the witness has the newest entries", || {
+        witness.status().last_log == cluster.node(leader).consensus.status().last_log
+    })
+    .await;
+    cluster.stop(leader).await;
+    cluster.start(other).await;
+    // Nobody but the witness can be elected before it has brought the other node up to date.
+    let heard = async {
+        let mut seen = witness.leadership();
+        seen.wait_for(|now| now.leader == Some(WITNESS))
+            .await
+            .map(drop)
+    };
+    soon("the witness leads", heard).await.unwrap();
+    soon("its end", witness.relieved()).await;
+    let seen = *witness.leadership().borrow();
+    assert_eq!(seen.leader, Some(other));
+    assert_eq!(cluster.leader(&[other]).await, other);
+    cluster.all_hold(&texts).await;
+}
+
+#[tokio::test]
 async fn a_witness_far_behind_gets_a_position_and_no_files() {
     let (mut cluster, leader) = started(pair()).await;
     let mut texts = Vec::new();

@@ -148,6 +148,11 @@ impl Logged {
         self.lines.try_iter().collect::<Vec<_>>().join("\n")
     }
 
+    /// What it said since, and says until it ends.
+    pub fn rest(&self) -> String {
+        self.lines.iter().collect::<Vec<_>>().join("\n")
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill(&self.child, signal);

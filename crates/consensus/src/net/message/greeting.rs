@@ -2,6 +2,8 @@
 //!
 //! The beginning of a hello and of its refusal is the same in all versions.
 
+use std::net::SocketAddr;
+
 use bytes::BufMut;
 
 use super::HELLO;
@@ -69,6 +71,10 @@ pub(crate) struct Hello {
     /// 0 for whoever is there.
     pub(crate) to: u64,
     pub(crate) purpose: Purpose,
+    /// Where the sender listens for its peers; `None` from a machine that joins.
+    pub(crate) listens: Option<SocketAddr>,
+    /// The number that the sender's process drew when it started: tells it from others of the same node.
+    pub(crate) process: u64,
 }
 
 pub(crate) fn hello(hello: &Hello) -> Frame {
@@ -82,6 +88,9 @@ pub(crate) fn hello(hello: &Hello) -> Frame {
     out.put_u64_le(hello.to);
     out.put_u8(hello.purpose as u8);
     codec::put_text(out, &hello.cluster);
+    let listens = hello.listens.map_or_else(String::new, |at| at.to_string());
+    codec::put_text(out, &listens);
+    out.put_u64_le(hello.process);
     frame
 }
 
@@ -106,13 +115,25 @@ pub(crate) fn read_hello(body: &[u8]) -> Result<Hello, WireError> {
     let to = r.u64()?;
     let purpose = Purpose::from_u8(r.u8()?)?;
     let cluster = codec::get_text(&mut r)?;
+    let listens = codec::get_text(&mut r)?;
+    let process = r.u64()?;
     r.end()?;
+    let listens = match listens.is_empty() {
+        true => None,
+        false => Some(
+            listens
+                .parse()
+                .map_err(|_| DecodeError::Invalid("a place that is no address"))?,
+        ),
+    };
     Ok(Hello {
         version,
         cluster,
         from,
         to,
         purpose,
+        listens,
+        process,
     })
 }
 
@@ -123,6 +144,8 @@ pub(crate) enum Fault {
     Version = 1,
     /// The sender is no member any more.
     Removed = 2,
+    /// Another process is that node, or the cluster knows it elsewhere.
+    Stray = 3,
 }
 
 /// The refusal of a hello, the same in all versions.
@@ -144,6 +167,7 @@ pub(crate) fn read_reception(body: &[u8]) -> Result<Result<(), (u32, Fault, Stri
     let fault = match r.u8()? {
         1 => Fault::Version,
         2 => Fault::Removed,
+        3 => Fault::Stray,
         _ => Fault::Other,
     };
     Ok(Err((version, fault, reason(&mut r)?)))

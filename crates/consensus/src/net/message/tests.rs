@@ -119,6 +119,8 @@ fn hellos_come_back_and_foreign_ones_do_not() {
             from: 1,
             to: 2,
             purpose,
+            listens: Some("[2001:db8::1]:7400".parse().unwrap()),
+            process: 0xfeed,
         };
         assert_eq!(read_hello(&body(hello(&sent))).unwrap(), sent);
     }
@@ -128,6 +130,8 @@ fn hellos_come_back_and_foreign_ones_do_not() {
         from: 1,
         to: 2,
         purpose: Purpose::Votes,
+        listens: None,
+        process: 0,
     };
     let mut bytes = body(hello(&sent)).to_vec();
     // Of another version only the beginning can be read.
