@@ -310,6 +310,8 @@ fn node_problems(node: &NodeStatus, leads: bool, problems: &mut Vec<Problem>) {
             ));
             return;
         }
+        // Said below.
+        NodeState::CatchingUp if report.is_some_and(|r| r.cannot_catch_up.is_some()) => {}
         NodeState::CatchingUp => problems.push(problem(
             format!(
                 "node {name} is catching up: {}",
@@ -330,6 +332,10 @@ fn node_problems(node: &NodeStatus, leads: bool, problems: &mut Vec<Problem>) {
         _ => {}
     }
     let Some(report) = report else { return };
+    if let Some(Problem { what, advice }) = &report.cannot_catch_up {
+        let what = format!("node {name} cannot catch up, and could not take over: {what}");
+        problems.push(problem(what, advice.as_str()));
+    }
     if let Some(trouble) = &report.trouble {
         let short = report.full || report.free_mib < report.reserve_mib;
         let advice = if report.refuses_growth && !report.full {

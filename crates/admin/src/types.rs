@@ -173,6 +173,9 @@ pub struct NodeReport {
     /// Its disk has no more free than is kept, or not much more since.
     #[serde(default)]
     pub full: bool,
+    /// It lacks what is in no log any more, and cannot take it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cannot_catch_up: Option<Problem>,
     /// On the leader: what needs space is refused, because its disk is full, or those of so many others that no
     /// majority with space is left.
     #[serde(default)]

@@ -1,5 +1,5 @@
 //! A disk for tests of the code above the seam: every operation asks a function of the test first, which
-//! may count it, hold it up, cut the power, or make it fail.
+//! may count it, hold it up, cut the power, or make it fail. It may also tell of another space than there is.
 //!
 //! Invariant: an operation that the function refuses does not happen at all.
 //!
@@ -67,11 +67,15 @@ impl DiskOp {
 /// Asked before an operation on a path; an error is the operation's result.
 type Ask = dyn Fn(DiskOp, &Path) -> io::Result<()> + Send + Sync;
 
+/// What is told of a disk's space, given what is true.
+type Tell = dyn Fn(Space) -> Space + Send + Sync;
+
 /// A disk whose operations a test watches and decides upon.
 #[derive(Clone)]
 pub struct FaultyDisk {
     inner: Arc<dyn Disk>,
     ask: Arc<Ask>,
+    tell: Arc<Tell>,
 }
 
 impl FaultyDisk {
@@ -83,6 +87,16 @@ impl FaultyDisk {
         FaultyDisk {
             inner,
             ask: Arc::new(ask),
+            tell: Arc::new(|space| space),
+        }
+    }
+
+    /// Has `tell` decide how much space there is said to be.
+    #[must_use]
+    pub fn with_space(self, tell: impl Fn(Space) -> Space + Send + Sync + 'static) -> FaultyDisk {
+        FaultyDisk {
+            tell: Arc::new(tell),
+            ..self
         }
     }
 }
@@ -139,7 +153,7 @@ impl Disk for FaultyDisk {
 
     fn space(&self) -> io::Result<Space> {
         (self.ask)(DiskOp::Space, Path::new(""))?;
-        self.inner.space()
+        Ok((self.tell)(self.inner.space()?))
     }
 
     fn taken(&self, path: &Path) -> io::Result<u64> {

@@ -211,6 +211,31 @@ impl DiskFile for MemoryFile {
         let at = written.map(|(page, _)| offset.max(page * PAGE_BYTES));
         Ok(at.filter(|at| *at < state.len))
     }
+
+    fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        let state = self.state.lock();
+        let mut at = offset;
+        while at < state.len && state.pages.contains_key(&(at / PAGE_BYTES)) {
+            at = (at / PAGE_BYTES + 1) * PAGE_BYTES;
+        }
+        Ok(at.min(state.len.max(offset)))
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let end = offset.saturating_add(len).min(state.len);
+        let (first, last) = (offset / PAGE_BYTES, end.div_ceil(PAGE_BYTES));
+        for (number, page) in state.pages.range_mut(first..last.max(first)) {
+            let start = number * PAGE_BYTES;
+            let from = offset.saturating_sub(start).min(PAGE_BYTES);
+            let to = end.saturating_sub(start).min(PAGE_BYTES).max(from);
+            page[from as usize..to as usize].fill(0);
+        }
+        state
+            .pages
+            .retain(|_, page| page.iter().any(|&byte| byte != 0));
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -234,6 +259,12 @@ mod tests {
         assert_eq!(file.next_data(4100).unwrap(), None);
         file.set_len(9000).unwrap();
         assert_eq!(file.next_data(8192).unwrap(), None, "a hole");
+        assert_eq!(file.next_hole(10).unwrap(), 8192);
+        assert_eq!(file.next_hole(9001).unwrap(), 9001);
+        file.punch(4095, 2).unwrap();
+        file.punch(4097, u64::MAX).unwrap();
+        assert_eq!(disk.contents("a/b/old")[4090..4098], *b"\0\0\0\0b\0\0\0");
+        assert_eq!(file.next_hole(0).unwrap(), 4096);
         assert_eq!(disk.list(Path::new("a")).unwrap(), ["b"]);
         assert_eq!(disk.list(Path::new("a/b")).unwrap(), ["old"]);
         disk.remove_dir_all(Path::new("a")).unwrap();

@@ -182,7 +182,7 @@ fn sample() -> Option<Vec<Vec<u8>>> {
 fn sample_changes() -> Option<Vec<Vec<u8>>> {
     let mut store = base_store()?;
     change(&mut store).ok()?;
-    store.set_applied(BASE + 3);
+    store.set_applied(BASE + 6);
     store.set_position(b"later".as_slice().into()).ok()?;
     store.checkpoint().ok()?;
     let mut reader = store.snapshot_source().ok()??;
@@ -205,7 +205,15 @@ fn change(store: &mut Store) -> FsResult<()> {
         ..SetAttr::default()
     };
     store.setattr(&at(BASE + 2), &ROOT_USER, file.ino, &size, None)?;
-    store.remove(&at(BASE + 3), &ROOT_USER, root, b"link")
+    let sparse = store.lookup(&ROOT_USER, root, b"sparse")?;
+    let size = SetAttr {
+        size: Some(3),
+        ..SetAttr::default()
+    };
+    store.setattr(&at(BASE + 3), &ROOT_USER, sparse.ino, &size, None)?;
+    store.write(&at(BASE + 4), &ROOT_USER, sparse.ino, 1 << 30, b"far")?;
+    store.write(&at(BASE + 5), &ROOT_USER, sparse.ino, 70_000, b"near")?;
+    store.remove(&at(BASE + 6), &ROOT_USER, root, b"link")
 }
 
 fn chunks_of(mut reader: SnapshotReader) -> Option<Vec<Vec<u8>>> {
@@ -234,6 +242,10 @@ fn fill(store: &mut Store) -> FsResult<()> {
     store.write(&next(), &ROOT_USER, file.ino, 0, b"some data")?;
     store.symlink(&next(), &ROOT_USER, root, b"link", b"dir/file", &attr)?;
     store.link(&next(), &ROOT_USER, file.ino, root, b"hard")?;
+    let how = Create::Unchecked(SetAttr::default());
+    let sparse = store.create(&next(), &ROOT_USER, root, b"sparse", &how)?;
+    store.write(&next(), &ROOT_USER, sparse.ino, 0, b"begin")?;
+    store.write(&next(), &ROOT_USER, sparse.ino, 1 << 21, b"end")?;
     store.system_put(b"key", Some(b"value"))
 }
 
@@ -288,7 +300,7 @@ mod tests {
                 seed.name
             );
         }
-        let names = ["dir", "link", "hard"].map(str::as_bytes);
+        let names = ["dir", "link", "hard", "sparse"].map(str::as_bytes);
         for name in names {
             store.lookup(&ROOT_USER, store.root(), name).unwrap();
         }

@@ -99,6 +99,7 @@ impl Desk {
             free_mib: free >> 20,
             reserve_mib: reserve >> 20,
             full: self.space.is_full(),
+            cannot_catch_up: self.engine.shortage(),
             refuses_growth: self.insight.consensus.leadership().borrow().is_leader
                 && self.space.refuses(),
             connections: self.clients.count() as u64,

@@ -8,6 +8,7 @@
 //! they wait for the checkpoint that is under way: memory stays bounded, and clients feel the disk's pace.
 
 use crate::metrics::{Buckets, Histogram};
+use crate::shortage::Shortage;
 use crate::witness;
 use bytes::Bytes;
 use haven_consensus::{MachineError, Pulse, Replicated, SnapshotSink, SnapshotSource, Wanted};
@@ -34,6 +35,7 @@ const PENDING_BYTES_MAX: usize = 320 << 20;
 
 /// See the module's head comment.
 pub struct Engine {
+    disk: Arc<dyn Disk>,
     machine: Arc<RwLock<Machine<Store>>>,
     pending_bytes_max: usize,
     /// One checkpoint at a time, and none while changes are installed.
@@ -42,6 +44,7 @@ pub struct Engine {
     /// Bytes of changes that the last checkpoint wrote down.
     checkpoint_bytes: AtomicU64,
     pulses: Pulses,
+    shortage: Arc<Shortage>,
 }
 
 /// For how long the machine has been at what it does, for whoever judges whether it hangs.
@@ -64,17 +67,25 @@ impl Engine {
 
     fn open_within(disk: Arc<dyn Disk>, pending_bytes_max: usize) -> Result<Arc<Self>, String> {
         witness::refuse_its_place(disk.as_ref())?;
-        let store = Store::open(disk, Path::new(STORE_DIR), StoreOptions::default())
+        let own = Arc::clone(&disk);
+        let store = Store::open(own, Path::new(STORE_DIR), StoreOptions::default())
             .map_err(|e| e.to_string())?;
         let machine = Machine::new(store).map_err(|e| e.to_string())?;
         Ok(Arc::new(Self {
+            disk,
             machine: Arc::new(RwLock::new(machine)),
             pending_bytes_max,
             checkpointing: Arc::default(),
             checkpoints: Histogram::default(),
             checkpoint_bytes: AtomicU64::new(0),
             pulses: Pulses::default(),
+            shortage: Arc::default(),
         }))
+    }
+
+    /// Why this node cannot take the state that it lacks.
+    pub fn shortage(&self) -> Option<haven_admin::Problem> {
+        self.shortage.why()
     }
 
     /// A hash of the whole state, in hexadecimal. Holds up changes while it reads.
@@ -145,6 +156,8 @@ impl Replicated for Engine {
         position: Bytes,
     ) -> Result<Vec<Outcome>, MachineError> {
         self.wait_for_room();
+        // It has what it lacked, from wherever.
+        self.shortage.clear();
         let _applying = self.pulses.apply.begin();
         let mut machine = self.machine.write();
         let outcomes = entries
@@ -201,10 +214,15 @@ impl Replicated for Engine {
     }
 
     fn receive(&self, _position: Bytes) -> Result<Box<dyn SnapshotSink>, MachineError> {
+        let free_bytes = self.disk.space().map_err(stop)?.free_bytes;
+        if let Some(why) = self.shortage.declines(free_bytes, Instant::now()) {
+            return Err(stop(why));
+        }
         Ok(Box::new(Sink {
             writer: self.machine.read().fs().receive(),
             machine: Arc::clone(&self.machine),
             checkpointing: Arc::clone(&self.checkpointing),
+            shortage: Arc::clone(&self.shortage),
         }))
     }
 }
@@ -249,11 +267,15 @@ struct Sink {
     writer: SnapshotWriter,
     machine: Arc<RwLock<Machine<Store>>>,
     checkpointing: Arc<Mutex<()>>,
+    shortage: Arc<Shortage>,
 }
 
 impl SnapshotSink for Sink {
     fn push(&mut self, chunk: Bytes) -> Result<(), MachineError> {
-        self.writer.push(&chunk).map_err(stop)
+        self.writer.push(&chunk).map_err(|refused| {
+            self.shortage.note(&refused, Instant::now());
+            stop(refused)
+        })
     }
 
     fn install(self: Box<Self>) -> Result<(), MachineError> {
@@ -262,7 +284,9 @@ impl SnapshotSink for Sink {
         let _none = staged.is_partial().then(|| self.checkpointing.lock());
         let mut machine = self.machine.write();
         machine.fs_mut().install(staged).map_err(stop)?;
-        machine.reload().map_err(stop)
+        machine.reload().map_err(stop)?;
+        self.shortage.clear();
+        Ok(())
     }
 }
 
@@ -324,5 +348,56 @@ mod tests {
         over.recv().unwrap();
         change.join().unwrap();
         checkpoint.join().unwrap().unwrap();
+    }
+
+    /// An engine on a disk that says that `free_bytes` are free.
+    fn small(dir: &Path, free_bytes: &Arc<AtomicU64>) -> Arc<Engine> {
+        let real = Arc::new(RealDisk::open(dir).unwrap());
+        let told = Arc::clone(free_bytes);
+        let disk = FaultyDisk::new(real, |_, _| Ok(()));
+        let disk = disk.with_space(move |space| haven_disk::Space {
+            free_bytes: told.load(Ordering::SeqCst),
+            ..space
+        });
+        Engine::open(Arc::new(disk)).unwrap()
+    }
+
+    fn offer(from: &Engine, to: &Engine) -> Result<(), MachineError> {
+        let mut source = from.snapshot()?.unwrap();
+        let mut sink = to.receive(source.position())?;
+        while let Some(chunk) = source.next_chunk()? {
+            sink.push(chunk)?;
+        }
+        sink.install()
+    }
+
+    #[test]
+    fn a_node_without_room_for_the_state_says_so_until_it_has_it() {
+        let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let free = Arc::new(AtomicU64::new(1 << 20));
+        let leader = small(dir.path(), &free);
+        apply(&leader, 1);
+        leader.checkpoint().unwrap();
+        let node = small(other_dir.path(), &free);
+        assert_eq!(node.shortage(), None);
+        let why = offer(&leader, &node).unwrap_err().to_string();
+        assert!(why.contains("MiB are missing"), "{why}");
+        let told = node.shortage().unwrap();
+        assert!(
+            why.contains(&told.what) && why.contains(&told.advice),
+            "{why}"
+        );
+        // Before the leader has found out how much it would be.
+        let declined = node.receive(Bytes::new()).map(drop).unwrap_err();
+        assert_eq!(declined.to_string(), told.what);
+        free.store(1 << 30, Ordering::SeqCst);
+        offer(&leader, &node).unwrap();
+        assert_eq!(node.shortage(), None);
+        // Or it goes on from its log, because another node leads.
+        free.store(1 << 20, Ordering::SeqCst);
+        offer(&leader, &node).unwrap_err();
+        assert!(node.shortage().is_some());
+        apply(&node, 2);
+        assert_eq!(node.shortage(), None);
     }
 }

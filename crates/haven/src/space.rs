@@ -16,6 +16,7 @@
 //!
 //! It must not know what a change does.
 
+mod level;
 mod others;
 
 use crate::bulletin::Bulletins;
@@ -24,6 +25,7 @@ use crate::found;
 use haven_consensus::Consensus;
 use haven_disk::{Disk, Space};
 use haven_log::Log;
+use level::Level;
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
@@ -36,8 +38,6 @@ const SAMPLE: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_millis(20);
 /// Bounds of the reserve when none is configured: a twentieth of the file system within these, in bytes.
 const RESERVE_BYTES: (u64, u64) = (256 << 20, 4 << 30);
-/// So much above the reserve must be free before growing changes are taken again.
-const MARGIN_BYTES: u64 = 16 << 20;
 /// What a change may take beside its own bytes: rows, a cached reply, a block of the file system.
 const OVERHEAD_BYTES: u64 = 16 << 10;
 /// A change is in the log, and what it writes in the store.
@@ -59,61 +59,12 @@ pub struct SpaceGuard {
     measuring: tokio::sync::Mutex<Spares>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Level {
-    free_bytes: u64,
-    measured_at: Instant,
-    /// Let in and not finished.
-    under_way_bytes: u64,
-    /// Finished since the last measurement began.
-    finished_bytes: u64,
-    full: bool,
-    /// No majority of the nodes has space, and this one leads.
-    others_full: bool,
-}
-
 /// What this node is among the others.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Place {
     follows: bool,
     /// If it leads: those that leave no majority with space.
     without_space: Vec<String>,
-}
-
-impl Level {
-    fn refuses(&self) -> bool {
-        self.full || self.others_full
-    }
-
-    fn admit(&mut self, bytes: u64, reserve_bytes: u64) -> bool {
-        let taken = self.under_way_bytes.saturating_add(self.finished_bytes);
-        let left = self.free_bytes.saturating_sub(taken.saturating_add(bytes));
-        if self.refuses() || left < reserve_bytes {
-            return false;
-        }
-        self.under_way_bytes += bytes;
-        true
-    }
-
-    fn finish(&mut self, bytes: u64) {
-        self.under_way_bytes -= bytes;
-        self.finished_bytes += bytes;
-    }
-
-    /// Takes a measurement, which covers so many of the finished bytes; true if there is space again, or none any
-    /// more.
-    fn measured(&mut self, free_bytes: u64, covered: u64, at: Instant, reserve_bytes: u64) -> bool {
-        self.free_bytes = free_bytes;
-        self.measured_at = at;
-        self.finished_bytes -= covered;
-        let was = self.full;
-        let enough = match was {
-            true => reserve_bytes.saturating_add(MARGIN_BYTES),
-            false => reserve_bytes,
-        };
-        self.full = free_bytes < enough;
-        was != self.full
-    }
 }
 
 /// The right to a change's space while it is under way.
@@ -150,14 +101,7 @@ impl SpaceGuard {
         let guard = Self {
             disk,
             reserve_bytes,
-            level: Mutex::new(Level {
-                free_bytes: space.free_bytes,
-                measured_at: at,
-                under_way_bytes: 0,
-                finished_bytes: 0,
-                full: false,
-                others_full: false,
-            }),
+            level: Mutex::new(Level::new(space.free_bytes, at)),
             place: Mutex::default(),
             measuring: tokio::sync::Mutex::new(spares),
         };
@@ -424,52 +368,6 @@ mod tests {
             ..haven_log::LogOptions::default()
         };
         Log::open(Arc::clone(disk), Path::new("log"), options).unwrap()
-    }
-
-    fn level(free_bytes: u64) -> Level {
-        Level {
-            free_bytes,
-            measured_at: Instant::now(),
-            under_way_bytes: 0,
-            finished_bytes: 0,
-            full: false,
-            others_full: false,
-        }
-    }
-
-    #[test]
-    fn a_burst_between_two_measurements_cannot_run_past_the_reserve() {
-        let mut level = level(100 * MIB);
-        let now = level.measured_at;
-        let admitted = (0..1_000).filter(|_| level.admit(MIB, 40 * MIB)).count();
-        assert_eq!(admitted, 60);
-        for _ in 0..10 {
-            level.finish(MIB);
-        }
-        assert!(!level.admit(MIB, 40 * MIB), "finished is not given back");
-        // A measurement begins; meanwhile ten more are finished, which it may not show.
-        let covered = level.finished_bytes;
-        for _ in 0..10 {
-            level.finish(MIB);
-        }
-        level.measured(90 * MIB, covered, now, 40 * MIB);
-        assert!(!level.admit(MIB, 40 * MIB));
-        // What was let in took less than thought.
-        let covered = level.finished_bytes;
-        level.measured(90 * MIB, covered, now, 40 * MIB);
-        assert_eq!((0..100).filter(|_| level.admit(MIB, 40 * MIB)).count(), 10);
-    }
-
-    #[test]
-    fn space_must_come_back_with_a_margin() {
-        let mut level = level(100 * MIB);
-        let now = level.measured_at;
-        assert!(level.measured(39 * MIB, 0, now, 40 * MIB));
-        assert!(!level.admit(0, 40 * MIB));
-        assert!(!level.measured(41 * MIB, 0, now, 40 * MIB));
-        assert!(!level.admit(0, 40 * MIB));
-        assert!(level.measured(40 * MIB + MARGIN_BYTES, 0, now, 40 * MIB));
-        assert!(level.admit(MIB, 40 * MIB));
     }
 
     #[tokio::test]

@@ -20,7 +20,10 @@ use crate::{fatal, keys};
 use bytes::Bytes;
 use haven_disk::Disk;
 use haven_fs::{FsError, FsResult, Ino};
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition};
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTableMetadata,
+    TableDefinition,
+};
 use std::fmt::Display;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -197,6 +200,11 @@ impl View {
             rows: txn.open_table(ROWS).map_err(unreadable)?,
             tails: Arc::new(txn.open_table(TAILS).map_err(unreadable)?),
         })
+    }
+
+    /// How many rows there are.
+    pub fn count(&self) -> FsResult<u64> {
+        contained(READING, || self.rows.len().map_err(unreadable))
     }
 
     fn value(&self, key: &[u8]) -> FsResult<Option<Value>> {

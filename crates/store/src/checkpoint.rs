@@ -141,7 +141,7 @@ impl CheckpointJob {
         for key in self.rows.keys().take_while(|key| key[0] < keys::LOCAL) {
             record.extend(recorder.push(key));
         }
-        for (ino, start, end) in dirty.ranges() {
+        for (ino, start, end) in dirty.ranges.iter() {
             record.extend(recorder.push(&keys::range(ino, start, end)));
         }
         record.extend(recorder.finish(&view)?);

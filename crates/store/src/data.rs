@@ -20,6 +20,7 @@
 //!
 //! It must not know attributes or permissions.
 
+use crate::changed_ranges::ChangedRanges;
 use crate::fatal;
 use haven_disk::{Disk, DiskFile, renew};
 use haven_fs::{FsError, FsResult, Ino};
@@ -53,13 +54,6 @@ const STREAM_BYTES: u64 = 4 << 20;
 
 /// What is written so many times as widely as there are bytes is no stream: its pages may well change again.
 const STREAM_GAPS: u64 = 4;
-
-/// Changed ranges remembered of one file between two checkpoints. With more, everything from the first to
-/// the last counts as changed.
-const RANGES_PER_FILE_MAX: usize = 16 << 10;
-
-/// Zeros written at once.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Data directories: one for each value of an inode number's lowest byte.
 const DIRS: usize = 256;
@@ -123,38 +117,9 @@ pub struct Dirty {
     files: BTreeSet<u64>,
     /// Directories (by inode numbers' lowest byte) with new names, or less.
     dirs: BTreeSet<u8>,
-    /// What operations changed of which files: first byte and end of each range, which neither overlap
-    /// nor touch. What a file merely grows by is not among it: there are zeros, unless a later operation
-    /// left something there before a crash, and that one counts itself.
-    ranges: BTreeMap<u64, BTreeMap<u64, u64>>,
-}
-
-impl Dirty {
-    /// The changed ranges in order: inode, first byte, end ([`u64::MAX`]: all that follows).
-    pub fn ranges(&self) -> impl Iterator<Item = (Ino, u64, u64)> + '_ {
-        let of_file = |(&ino, ranges): (&u64, &'_ BTreeMap<u64, u64>)| {
-            let ranges: Vec<_> = ranges.iter().map(|(&start, &end)| (start, end)).collect();
-            ranges
-                .into_iter()
-                .map(move |(start, end)| (Ino(ino), start, end))
-        };
-        self.ranges.iter().flat_map(of_file)
-    }
-
-    fn mark(&mut self, ino: Ino, mut start: u64, mut end: u64) {
-        let ranges = self.ranges.entry(ino.0).or_default();
-        // Those that overlap or touch begin at or before `end`, the last of them first.
-        while let Some((&from, &to)) = ranges.range(..=end).next_back().filter(|r| *r.1 >= start) {
-            ranges.remove(&from);
-            (start, end) = (start.min(from), end.max(to));
-        }
-        ranges.insert(start, end);
-        if ranges.len() > RANGES_PER_FILE_MAX {
-            let first = ranges.first_key_value().map_or(start, |(&from, _)| from);
-            let last = ranges.last_key_value().map_or(end, |(_, &to)| to);
-            *ranges = BTreeMap::from([(first, last)]);
-        }
-    }
+    /// What operations changed of which files. What a file merely grows by is not among it: there are zeros, unless a
+    /// later operation left something there before a crash, and that one counts itself.
+    pub ranges: ChangedRanges,
 }
 
 impl DataFiles {
@@ -229,7 +194,7 @@ impl DataFiles {
             .map_err(|e| self.failed("write", ino, e))?;
         let mut state = self.state.lock();
         state.dirty.files.insert(ino.0);
-        state.dirty.mark(ino, 0, u64::MAX);
+        state.dirty.ranges.mark(ino, 0, u64::MAX);
         Ok(())
     }
 
@@ -245,7 +210,7 @@ impl DataFiles {
             let mut state = self.state.lock();
             state.dirty.files.insert(ino.0);
             let end = offset.saturating_add(data.len() as u64);
-            state.dirty.mark(ino, offset, end);
+            state.dirty.ranges.mark(ino, offset, end);
             let open = state.open.get_mut(&ino.0);
             open.and_then(|open| open.stream.wrote(offset, end))
         };
@@ -260,7 +225,7 @@ impl DataFiles {
         if new >= old {
             return self.trimmed(ino, old).map(drop);
         }
-        self.state.lock().dirty.mark(ino, new, u64::MAX);
+        self.state.lock().dirty.ranges.mark(ino, new, u64::MAX);
         match self.trimmed(ino, old)? {
             Some(file) => self.cut(ino, file.as_ref(), new),
             None => Ok(()),
@@ -274,7 +239,7 @@ impl DataFiles {
             state.by_use.remove(&open.used);
         }
         state.dirty.files.remove(&ino.0);
-        state.dirty.ranges.remove(&ino.0);
+        state.dirty.ranges.forget(ino);
     }
 
     /// Nothing is known of the open files any more: they may be longer than the metadata says, as after
@@ -298,8 +263,8 @@ impl DataFiles {
         Ok(())
     }
 
-    /// As [`DataFiles::patch`], with zeros from `start` to `end`.
-    pub fn patch_zeros(&self, ino: Ino, start: u64, end: u64) -> FsResult<()> {
+    /// As [`DataFiles::patch`], with a hole from `start` to `end`: whatever is there goes.
+    pub fn patch_hole(&self, ino: Ino, start: u64, end: u64) -> FsResult<()> {
         let Some(file) = self.existing(ino)? else {
             return Ok(());
         };
@@ -311,14 +276,7 @@ impl DataFiles {
         } else if end >= len {
             file.set_len(start).map_err(failed)?;
         } else {
-            let mut at = start;
-            while at < end {
-                let piece = usize::try_from(end - at)
-                    .unwrap_or(usize::MAX)
-                    .min(ZEROS.len());
-                file.write_at(at, &ZEROS[..piece]).map_err(failed)?;
-                at += piece as u64;
-            }
+            file.punch(start, end - start).map_err(failed)?;
         }
         self.state.lock().dirty.files.insert(ino.0);
         Ok(())

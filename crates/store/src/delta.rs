@@ -21,7 +21,7 @@ use crate::current;
 use crate::open::{Generation, Store};
 use crate::record::{self, Counters};
 use crate::snapshot::absorb;
-use crate::stream::{self, Chunk, EditIter, SnapshotError, Stage, Totals};
+use crate::stream::{self, Chunk, EditIter, Piece, PieceIter, SnapshotError, Stage, Totals};
 use crate::{CHUNK_BYTES_MAX, fatal, keys};
 use bytes::Bytes;
 use haven_disk::{Disk, DiskFile};
@@ -109,6 +109,7 @@ impl DeltaWriter {
                 base,
                 applied,
                 position,
+                ..
             } => {
                 self.stage.advance(Stage::Start, Stage::Start)?;
                 self.stage = Stage::Rows;
@@ -122,16 +123,12 @@ impl DeltaWriter {
                 }
                 self.spool.rows_end = self.spool.push(chunk)?;
             }
-            Chunk::Data { ino, offset, bytes } => {
-                let end = offset.saturating_add(bytes.len() as u64);
-                self.take_data(ino, (offset, end), end)?;
-                self.totals.data_bytes += bytes.len() as u64;
-                self.spool.push(chunk)?;
-            }
-            Chunk::Zeros { ino, start, end } => {
-                // Data may follow into zeros that go to the end.
-                let next = if end == u64::MAX { start } else { end };
-                self.take_data(ino, (start, next), next)?;
+            Chunk::Data { ino, pieces } => {
+                self.stage.advance(Stage::Rows, Stage::Data)?;
+                for piece in PieceIter(pieces) {
+                    self.take_piece(ino, piece?)?;
+                }
+                self.totals.data_chunks += 1;
                 self.spool.push(chunk)?;
             }
             Chunk::End { totals, hash } => {
@@ -142,6 +139,11 @@ impl DeltaWriter {
         }
         absorb(&mut self.hasher, chunk);
         Ok(())
+    }
+
+    /// Once it is whole: how many bytes of file data are to be put in their places.
+    pub fn ended(&self) -> Option<u64> {
+        (self.stage == Stage::Ended).then_some(self.totals.data_bytes)
     }
 
     /// It must be whole.
@@ -195,20 +197,22 @@ impl DeltaWriter {
         Ok(())
     }
 
-    /// Takes a range from `.0` to `.1` into account; the next one begins at `next` or later.
-    fn take_data(&mut self, ino: Ino, range: (u64, u64), next: u64) -> Result<(), SnapshotError> {
-        self.stage.advance(Stage::Rows, Stage::Data)?;
-        if (ino, range.0) < self.last_data {
+    fn take_piece(&mut self, ino: Ino, piece: Piece<'_>) -> Result<(), SnapshotError> {
+        let (start, end) = piece.span();
+        if (ino, start) < self.last_data {
             return Err(SnapshotError::Bad("file data out of order"));
         }
-        if range.1 > FILE_SIZE_MAX {
+        let to_the_end = matches!(piece, Piece::Hole { end: u64::MAX, .. });
+        if start > FILE_SIZE_MAX || (end > FILE_SIZE_MAX && !to_the_end) {
             return Err(SnapshotError::Bad("file data beyond the largest file"));
         }
         if ino.0 >= self.counters.next_ino {
             return Err(SnapshotError::Bad("data of an unknown file"));
         }
-        self.last_data = (ino, next);
-        self.totals.data_chunks += 1;
+        if let Piece::Data { bytes, .. } = piece {
+            self.totals.data_bytes += bytes.len() as u64;
+        }
+        self.last_data = (ino, end);
         Ok(())
     }
 
@@ -249,10 +253,9 @@ impl Store {
         self.mutate(|store| {
             let data = &store.generation.data;
             data.forget_all();
-            staged.spool.each_of_data(&mut |chunk| match chunk {
-                Chunk::Data { ino, offset, bytes } => data.patch(ino, offset, bytes),
-                Chunk::Zeros { ino, start, end } => data.patch_zeros(ino, start, end),
-                _ => Ok(()),
+            staged.spool.each_piece(&mut |ino, piece| match piece {
+                Piece::Data { offset, bytes } => data.patch(ino, offset, bytes),
+                Piece::Hole { start, end } => data.patch_hole(ino, start, end),
             })?;
             data.forget_all();
             data.flush(&data.take_dirty())?;
@@ -284,15 +287,9 @@ impl Store {
                 Some((ino, start, end)) => recorder.push(&keys::range(ino, start, end)),
                 None => None,
             };
-            staged.spool.each_of_data(&mut |chunk| {
-                let done = match chunk {
-                    Chunk::Data { ino, offset, bytes } => {
-                        ranges.add(ino, offset, offset.saturating_add(bytes.len() as u64))
-                    }
-                    Chunk::Zeros { ino, start, end } => ranges.add(ino, start, end),
-                    _ => None,
-                };
-                match note(done) {
+            staged.spool.each_piece(&mut |ino, piece| {
+                let (start, end) = piece.span();
+                match note(ranges.add(ino, start, end)) {
                     Some((part, keys)) => put(&part, keys.as_deref()),
                     None => Ok(()),
                 }
@@ -415,8 +412,16 @@ impl Spool {
         }
     }
 
-    fn each_of_data(&self, visit: &mut dyn FnMut(Chunk<'_>) -> FsResult<()>) -> FsResult<()> {
-        self.each(self.rows_end..self.len, visit)
+    fn each_piece(&self, visit: &mut dyn FnMut(Ino, Piece<'_>) -> FsResult<()>) -> FsResult<()> {
+        self.each(self.rows_end..self.len, &mut |chunk| {
+            let Chunk::Data { ino, pieces } = chunk else {
+                return Ok(());
+            };
+            for piece in PieceIter(pieces) {
+                visit(ino, piece.map_err(|e| fatal("cannot install changes", e))?)?;
+            }
+            Ok(())
+        })
     }
 
     fn each_row(&self, visit: Put<'_>) -> FsResult<()> {

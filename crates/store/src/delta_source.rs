@@ -2,23 +2,25 @@
 //! the changed ranges of data files, as they are now.
 //!
 //! A range that is sent may be newer than the rows, as in a whole snapshot: the receiver applies the log
-//! from the position on. Ranges are sent with their zeros, since the receiver has something there.
+//! from the position on. Ranges are sent with their holes, since the receiver has something there.
+//!
+//! Invariant: every byte is told once, as the value that it has here; never "cleared" first to be filled later. A range may
+//! be wider than what changed (`changed_ranges`), and the receiver may be cut off anywhere: what it then has of a byte
+//! that no entry touched is right, whether it got as far as to it or not.
 //!
 //! It must not know who receives.
 
 use crate::base::{self, View};
 use crate::changes::{Changed, Ranges};
-use crate::hash::is_zero;
+use crate::extents::Extents;
 use crate::open::Generation;
 use crate::record::{Inode, Place};
-use crate::snapshot::DATA_BYTES;
-use crate::stream::{self, RowsChunk, Totals};
+use crate::stream::{Piece, PiecesChunk, RowsChunk, Totals};
 use crate::{fatal, keys};
 use bytes::Bytes;
-use haven_disk::{Disk, DiskFile};
-use haven_fs::{FsResult, Ino};
+use haven_disk::Disk;
+use haven_fs::{FsError, FsResult, Ino};
 use std::io;
-use std::sync::Arc;
 
 /// Where what is sent comes from.
 pub type From<'a> = (&'a dyn Disk, &'a Generation, &'a View);
@@ -30,27 +32,37 @@ pub struct DeltaSource {
     put_off: Option<(Vec<u8>, Option<Bytes>)>,
     /// Set when the rows are over.
     ranges: Option<Ranges>,
-    patch: Option<Patch>,
+    /// A range that is of another file than the last chunk.
+    ahead: Option<(Ino, u64, u64)>,
+    patches: Patches,
 }
 
-/// A range being sent.
-struct Patch {
+/// Ranges of data files as they are now, in order. A file stays open from one of its ranges to the next.
+#[derive(Default)]
+pub struct Patches(Option<Patched>);
+
+/// A file, and what is left of the range in it.
+struct Patched {
     ino: Ino,
-    file: Option<Arc<dyn DiskFile>>,
-    at: u64,
-    end: u64,
-    /// Everything behind `at` was said to be zeros: only the rest is sent.
-    cleared: bool,
+    extents: Option<Extents>,
+    /// The inode's size.
+    size: u64,
+    /// Bytes of it that the file has.
+    there: u64,
+    /// What is to be said to be a hole after the extents: last, see the module's head comment.
+    rest: Option<(u64, u64)>,
+    over: bool,
 }
 
 impl DeltaSource {
     /// Sends what `changed` names.
-    pub const fn new(changed: Changed) -> Self {
+    pub fn new(changed: Changed) -> Self {
         Self {
             changed,
             put_off: None,
             ranges: None,
-            patch: None,
+            ahead: None,
+            patches: Patches::default(),
         }
     }
 
@@ -97,43 +109,111 @@ impl DeltaSource {
         Ok(chunk.finish())
     }
 
-    /// The next piece of a file, and how many bytes of its data are in it.
+    /// The next chunk of pieces of a file, and how many bytes of its data are in it.
     fn next_data(&mut self, from: From<'_>) -> FsResult<Option<(Vec<u8>, usize)>> {
+        let unfinished = self.patches.unfinished();
+        let mut chunk = unfinished.map(|ino| (ino, PiecesChunk::new(ino)));
         loop {
-            if let Some(patch) = &mut self.patch {
-                if let Some(found) = patch.next(from.1)? {
-                    return Ok(Some(found));
+            if let Some((_, chunk)) = &mut chunk
+                && !self.patches.fill(from.1, chunk)?
+            {
+                break;
+            }
+            let Some(range) = self.next_range(from.2)? else {
+                break;
+            };
+            match &chunk {
+                Some((ino, _)) if *ino != range.0 => {
+                    self.ahead = Some(range);
+                    if let Some(full) = chunk.take().and_then(|(_, chunk)| chunk.finish()) {
+                        return Ok(Some(full));
+                    }
                 }
-                self.patch = None;
+                _ => {
+                    self.patches.go_to(from, range)?;
+                    chunk.get_or_insert_with(|| (range.0, PiecesChunk::new(range.0)));
+                }
             }
-            let Some(ranges) = &mut self.ranges else {
-                return Ok(None);
-            };
-            let Some(range) = ranges.next(&mut self.changed, from.2)? else {
-                return Ok(None);
-            };
-            let (patch, first) = Patch::open(from, range)?;
-            self.patch = patch;
-            if let Some(first) = first {
-                return Ok(Some((first, 0)));
-            }
+        }
+        Ok(chunk.and_then(|(_, chunk)| chunk.finish()))
+    }
+
+    /// The range to go on with.
+    fn next_range(&mut self, view: &View) -> FsResult<Option<(Ino, u64, u64)>> {
+        match (self.ahead.take(), &mut self.ranges) {
+            (None, Some(ranges)) => ranges.next(&mut self.changed, view),
+            (ahead, _) => Ok(ahead),
         }
     }
 }
 
-impl Patch {
-    /// Begins with a range; what to send first, if it goes to the file's end.
-    fn open(
-        (disk, generation, view): From<'_>,
-        (ino, start, end): (Ino, u64, u64),
-    ) -> FsResult<(Option<Self>, Option<Vec<u8>>)> {
+impl Patches {
+    /// Goes on with a range. Of a file that is gone there is nothing to tell.
+    fn go_to(&mut self, from: From<'_>, (ino, start, end): (Ino, u64, u64)) -> FsResult<()> {
+        if self.0.as_ref().is_none_or(|patched| patched.ino != ino) {
+            self.0 = Patched::open(from, ino)?;
+        }
+        let Some(patched) = &mut self.0 else {
+            return Ok(());
+        };
+        let whole = end.min(patched.there).max(start);
+        let rest = if end >= patched.size { u64::MAX } else { end };
+        if let Some(extents) = &mut patched.extents {
+            extents.go_to(start, whole);
+        }
+        patched.rest = (whole < rest).then_some((whole, rest));
+        patched.over = false;
+        Ok(())
+    }
+
+    /// The file of a range that is not over.
+    fn unfinished(&self) -> Option<Ino> {
+        let patched = self.0.as_ref().filter(|patched| !patched.over);
+        patched.map(|patched| patched.ino)
+    }
+
+    /// How many bytes of data are in a range, without reading them.
+    pub fn data_bytes(&mut self, from: From<'_>, range: (Ino, u64, u64)) -> FsResult<u64> {
+        self.go_to(from, range)?;
+        let extents = self.0.as_mut().and_then(|patched| patched.extents.as_mut());
+        let bytes = extents.map_or(Ok(0), Extents::data_bytes);
+        bytes.map_err(|e| failed(from.1, range.0, e))
+    }
+
+    /// Puts what is left of the range into a chunk; false if it did not fit.
+    fn fill(&mut self, generation: &Generation, chunk: &mut PiecesChunk) -> FsResult<bool> {
+        let Some(patched) = &mut self.0 else {
+            return Ok(true);
+        };
+        while !patched.over {
+            let Some(room) = chunk.room() else {
+                return Ok(false);
+            };
+            let next = match &mut patched.extents {
+                Some(extents) => extents.next(room),
+                None => Ok(None),
+            };
+            match next.map_err(|e| failed(generation, patched.ino, e))? {
+                Some(piece) => chunk.push(&piece),
+                None => match patched.rest.take() {
+                    Some((start, end)) => chunk.push(&Piece::Hole { start, end }),
+                    None => patched.over = true,
+                },
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Patched {
+    fn open((disk, generation, view): From<'_>, ino: Ino) -> FsResult<Option<Self>> {
         let inode = base::get(view, &keys::inode(ino))?;
         let inode = inode.map(|row| Inode::decode(ino, &row)).transpose()?;
         // Removed meanwhile, with its data.
         let Some(inode) = inode.filter(|inode| inode.place == Place::File) else {
-            return Ok((None, None));
+            return Ok(None);
         };
-        let path = generation.data.path(ino);
+        let (path, size) = (generation.data.path(ino), inode.attr.size);
         let failed = |e| fatal(format!("cannot open data file {}", path.display()), e);
         let file = match disk.open(&path, false) {
             Ok(file) => Some(file),
@@ -141,51 +221,22 @@ impl Patch {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
         };
-        let size = inode.attr.size;
-        let cleared = end >= size;
-        let end = match (&file, cleared) {
-            (Some(file), true) => file.len().map_err(failed)?.min(size),
-            (None, true) => start,
-            (_, false) => end,
+        let there = match &file {
+            Some(file) => file.len().map_err(failed)?.min(size),
+            None => 0,
         };
-        let patch = Self {
+        Ok(Some(Self {
             ino,
-            file,
-            at: start,
-            end,
-            cleared,
-        };
-        let first = cleared.then(|| stream::zeros(ino, start, u64::MAX));
-        Ok((Some(patch), first))
+            extents: file.map(Extents::new),
+            size,
+            there,
+            rest: None,
+            over: true,
+        }))
     }
+}
 
-    fn next(&mut self, generation: &Generation) -> FsResult<Option<(Vec<u8>, usize)>> {
-        let failed = |e| {
-            let path = generation.data.path(self.ino);
-            fatal(format!("cannot read data file {}", path.display()), e)
-        };
-        while self.at < self.end {
-            if let (Some(file), true) = (&self.file, self.cleared) {
-                let found = file.next_data(self.at).map_err(failed)?;
-                match found.filter(|&at| at < self.end) {
-                    Some(found) => self.at = self.at.max(found),
-                    None => return Ok(None),
-                }
-            }
-            let (start, left) = (self.at, self.end - self.at);
-            let piece = usize::try_from(left).unwrap_or(usize::MAX).min(DATA_BYTES);
-            self.at += piece as u64;
-            let mut bytes = vec![0; piece];
-            if let Some(file) = &self.file {
-                file.read_at(start, &mut bytes).map_err(failed)?;
-            }
-            if !is_zero(&bytes) {
-                return Ok(Some((stream::data(self.ino, start, &bytes), piece)));
-            }
-            if !self.cleared {
-                return Ok(Some((stream::zeros(self.ino, start, self.at), 0)));
-            }
-        }
-        Ok(None)
-    }
+fn failed(generation: &Generation, ino: Ino, error: io::Error) -> FsError {
+    let path = generation.data.path(ino);
+    fatal(format!("cannot read data file {}", path.display()), error)
 }

@@ -6,7 +6,7 @@ use crate::current::{self, Current};
 use crate::keys;
 use crate::record::{self, Counters, Entry, Inode, decode_named, encode_named};
 use crate::snapshot::absorb;
-use crate::stream::{self, Chunk, EditIter, RowIter, Totals};
+use crate::stream::{self, Chunk, EditIter, Piece, PieceIter, RowIter, Totals};
 use std::path::Path;
 
 /// A row as it could be on disk or in a snapshot. Panics if a decoder does, or if a row that was taken
@@ -97,10 +97,13 @@ pub fn end(chunks: &[Vec<u8>]) -> Vec<u8> {
             Ok(Chunk::Edits(edits)) => {
                 totals.rows += EditIter(edits).filter(Result::is_ok).count() as u64
             }
-            Ok(Chunk::Zeros { .. }) => totals.data_chunks += 1,
-            Ok(Chunk::Data { bytes, .. }) => {
+            Ok(Chunk::Data { pieces, .. }) => {
                 totals.data_chunks += 1;
-                totals.data_bytes += bytes.len() as u64;
+                for piece in PieceIter(pieces).filter_map(Result::ok) {
+                    if let Piece::Data { bytes, .. } = piece {
+                        totals.data_bytes += bytes.len() as u64;
+                    }
+                }
             }
             _ => {}
         }

@@ -22,6 +22,7 @@
 mod backend;
 mod base;
 mod cache;
+mod changed_ranges;
 mod changes;
 mod check;
 mod check_files;
@@ -35,6 +36,7 @@ mod data;
 mod delta;
 mod delta_source;
 mod engine;
+mod extents;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -44,6 +46,7 @@ mod layers;
 mod open;
 mod receive;
 mod record;
+mod room;
 mod row_key;
 mod snapshot;
 mod stream;

@@ -16,8 +16,9 @@ use crate::delta::{DeltaWriter, Site, StagedDelta};
 use crate::layers::Rows;
 use crate::open::{Generation, Store, StoreOptions};
 use crate::record::{self, Counters, Inode, Place};
+use crate::room::Room;
 use crate::snapshot::absorb;
-use crate::stream::{self, Chunk, RowIter, SnapshotError, Stage, Totals};
+use crate::stream::{self, Chunk, Piece, PieceIter, RowIter, SnapshotError, Stage, Totals};
 use crate::{fatal, keys};
 use bytes::Bytes;
 use haven_disk::Disk;
@@ -38,6 +39,8 @@ pub struct SnapshotWriter {
     live: Arc<Generation>,
     doubted: Arc<AtomicBool>,
     shape: Shape,
+    /// Once it began.
+    room: Option<Room>,
 }
 
 /// What the stream's header said.
@@ -113,6 +116,7 @@ impl Store {
             live: Arc::clone(&self.generation),
             doubted: Arc::clone(&self.base_doubted),
             shape: Shape::Unknown,
+            room: None,
         }
     }
 
@@ -169,13 +173,24 @@ impl SnapshotWriter {
     ///
     /// # Errors
     /// [`SnapshotError::Bad`] when the stream is not a valid one; the rest of it is of no use then.
+    /// [`SnapshotError::NoRoom`] when it does not fit on the disk: with the first chunk, before anything is written, if
+    /// that can be told from what the sender announces, and with the last one at the latest.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), SnapshotError> {
         if let Shape::Unknown = self.shape {
-            self.shape = self.begin(stream::parse(chunk)?)?;
+            self.begin(stream::parse(chunk)?)?;
+        }
+        if let Some(room) = &mut self.room {
+            room.take(chunk.len())?;
         }
         match &mut self.shape {
             Shape::Whole(whole) => whole.push(chunk),
-            Shape::Changes(changes) => changes.push(chunk),
+            Shape::Changes(changes) => {
+                changes.push(chunk)?;
+                match (&self.room, changes.ended()) {
+                    (Some(room), Some(bytes)) => room.before_install(bytes),
+                    _ => Ok(()),
+                }
+            }
             Shape::Unknown => Err(SnapshotError::Bad("chunks out of order")),
         }
     }
@@ -189,10 +204,14 @@ impl SnapshotWriter {
         }
     }
 
-    fn begin(&self, first: Chunk<'_>) -> Result<Shape, SnapshotError> {
-        let Chunk::Header { base, .. } = first else {
+    fn begin(&mut self, first: Chunk<'_>) -> Result<(), SnapshotError> {
+        let Chunk::Header {
+            base, announced, ..
+        } = first
+        else {
             return Err(SnapshotError::Bad("chunks out of order"));
         };
+        self.room = Some(Room::admit(&self.disk, announced, base.is_some())?);
         if base.is_some() {
             let site = Site {
                 disk: &self.disk,
@@ -201,14 +220,16 @@ impl SnapshotWriter {
                 live: &self.live,
                 doubted: &self.doubted,
             };
-            return Ok(Shape::Changes(Box::new(DeltaWriter::new(&site)?)));
+            self.shape = Shape::Changes(Box::new(DeltaWriter::new(&site)?));
+            return Ok(());
         }
         let generation = Generation::open(&self.disk, &self.dir, self.number, self.options)?;
         let staging = Staging {
             disk: Arc::clone(&self.disk),
             generation: Some(Arc::new(generation)),
         };
-        Ok(Shape::Whole(Box::new(WholeWriter::new(staging))))
+        self.shape = Shape::Whole(Box::new(WholeWriter::new(staging)));
+        Ok(())
     }
 }
 
@@ -248,11 +269,11 @@ impl WholeWriter {
                     self.take_row(key, value)?;
                 }
             }
-            Chunk::Data { ino, offset, bytes } => {
+            Chunk::Data { ino, pieces } => {
                 self.stage.advance(Stage::Rows, Stage::Data)?;
-                self.take_data(ino, offset, bytes)?;
+                self.take_data(ino, pieces)?;
             }
-            Chunk::Edits(_) | Chunk::Zeros { .. } => {
+            Chunk::Edits(_) => {
                 return Err(SnapshotError::Bad("changes in a whole snapshot"));
             }
             Chunk::End { totals, hash } => {
@@ -312,13 +333,7 @@ impl WholeWriter {
         Ok(())
     }
 
-    fn take_data(&mut self, ino: Ino, offset: u64, bytes: &[u8]) -> Result<(), SnapshotError> {
-        let end = offset
-            .checked_add(bytes.len() as u64)
-            .ok_or(SnapshotError::Bad("file data beyond the largest file"))?;
-        if (ino, offset) < self.last_data {
-            return Err(SnapshotError::Bad("file data out of order"));
-        }
+    fn take_data(&mut self, ino: Ino, pieces: &[u8]) -> Result<(), SnapshotError> {
         if self.view.is_none() {
             self.commit()?;
             self.view = Some(self.staging.generation()?.base.view()?);
@@ -329,16 +344,24 @@ impl WholeWriter {
         };
         let row = row.ok_or(SnapshotError::Bad("data of an unknown file"))?;
         let Inode { attr, place, .. } = Inode::decode(ino, &row)?;
-        if place != Place::File || end > attr.size {
-            return Err(SnapshotError::Bad("data past the end of its file"));
+        for piece in PieceIter(pieces) {
+            let piece = piece?;
+            let (start, end) = piece.span();
+            let Piece::Data { bytes, .. } = piece else {
+                return Err(SnapshotError::Bad("a hole in a whole snapshot"));
+            };
+            if (ino, start) < self.last_data {
+                return Err(SnapshotError::Bad("file data out of order"));
+            }
+            if place != Place::File || end > attr.size {
+                return Err(SnapshotError::Bad("data past the end of its file"));
+            }
+            let data = &self.staging.generation()?.data;
+            data.write(ino, attr.size, start, bytes)?;
+            self.last_data = (ino, end);
+            self.totals.data_bytes += bytes.len() as u64;
         }
-        self.staging
-            .generation()?
-            .data
-            .write(ino, attr.size, offset, bytes)?;
-        self.last_data = (ino, end);
         self.totals.data_chunks += 1;
-        self.totals.data_bytes += bytes.len() as u64;
         Ok(())
     }
 

@@ -12,22 +12,20 @@
 use crate::base::{self, View, ViewRange};
 use crate::changes::Changed;
 use crate::data;
-use crate::delta_source::DeltaSource;
-use crate::hash::is_zero;
+use crate::delta_source::{DeltaSource, From};
+use crate::extents::Extents;
+use crate::fatal;
 use crate::keys;
 use crate::open::{Generation, Store};
 use crate::record::{Inode, Place};
-use crate::stream::{self, RowsChunk, SnapshotError, Totals};
-use crate::{CHUNK_BYTES_MAX, fatal};
+use crate::room::Announced;
+use crate::stream::{self, Piece, PiecesChunk, RowsChunk, SnapshotError, Totals};
 use bytes::Bytes;
-use haven_disk::{Disk, DiskFile};
+use haven_disk::Disk;
 use haven_fs::{FsResult, Ino};
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
-
-/// File data in a chunk: half a chunk, a multiple of every block size in use.
-pub(crate) const DATA_BYTES: usize = CHUNK_BYTES_MAX / 2;
 
 /// The last durable checkpoint, being sent. Keeps its rows alive: drop it when it is not needed.
 pub struct SnapshotReader {
@@ -36,8 +34,8 @@ pub struct SnapshotReader {
     view: View,
     applied: u64,
     position: Bytes,
-    /// What is sent instead of everything, and its base.
-    changes: Option<(u64, Box<DeltaSource>)>,
+    /// What is sent instead of everything, its base, and about how much it is.
+    changes: Option<(u64, Announced, Box<DeltaSource>)>,
     stage: Stage,
     hasher: blake3::Hasher,
     totals: Totals,
@@ -60,9 +58,7 @@ enum Stage {
 
 struct FileCursor {
     ino: Ino,
-    file: Arc<dyn DiskFile>,
-    offset: u64,
-    end: u64,
+    extents: Extents,
 }
 
 impl Store {
@@ -101,9 +97,17 @@ impl SnapshotReader {
         if !matches!(self.stage, Stage::Header) || base >= self.applied {
             return Ok(false);
         }
-        let changed = Changed::since(&self.view, base)?;
-        self.changes = changed.map(|changed| (base, Box::new(DeltaSource::new(changed))));
+        // Twice: once to tell how much it is.
+        let all = || Changed::since(&self.view, base);
+        if let (Some(changed), Some(again)) = (all()?, all()?) {
+            let announced = Announced::of_changes(self.from(), changed)?;
+            self.changes = Some((base, announced, Box::new(DeltaSource::new(again))));
+        }
         Ok(self.changes.is_some())
+    }
+
+    fn from(&self) -> From<'_> {
+        (self.disk.as_ref(), &*self.generation, &self.view)
     }
 
     /// The next chunk, `None` at the end.
@@ -126,12 +130,9 @@ impl SnapshotReader {
     fn produce(&mut self) -> FsResult<Option<Vec<u8>>> {
         loop {
             let (chunk, next) = match &mut self.stage {
-                Stage::Header if self.changes.is_some() => {
-                    let changes = self.changes.take();
-                    let base = changes.as_ref().map(|(base, _)| *base);
-                    let next = changes.map(|(_, source)| Stage::Changes(source));
-                    let header = stream::header(base, self.applied, &self.position);
-                    (Some(header), next)
+                Stage::Header => {
+                    let (header, next) = self.begin()?;
+                    (Some(header), Some(next))
                 }
                 Stage::Changes(source) => {
                     let totals = &mut self.totals;
@@ -141,16 +142,6 @@ impl SnapshotReader {
                         None => (None, Some(Stage::End)),
                     }
                 }
-                Stage::Header => {
-                    let end = Bound::Excluded(&[keys::LOCAL][..]);
-                    let rows = base::range(&self.view, Bound::Unbounded, end)?;
-                    let next = Stage::Rows {
-                        rows,
-                        put_off: None,
-                    };
-                    let header = stream::header(None, self.applied, &self.position);
-                    (Some(header), Some(next))
-                }
                 Stage::Rows { rows, put_off } => {
                     match next_rows(rows, put_off, &mut self.totals)? {
                         Some(chunk) => (Some(chunk), None),
@@ -159,13 +150,10 @@ impl SnapshotReader {
                 }
                 Stage::Files { inodes, file } => {
                     match next_data(self.disk.as_ref(), &self.generation, inodes, file)? {
-                        Some(found) => {
+                        Some((chunk, bytes)) => {
                             self.totals.data_chunks += 1;
-                            self.totals.data_bytes += found.bytes.len() as u64;
-                            (
-                                Some(stream::data(found.ino, found.offset, &found.bytes)),
-                                None,
-                            )
+                            self.totals.data_bytes += bytes as u64;
+                            (Some(chunk), None)
                         }
                         None => (None, Some(Stage::End)),
                     }
@@ -183,6 +171,23 @@ impl SnapshotReader {
                 return Ok(chunk);
             }
         }
+    }
+
+    /// The header, and what comes after it.
+    fn begin(&mut self) -> FsResult<(Vec<u8>, Stage)> {
+        if let Some((base, announced, source)) = self.changes.take() {
+            let header = stream::header(Some(base), self.applied, announced, &self.position);
+            return Ok((header, Stage::Changes(source)));
+        }
+        let announced = Announced::of_everything(self.from())?;
+        let header = stream::header(None, self.applied, announced, &self.position);
+        let end = Bound::Excluded(&[keys::LOCAL][..]);
+        let rows = base::range(&self.view, Bound::Unbounded, end)?;
+        let rows = Stage::Rows {
+            rows,
+            put_off: None,
+        };
+        Ok((header, rows))
     }
 
     fn files(&self) -> FsResult<Stage> {
@@ -228,19 +233,13 @@ fn next_rows(
     }
 }
 
-struct Found {
-    ino: Ino,
-    offset: u64,
-    bytes: Vec<u8>,
-}
-
-/// The next piece of a file that is not all zeros.
+/// The next chunk of data of a file, and how many bytes of data are in it. Holes are left out: the receiver has nothing.
 fn next_data(
     disk: &dyn Disk,
     generation: &Generation,
     inodes: &mut ViewRange,
     at: &mut Option<FileCursor>,
-) -> FsResult<Option<Found>> {
+) -> FsResult<Option<(Vec<u8>, usize)>> {
     loop {
         let Some(cursor) = at else {
             let Some((key, value)) = base::next(inodes)? else {
@@ -249,29 +248,24 @@ fn next_data(
             *at = open_file(disk, generation, key.value(), value.value())?;
             continue;
         };
-        if cursor.offset >= cursor.end {
-            *at = None;
-            continue;
+        let mut chunk = PiecesChunk::new(cursor.ino);
+        let mut over = false;
+        while let (Some(room), false) = (chunk.room(), over) {
+            let piece = cursor.extents.next(room).map_err(|e| {
+                let shown = data::file_path(std::path::Path::new(""), cursor.ino);
+                fatal(format!("cannot read data file {}", shown.display()), e)
+            })?;
+            match piece {
+                Some(piece @ Piece::Data { .. }) => chunk.push(&piece),
+                Some(Piece::Hole { .. }) => {}
+                None => over = true,
+            }
         }
-        let shown = data::file_path(std::path::Path::new(""), cursor.ino);
-        let failed = |e| fatal(format!("cannot read data file {}", shown.display()), e);
-        let found = cursor.file.next_data(cursor.offset).map_err(failed)?;
-        let Some(found) = found.filter(|&at| at < cursor.end) else {
+        if over {
             *at = None;
-            continue;
-        };
-        let offset = found - found % DATA_BYTES as u64;
-        let left = usize::try_from(cursor.end - offset).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; left.min(DATA_BYTES)];
-        let read = cursor.file.read_at(offset, &mut bytes).map_err(failed)?;
-        bytes.truncate(read);
-        cursor.offset = offset + DATA_BYTES as u64;
-        if !is_zero(&bytes) {
-            return Ok(Some(Found {
-                ino: cursor.ino,
-                offset,
-                bytes,
-            }));
+        }
+        if let Some(found) = chunk.finish() {
+            return Ok(Some(found));
         }
     }
 }
@@ -292,12 +286,9 @@ fn open_file(
     let path = generation.data.path(ino);
     let opened = disk.open(&path, false).and_then(|file| {
         let end = file.len()?.min(inode.attr.size);
-        Ok(FileCursor {
-            ino,
-            file,
-            offset: 0,
-            end,
-        })
+        let mut extents = Extents::new(file);
+        extents.go_to(0, end);
+        Ok(FileCursor { ino, extents })
     });
     match opened {
         Ok(cursor) => Ok(Some(cursor)),

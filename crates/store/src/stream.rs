@@ -1,8 +1,8 @@
-//! The shape of a snapshot stream: a header with the position, rows in key order, file data in (inode,
-//! offset) order, an end mark with counts and a hash of everything before it.
+//! The shape of a snapshot stream: a header with the position and about how much follows, rows in key order, file data
+//! in (inode, offset) order, an end mark with counts and a hash of everything before it.
 //!
 //! A stream of changes looks the same, but holds only what changed since a base that the receiver has: its
-//! rows may be gone, and file data may be zeros.
+//! rows may be gone, and files may have holes where there was something.
 //!
 //! Invariants
 //! - A chunk has at most [`CHUNK_BYTES_MAX`] bytes; records never span chunks.
@@ -11,23 +11,30 @@
 //! It must not know where chunks come from or go to.
 
 use crate::keys;
+use crate::room::{self, Announced};
 use haven_fs::{FsError, Ino};
 
 /// Most bytes in a chunk of a snapshot.
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
 
 const MAGIC: &[u8; 8] = b"HAVNSNAP";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const HEADER: u8 = 1;
 const ROWS: u8 = 2;
 const DATA: u8 = 3;
 const END: u8 = 4;
 const EDITS: u8 = 5;
-const ZEROS: u8 = 6;
+const PIECE_DATA: u8 = 1;
+const PIECE_HOLE: u8 = 2;
 /// In place of a value's length: the row is gone.
 const GONE: u32 = u32::MAX;
+const INO_BYTES: usize = 8;
 const ROW_HEAD_BYTES: usize = 8;
 const HASH_BYTES: usize = 32;
+/// Pieces of a file go into one chunk until it has so many bytes: half a chunk, a multiple of every block size in use.
+const PIECES_BYTES: usize = CHUNK_BYTES_MAX / 2;
+/// With less room than this the next piece goes into the next chunk.
+const ROOM_BYTES_MIN: usize = 4096;
 
 /// Why a snapshot could not be sent or received.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,12 +43,39 @@ pub enum SnapshotError {
     /// version, or bytes changed on the way. Ask for the snapshot again.
     #[error("bad snapshot stream: {0}")]
     Bad(&'static str),
+    /// It does not fit on this machine's disk. Nothing was changed.
+    #[error("{}: {}", room::what(*.need_bytes, *.free_bytes, *.partial), room::advice(*.partial))]
+    NoRoom {
+        /// About how much it takes until it is installed.
+        need_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
+        /// Whether it holds only what changed.
+        partial: bool,
+    },
     /// The state that was being sent was itself replaced by a snapshot. Begin a new one.
     #[error("the state being sent was replaced meanwhile")]
     Replaced,
     /// This machine's disk or store failed.
     #[error(transparent)]
     Store(#[from] FsError),
+}
+
+impl SnapshotError {
+    /// What is wrong and what to do, in words, if there is no room.
+    pub fn shortage(&self) -> Option<(String, &'static str)> {
+        match *self {
+            Self::NoRoom {
+                need_bytes,
+                free_bytes,
+                partial,
+            } => Some((
+                room::what(need_bytes, free_bytes, partial),
+                room::advice(partial),
+            )),
+            _ => None,
+        }
+    }
 }
 
 /// What a stream may go on with, at its receiver.
@@ -88,6 +122,8 @@ pub enum Chunk<'a> {
         base: Option<u64>,
         /// The log index that the rows belong to; 0: not known.
         applied: u64,
+        /// About how much follows.
+        announced: Announced,
         /// The position that the rows belong to.
         position: &'a [u8],
     },
@@ -95,23 +131,12 @@ pub enum Chunk<'a> {
     Rows(&'a [u8]),
     /// Changed rows one after another, see [`EditIter`].
     Edits(&'a [u8]),
-    /// A range of a file that is all zeros.
-    Zeros {
-        /// Of which file.
-        ino: Ino,
-        /// From where.
-        start: u64,
-        /// To where; [`u64::MAX`]: to the file's end.
-        end: u64,
-    },
-    /// A piece of a file.
+    /// Pieces of a file one after another, see [`PieceIter`].
     Data {
         /// Of which file.
         ino: Ino,
-        /// Where in it.
-        offset: u64,
-        /// The bytes.
-        bytes: &'a [u8],
+        /// The pieces.
+        pieces: &'a [u8],
     },
     /// Comes last.
     End {
@@ -120,6 +145,35 @@ pub enum Chunk<'a> {
         /// Hash of all chunks before this one.
         hash: [u8; HASH_BYTES],
     },
+}
+
+/// A piece of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Bytes.
+    Data {
+        /// Where they are.
+        offset: u64,
+        /// At least one.
+        bytes: &'a [u8],
+    },
+    /// Nothing but zeros.
+    Hole {
+        /// From where.
+        start: u64,
+        /// To where, above `start`; [`u64::MAX`]: to the file's end.
+        end: u64,
+    },
+}
+
+impl Piece<'_> {
+    /// First byte and end.
+    pub const fn span(&self) -> (u64, u64) {
+        match *self {
+            Self::Data { offset, bytes } => (offset, offset.saturating_add(bytes.len() as u64)),
+            Self::Hole { start, end } => (start, end),
+        }
+    }
 }
 
 /// Takes a chunk apart.
@@ -135,41 +189,73 @@ pub fn parse(chunk: &[u8]) -> Result<Chunk<'_>, SnapshotError> {
         ROWS => Ok(Chunk::Rows(body)),
         DATA => parse_data(body).ok_or(SnapshotError::Bad("file data cut off")),
         EDITS => Ok(Chunk::Edits(body)),
-        ZEROS => parse_zeros(body).ok_or(SnapshotError::Bad("range of zeros of the wrong length")),
         END => parse_end(body).ok_or(SnapshotError::Bad("end mark of the wrong length")),
         _ => Err(SnapshotError::Bad("unknown kind of chunk")),
     }
 }
 
 /// The header chunk.
-pub fn header(base: Option<u64>, applied: u64, position: &[u8]) -> Vec<u8> {
+pub fn header(base: Option<u64>, applied: u64, announced: Announced, position: &[u8]) -> Vec<u8> {
     let mut out = vec![HEADER];
     out.extend_from_slice(MAGIC);
     out.extend_from_slice(&VERSION.to_be_bytes());
     out.push(u8::from(base.is_some()));
-    out.extend_from_slice(&base.unwrap_or(0).to_be_bytes());
-    out.extend_from_slice(&applied.to_be_bytes());
+    for number in [
+        base.unwrap_or(0),
+        applied,
+        announced.rows_bytes,
+        announced.data_bytes,
+    ] {
+        out.extend_from_slice(&number.to_be_bytes());
+    }
     out.extend_from_slice(position);
     out
 }
 
-/// A data chunk.
-pub fn data(ino: Ino, offset: u64, bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(17 + bytes.len());
-    out.push(DATA);
-    out.extend_from_slice(&ino.0.to_be_bytes());
-    out.extend_from_slice(&offset.to_be_bytes());
-    out.extend_from_slice(bytes);
-    out
+/// A chunk of a file's pieces being filled.
+pub struct PiecesChunk {
+    out: Vec<u8>,
+    data_bytes: usize,
 }
 
-/// A range of zeros.
-pub fn zeros(ino: Ino, start: u64, end: u64) -> Vec<u8> {
-    let mut out = vec![ZEROS];
-    for number in [ino.0, start, end] {
-        out.extend_from_slice(&number.to_be_bytes());
+impl PiecesChunk {
+    /// An empty one.
+    pub fn new(ino: Ino) -> Self {
+        let mut out = vec![DATA];
+        out.extend_from_slice(&ino.0.to_be_bytes());
+        Self { out, data_bytes: 0 }
     }
-    out
+
+    /// How many bytes the next piece may have; `None`: it goes into another chunk.
+    pub fn room(&self) -> Option<usize> {
+        let room = PIECES_BYTES.checked_sub(self.out.len())?;
+        (room >= ROOM_BYTES_MIN).then_some(room)
+    }
+
+    /// Adds a piece for which there was room.
+    pub fn push(&mut self, piece: &Piece<'_>) {
+        match *piece {
+            Piece::Data { offset, bytes } => {
+                self.out.push(PIECE_DATA);
+                self.out.extend_from_slice(&offset.to_be_bytes());
+                // It had room in a chunk.
+                let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                self.out.extend_from_slice(&len.to_be_bytes());
+                self.out.extend_from_slice(bytes);
+                self.data_bytes += bytes.len();
+            }
+            Piece::Hole { start, end } => {
+                self.out.push(PIECE_HOLE);
+                self.out.extend_from_slice(&start.to_be_bytes());
+                self.out.extend_from_slice(&end.to_be_bytes());
+            }
+        }
+    }
+
+    /// The chunk and how many bytes of data are in it; `None` when it has no piece.
+    pub fn finish(self) -> Option<(Vec<u8>, usize)> {
+        (self.out.len() > 1 + INO_BYTES).then_some((self.out, self.data_bytes))
+    }
 }
 
 /// The end mark.
@@ -267,6 +353,46 @@ impl<'a> Iterator for EditIter<'a> {
     }
 }
 
+/// The pieces of a chunk.
+pub struct PieceIter<'a>(pub &'a [u8]);
+
+impl<'a> Iterator for PieceIter<'a> {
+    type Item = Result<Piece<'a>, SnapshotError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let piece = split_piece(self.0);
+        self.0 = piece.map_or(&[], |(_, rest)| rest);
+        let piece = piece.map(|(piece, _)| piece);
+        Some(piece.ok_or(SnapshotError::Bad("a piece of a file cut off")))
+    }
+}
+
+fn split_piece(bytes: &[u8]) -> Option<(Piece<'_>, &[u8])> {
+    let (&kind, bytes) = bytes.split_first()?;
+    let (first, bytes) = bytes.split_first_chunk::<8>()?;
+    let first = u64::from_be_bytes(*first);
+    match kind {
+        PIECE_DATA => {
+            let (len, bytes) = bytes.split_first_chunk::<4>()?;
+            let (data, rest) = bytes.split_at_checked(length(len)?)?;
+            let piece = Piece::Data {
+                offset: first,
+                bytes: data,
+            };
+            (!data.is_empty()).then_some((piece, rest))
+        }
+        PIECE_HOLE => {
+            let (end, rest) = bytes.split_first_chunk::<8>()?;
+            let (start, end) = (first, u64::from_be_bytes(*end));
+            (start < end).then_some((Piece::Hole { start, end }, rest))
+        }
+        _ => None,
+    }
+}
+
 /// Key, value and what follows.
 type SplitRow<'a> = (&'a [u8], Option<&'a [u8]>, &'a [u8]);
 
@@ -298,8 +424,14 @@ fn parse_header(body: &[u8]) -> Result<Chunk<'_>, SnapshotError> {
     }
     let ([changes], body) = body.split_first_chunk::<1>().ok_or(cut_off.clone())?;
     let (base, body) = body.split_first_chunk::<8>().ok_or(cut_off.clone())?;
-    let (applied, position) = body.split_first_chunk::<8>().ok_or(cut_off)?;
+    let (applied, body) = body.split_first_chunk::<8>().ok_or(cut_off.clone())?;
+    let (rows_bytes, body) = body.split_first_chunk::<8>().ok_or(cut_off.clone())?;
+    let (data_bytes, position) = body.split_first_chunk::<8>().ok_or(cut_off)?;
     let (base, applied) = (u64::from_be_bytes(*base), u64::from_be_bytes(*applied));
+    let announced = Announced {
+        rows_bytes: u64::from_be_bytes(*rows_bytes),
+        data_bytes: u64::from_be_bytes(*data_bytes),
+    };
     let base = match (changes, base) {
         (0, 0) => None,
         (1, base) if base > 0 && base < applied => Some(base),
@@ -311,31 +443,15 @@ fn parse_header(body: &[u8]) -> Result<Chunk<'_>, SnapshotError> {
     Ok(Chunk::Header {
         base,
         applied,
+        announced,
         position,
     })
 }
 
-fn parse_zeros(body: &[u8]) -> Option<Chunk<'_>> {
-    let (numbers, []) = body.as_chunks::<8>() else {
-        return None;
-    };
-    let &[ino, start, end] = numbers else {
-        return None;
-    };
-    let [ino, start, end] = [ino, start, end].map(u64::from_be_bytes);
-    let few = end == u64::MAX || end.checked_sub(start)? <= CHUNK_BYTES_MAX as u64;
-    (start < end && few).then_some(Chunk::Zeros {
-        ino: Ino(ino),
-        start,
-        end,
-    })
-}
-
 fn parse_data(body: &[u8]) -> Option<Chunk<'_>> {
-    let (ino, body) = body.split_first_chunk::<8>()?;
-    let (offset, bytes) = body.split_first_chunk::<8>()?;
-    let (ino, offset) = (Ino(u64::from_be_bytes(*ino)), u64::from_be_bytes(*offset));
-    (!bytes.is_empty()).then_some(Chunk::Data { ino, offset, bytes })
+    let (ino, pieces) = body.split_first_chunk::<INO_BYTES>()?;
+    let ino = Ino(u64::from_be_bytes(*ino));
+    (!pieces.is_empty()).then_some(Chunk::Data { ino, pieces })
 }
 
 fn parse_end(body: &[u8]) -> Option<Chunk<'_>> {

@@ -10,7 +10,7 @@ use haven::clock;
 use haven::demo::lab::Lab;
 use haven_config::Config;
 use haven_disk::testing::{DiskOp, FaultyDisk};
-use haven_disk::{Disk, DiskFile, RealDisk, Space, VolatileDisk};
+use haven_disk::{Disk, RealDisk, Space, VolatileDisk};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -113,52 +113,6 @@ impl Present {
     }
 }
 
-/// A disk with whatever afflicts it.
-struct Afflicted {
-    disk: FaultyDisk,
-    present: Arc<Present>,
-}
-
-impl Disk for Afflicted {
-    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.open(path, create)
-    }
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir_all(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove_file(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove_dir_all(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(path)
-    }
-    fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.disk.exists(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.sync_dir(path)
-    }
-    fn sync_all(&self) -> io::Result<()> {
-        self.disk.sync_all()
-    }
-    fn space(&self) -> io::Result<Space> {
-        let space = self.disk.space()?;
-        Ok(match self.present.get().no_space {
-            true => Space {
-                free_bytes: 0,
-                ..space
-            },
-            false => space,
-        })
-    }
-}
-
 fn words(e: impl std::fmt::Display) -> String {
     e.to_string()
 }
@@ -219,7 +173,13 @@ pub fn serve(file: &Path) -> Result<(), String> {
     let (own, watched) = (Arc::clone(&present), Arc::clone(&present));
     std::thread::spawn(move || follow(&affliction, &watched));
     let disk = FaultyDisk::new(disk, move |op, path| own.strike(op, path));
-    let disk = Arc::new(Afflicted { disk, present });
+    let disk = Arc::new(disk.with_space(move |space| Space {
+        free_bytes: match present.get().no_space {
+            true => 0,
+            false => space.free_bytes,
+        },
+        ..space
+    }));
     let exe = std::env::current_exe().map_err(words)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -55,6 +55,29 @@ fn each_case_has_its_verdict_and_its_states() {
 }
 
 #[test]
+fn a_node_without_room_for_what_it_lacks_says_so_and_not_that_it_catches_up() {
+    let mut facts = cases::catching_up();
+    edit(&mut facts, 2, |c| {
+        c.cannot_catch_up = Some(Problem {
+            what: "everything needs about 9 MiB".into(),
+            advice: "more space".into(),
+        });
+    });
+    let status = judge(facts);
+    assert_eq!(status.verdict, Verdict::Degraded);
+    assert_eq!(status.nodes[2].state, NodeState::CatchingUp);
+    let [problem] = &status.problems[..] else {
+        panic!("{:?}", status.problems);
+    };
+    assert!(
+        problem.what.contains("node c cannot catch up"),
+        "{problem:?}"
+    );
+    assert!(problem.what.contains("needs about 9 MiB"), "{problem:?}");
+    assert_eq!(problem.advice, "more space");
+}
+
+#[test]
 fn a_former_leader_that_does_not_know_of_its_end_is_not_the_leader() {
     let mut facts = cases::healthy();
     edit(&mut facts, 1, |b| {

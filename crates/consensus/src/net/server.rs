@@ -79,6 +79,9 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause after the system could not accept a connection (out of descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Before a snapshot that cannot be taken is refused: it is offered again at once, and most reasons stay for a while.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
+
 /// Time for it to read the answer.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -325,6 +328,7 @@ impl<R: Send + 'static> Server<R> {
                 Err(Failure::Wire(error)) => return Err(error),
                 Err(Failure::Here(error)) => {
                     tracing::error!("cannot receive a snapshot: {error}");
+                    tokio::time::sleep(REFUSAL_PAUSE).await;
                     writer.send(message::refused(&error.to_string())).await?;
                     return Ok(());
                 }

@@ -161,6 +161,8 @@ impl State {
 
     fn next_hole(&self, offset: u64) -> io::Result<u64> {
         let mut at = offset;
+        // Up to here the backing has no hole: asked once, since that may take long.
+        let mut whole_to = offset;
         while at < self.len {
             let number = at / PAGE_BYTES;
             if self.pages.contains_key(&number) {
@@ -173,12 +175,14 @@ impl State {
                 }
                 _ => return Ok(at),
             };
-            let hole = backing.next_hole(at)?.min(self.base_len);
-            if hole <= at {
+            if at >= whole_to {
+                whole_to = backing.next_hole(at)?.min(self.base_len);
+            }
+            if whole_to <= at {
                 return Ok(at);
             }
             let punched = self.punched.next_start(number).map(|s| s * PAGE_BYTES);
-            at = punched.map_or(hole, |punched| hole.min(punched));
+            at = punched.map_or(whole_to, |punched| whole_to.min(punched));
         }
         Ok(self.len.max(offset))
     }
