@@ -53,7 +53,7 @@ impl Listening {
                 Ok(port) => open.ports.portmap = Some(port),
                 Err((why, _)) => info!(
                     %why,
-                    "no rpcbind runs here, and port {PORTMAP_PORT} cannot be used: clients must be told the ports"
+                    "no rpcbind runs here, and port {PORTMAP_PORT} cannot be used: clients must be told the ports, and mount with nolock"
                 ),
             }
         }

@@ -149,7 +149,7 @@ impl Rpcbind {
                     known_nlm = other_nlm;
                 }
                 Err(why) if complained.as_ref() != Some(&why) => {
-                    warn!(%why, "not registered with rpcbind: clients must be told the ports");
+                    warn!(%why, "not registered with rpcbind: clients must be told the ports, and mount with nolock");
                     complained = Some(why);
                     registered = false;
                     tokio::time::sleep(REFRESH).await;

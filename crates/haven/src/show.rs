@@ -64,7 +64,7 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
         Portmapper::Auto => {
             "rpcbind if it runs, else the built-in one if port 111 is free".to_owned()
         }
-        Portmapper::Off => "none: clients must be told the ports".to_owned(),
+        Portmapper::Off => "none: clients must be told the ports, and mount with nolock".to_owned(),
         Portmapper::Builtin(port) => format!("the built-in one, on port {port}"),
         Portmapper::Register => "the rpcbind of this machine".to_owned(),
     };
