@@ -1,16 +1,16 @@
-//! Bulletins as bytes: a node's report, and after it something opaque.
+//! Bulletins as bytes: a node's report.
 //!
 //! Invariants: what a peer sends is bounded and may be garbage; it is taken as a whole or not at all.
 //!
-//! It must not know how bulletins travel, nor what goes along with a report.
+//! It must not know how bulletins travel.
 
 use crate::NodeReport;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// First byte of a bulletin.
-const FORMAT: u8 = 2;
-/// Format, number and length of the report.
-const HEAD_BYTES: usize = 1 + 8 + 4;
+const FORMAT: u8 = 3;
+/// Format and number.
+const HEAD_BYTES: usize = 1 + 8;
 /// Longest report.
 const REPORT_BYTES_MAX: usize = 16 << 10;
 /// Longest text about trouble in a report.
@@ -23,19 +23,11 @@ pub struct Bulletin {
     pub number: u64,
     /// How the node is.
     pub report: NodeReport,
-    /// What goes along.
-    pub rest: Bytes,
 }
 
 impl Bulletin {
-    /// A bulletin of at most `bytes_max` bytes. The report goes first, too long a text in it is cut; `rest` gets
-    /// the room that is left. `None`: the report is too long.
-    pub fn encode(
-        number: u64,
-        mut report: NodeReport,
-        bytes_max: usize,
-        rest: impl FnOnce(usize) -> Bytes,
-    ) -> Option<Bytes> {
+    /// A bulletin of at most `bytes_max` bytes. Too long a text in the report is cut. `None`: the report is too long.
+    pub fn encode(number: u64, mut report: NodeReport, bytes_max: usize) -> Option<Bytes> {
         if let Some(trouble) = &mut report.trouble {
             let end = (0..=TROUBLE_BYTES_MAX)
                 .rev()
@@ -43,17 +35,13 @@ impl Bulletin {
             trouble.truncate(end.unwrap_or(0));
         }
         let report = serde_json::to_vec(&report).ok()?;
-        if report.len() > REPORT_BYTES_MAX {
+        if report.len() > REPORT_BYTES_MAX || HEAD_BYTES + report.len() > bytes_max {
             return None;
         }
-        let room = bytes_max.checked_sub(HEAD_BYTES + report.len())?;
-        let rest = rest(room);
-        let mut out = BytesMut::with_capacity(HEAD_BYTES + report.len() + rest.len());
+        let mut out = BytesMut::with_capacity(HEAD_BYTES + report.len());
         out.put_u8(FORMAT);
         out.put_u64(number);
-        out.put_u32(u32::try_from(report.len()).ok()?);
         out.put_slice(&report);
-        out.put_slice(&rest);
         Some(out.freeze())
     }
 
@@ -71,17 +59,12 @@ impl Bulletin {
             return None;
         }
         let number = Self::number_of(&bytes)?;
-        bytes.advance(1 + 8);
-        let length = usize::try_from(bytes.try_get_u32().ok()?).ok()?;
-        if length > REPORT_BYTES_MAX || length > bytes.len() {
+        bytes.advance(HEAD_BYTES);
+        if bytes.len() > REPORT_BYTES_MAX {
             return None;
         }
-        let report = serde_json::from_slice(&bytes.split_to(length)).ok()?;
-        Some(Self {
-            number,
-            report,
-            rest: bytes,
-        })
+        let report = serde_json::from_slice(&bytes).ok()?;
+        Some(Self { number, report })
     }
 }
 
@@ -102,32 +85,24 @@ mod tests {
 
     #[test]
     fn bulletins_survive_the_way_and_long_words_are_cut() {
-        let mut room = 0;
-        let rest = |bytes_max| {
-            room = bytes_max;
-            Bytes::from_static(b"table")
-        };
-        let bytes = Bulletin::encode(9, report(), BYTES_MAX, rest).unwrap();
-        assert!(room > BYTES_MAX / 2 && bytes.len() - 5 + room == BYTES_MAX);
+        let bytes = Bulletin::encode(9, report(), BYTES_MAX).unwrap();
         assert_eq!(Bulletin::number_of(&bytes), Some(9));
         let told = Bulletin::decode(bytes, BYTES_MAX).unwrap();
         assert_eq!((told.number, told.report.applied), (9, 77));
-        assert_eq!(&told.rest[..], b"table");
         let trouble = told.report.trouble.unwrap();
         assert!(trouble.len() <= TROUBLE_BYTES_MAX && trouble.starts_with("üü"));
-        assert!(Bulletin::encode(9, report(), 100, |_| Bytes::new()).is_none());
+        assert!(Bulletin::encode(9, report(), 100).is_none());
     }
 
     #[test]
     fn garbage_is_refused_wherever_it_is_cut() {
-        let bytes = Bulletin::encode(1, report(), BYTES_MAX, |_| Bytes::new()).unwrap();
+        let bytes = Bulletin::encode(1, report(), BYTES_MAX).unwrap();
         for cut in 0..bytes.len() {
             let taken = Bulletin::decode(bytes.slice(..cut), BYTES_MAX);
             assert!(taken.is_none(), "{cut} bytes");
         }
-        let mut long = BytesMut::from(&bytes[..]);
-        long[9..13].copy_from_slice(&u32::MAX.to_be_bytes());
-        assert!(Bulletin::decode(long.freeze(), BYTES_MAX).is_none());
+        let long = [&bytes[..], &[b' '; REPORT_BYTES_MAX]].concat();
+        assert!(Bulletin::decode(long.into(), BYTES_MAX).is_none());
         assert!(Bulletin::decode(bytes.clone(), bytes.len() - 1).is_none());
         let other = Bytes::from_static(b"\x01\0\0\0\0\0\0\0\0");
         assert!(Bulletin::number_of(&other).is_none());

@@ -47,6 +47,8 @@ use crate::machine::Machine;
 use crate::monitor::Standing;
 use crate::net::hints::Board;
 use crate::net::link::Place;
+use crate::net::posts::Post;
+use crate::options::BadPost;
 use crate::options::ConsensusOptions;
 use crate::options::HINT_BYTES_MAX;
 use crate::options::HintTooLarge;
@@ -544,6 +546,21 @@ impl<R: Send + 'static> Consensus<R> {
     #[must_use]
     pub fn hints(&self) -> watch::Receiver<BTreeMap<u64, Bytes>> {
         self.inner.board.received()
+    }
+
+    /// Tells all peers a part of something larger, those that come later included. The newest post about a `topic`
+    /// replaces earlier ones. Best effort.
+    ///
+    /// # Errors
+    /// If the post has more than [`crate::POST_BYTES_MAX`] bytes, or there is no such topic ([`crate::TOPICS_MAX`]).
+    pub fn post(&self, topic: u16, bytes: Bytes) -> Result<(), BadPost> {
+        self.inner.board.posts.post(topic, bytes)
+    }
+
+    /// Waits for posts of peers and takes them: of each topic the newest, if it came since the last call. For one
+    /// caller.
+    pub async fn posts(&self) -> Vec<Post> {
+        self.inner.board.posts.take().await
     }
 
     /// Drops all traffic with these peers from now on, as if the cables were cut (an empty set heals

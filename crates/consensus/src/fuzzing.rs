@@ -148,6 +148,7 @@ pub fn message(from: u64, found: &Bytes) {
             body(match told {
                 Told::Hint(hint) => message::hint(hint.clone()),
                 Told::Kept(kept) => message::kept(*kept),
+                Told::Post(topic, bytes) => message::post(*topic, bytes.clone()),
             })
         },
         message::read_told,
@@ -261,6 +262,7 @@ pub fn messages() -> Vec<(&'static str, Vec<u8>)> {
         ("installed", message::installed(vote(true))),
         ("hint", message::hint(Bytes::from_static(b"hint"))),
         ("kept", message::kept(kept)),
+        ("post", message::post(7, Bytes::from_static(b"post"))),
         ("wanted-all", message::wanted(&Wanted::Everything)),
         ("wanted-since", message::wanted(&since)),
         ("wanted-position", message::wanted(&Wanted::Position)),

@@ -44,6 +44,7 @@ pub use consensus::Consensus;
 pub use net::doubles::Stray;
 pub use net::link::ask_to_join;
 pub use net::message::PROTOCOL_VERSION;
+pub use net::posts::Post;
 pub use net::visit::Unreached;
 pub use net::visit::VISITS_MAX;
 pub use net::visit::Visit;

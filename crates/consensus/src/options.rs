@@ -19,6 +19,12 @@ pub const ENTRY_BYTES_MAX: usize = 16 << 20;
 /// Largest hint, in bytes.
 pub const HINT_BYTES_MAX: usize = 64 << 10;
 
+/// So many topics there are for posts.
+pub const TOPICS_MAX: u16 = 1 << 10;
+
+/// Largest post, in bytes.
+pub const POST_BYTES_MAX: usize = 8 << 10;
+
 /// Longest description of a checkpoint that a stream of changes may begin at, in bytes.
 pub const BASE_BYTES_MAX: usize = 1024;
 
@@ -245,6 +251,18 @@ pub enum TransferError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the hint has {0} bytes, more than {HINT_BYTES_MAX}")]
 pub struct HintTooLarge(pub usize);
+
+/// A post that was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a post of {bytes} bytes about topic {topic}; at most {POST_BYTES_MAX}, topics below {TOPICS_MAX}"
+)]
+pub struct BadPost {
+    /// Its topic.
+    pub topic: u16,
+    /// Its size.
+    pub bytes: usize,
+}
 
 /// Snapshots that this node has sent to others since it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

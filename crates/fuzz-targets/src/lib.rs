@@ -126,6 +126,11 @@ pub const TARGETS: &[Target] = &[
         seeds: peers::client_table_seeds,
     },
     Target {
+        name: "client_list",
+        run: peers::client_list,
+        seeds: peers::client_list_seeds,
+    },
+    Target {
         name: "join",
         run: join::join,
         seeds: join::join_seeds,

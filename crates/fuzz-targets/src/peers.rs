@@ -4,7 +4,7 @@ use crate::Seed;
 use bytes::Bytes;
 use haven_admin::{Bulletin, Cause, Conflict, Failover, NodeReport};
 use haven_consensus::{HINT_BYTES_MAX, fuzzing};
-use haven_net::{ClientTable, Endpoint};
+use haven_net::{ClientList, ClientTable, Endpoint};
 
 /// The node that all messages come from.
 const FROM: u64 = 2;
@@ -15,6 +15,8 @@ const MESSAGE: u8 = 0;
 const STORED: u8 = 1;
 const STREAM: u8 = 2;
 const FRAMED: u8 = 3;
+/// Before a list whose checksum is put right.
+const RIGHT: u8 = 1;
 
 /// Messages between nodes, frames, and values beside the log. The first byte of an input chooses.
 pub(crate) fn peer_messages(input: &[u8]) {
@@ -56,11 +58,9 @@ pub(crate) fn bulletin(input: &[u8]) {
         return;
     };
     assert_eq!(Bulletin::number_of(&bytes), Some(bulletin.number));
-    client_table(&bulletin.rest);
     let write = |bulletin: &Bulletin| {
-        let Bulletin { number, report, .. } = bulletin.clone();
-        let rest = |bytes_max| bulletin.rest.slice(..bulletin.rest.len().min(bytes_max));
-        Bulletin::encode(number, report, HINT_BYTES_MAX, rest)
+        let Bulletin { number, report } = bulletin.clone();
+        Bulletin::encode(number, report, HINT_BYTES_MAX)
     };
     // Written out, a report may be longer than it was.
     let Some(written) = write(&bulletin) else {
@@ -69,7 +69,6 @@ pub(crate) fn bulletin(input: &[u8]) {
     match Bulletin::decode(written.clone(), HINT_BYTES_MAX) {
         Some(again) => {
             assert_eq!(again.number, bulletin.number);
-            assert!(bulletin.rest.starts_with(&again.rest));
             assert_eq!(write(&again), Some(written));
         }
         None => panic!("{bulletin:?} is written and then refused"),
@@ -97,46 +96,60 @@ pub(crate) fn bulletin_seeds() -> Vec<Seed> {
         }],
         ..NodeReport::default()
     };
-    let table = table();
-    let reports = [
-        ("follower", NodeReport::default(), Bytes::new()),
-        ("leader", report, table),
-    ];
-    let seeds = reports.into_iter().filter_map(|(name, report, rest)| {
-        let bytes = Bulletin::encode(9, report, HINT_BYTES_MAX, |_| rest)?;
+    let reports = [("follower", NodeReport::default()), ("leader", report)];
+    let seeds = reports.into_iter().filter_map(|(name, report)| {
+        let bytes = Bulletin::encode(9, report, HINT_BYTES_MAX)?;
         Some(Seed::new(name, bytes))
     });
     seeds.collect()
 }
 
-/// A table of client connections: it has one form, and is cut between connections.
+/// A table of client connections: it has one form.
 pub(crate) fn client_table(input: &[u8]) {
     let bytes = Bytes::copy_from_slice(input);
-    let Some(ClientTable { term, endpoints }) = ClientTable::decode(bytes.clone()) else {
-        return;
-    };
-    let write = |bytes_max| ClientTable::encode(term, endpoints.iter().copied(), bytes_max);
-    assert_eq!(write(bytes.len()), bytes);
-    if let Some((_, fewer)) = endpoints.split_last() {
-        let fewer = fewer.to_vec();
-        let table = ClientTable::decode(write(bytes.len() - 1));
-        let endpoints = fewer;
-        assert_eq!(table, Some(ClientTable { term, endpoints }));
+    if let Some(ClientTable { term, endpoints }) = ClientTable::decode(bytes.clone()) {
+        assert_eq!(ClientTable::encode(term, &endpoints), bytes);
     }
 }
 
 pub(crate) fn client_table_seeds() -> Vec<Seed> {
-    let empty = ClientTable::encode(7, std::iter::empty(), HINT_BYTES_MAX);
     vec![
-        Seed::new("both-families", table()),
-        Seed::new("empty", empty),
+        Seed::new("both-families", ClientTable::encode(7, &connections())),
+        Seed::new("empty", ClientTable::encode(7, &[])),
     ]
 }
 
-fn table() -> Bytes {
+/// A list of client connections on disk: what is read is written and read again. The first byte of an input says whether
+/// the checksum is put right, which is hard to guess.
+pub(crate) fn client_list(input: &[u8]) {
+    let Some((&tag, rest)) = input.split_first() else {
+        return;
+    };
+    let mut bytes = rest.to_vec();
+    if tag == RIGHT {
+        haven_net::fuzzing::put_list_right(&mut bytes);
+    }
+    if let Some(list) = ClientList::decode(bytes.into()) {
+        let written = ClientList::encode(list.sequence, &list.endpoints);
+        assert_eq!(ClientList::decode(written), Some(list));
+    }
+}
+
+pub(crate) fn client_list_seeds() -> Vec<Seed> {
+    let tagged = |tag: u8, bytes: &[u8]| [&[tag], bytes].concat();
+    let some = ClientList::encode(3, &connections());
+    vec![
+        Seed::new("some", tagged(RIGHT, &some)),
+        Seed::new("as-it-is", tagged(0, &some)),
+        Seed::new("empty", tagged(RIGHT, &ClientList::encode(1, &[]))),
+        Seed::new("cut", tagged(RIGHT, &some[..some.len() - 9])),
+    ]
+}
+
+fn connections() -> [Endpoint; 2] {
     let v4 = |last, port| ([192, 0, 2, last], port).into();
     let v6 = |last, port| ([0x2001, 0xdb8, 0, 0, 0, 0, 0, last], port).into();
-    let endpoints = [
+    [
         Endpoint {
             local: v4(100, 2049),
             remote: v4(7, 812),
@@ -145,6 +158,5 @@ fn table() -> Bytes {
             local: v6(1, 2049),
             remote: v6(2, 900),
         },
-    ];
-    ClientTable::encode(7, endpoints.into_iter(), HINT_BYTES_MAX)
+    ]
 }

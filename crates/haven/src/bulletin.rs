@@ -1,6 +1,6 @@
 //! Bulletins: what nodes tell each other several times a second, so that any of them knows how all are.
 //!
-//! A bulletin is a node's report, and on the leader the table of client connections (see `peers`). Soft state:
+//! A bulletin is a node's report. Soft state:
 //! the newest wins, a lost one costs nothing but freshness. Nothing here decides anything about the service.
 //! Their form is [`haven_admin::Bulletin`].
 //!
@@ -9,18 +9,16 @@
 
 use crate::engine::Outcome;
 use crate::history::History;
-use crate::peers::Clients;
 use crate::roll::Roll;
 use bytes::Bytes;
 use haven_admin::{Bulletin, Facts, NodeFacts, NodeReport};
 use haven_config::Config;
 use haven_consensus::{Consensus, HINT_BYTES_MAX};
-use haven_net::Gate;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{debug, warn};
 
 /// Changes within this time are told together.
@@ -109,15 +107,13 @@ impl Bulletins {
         self.inner.news.notify_one();
     }
 
-    /// Tells the other nodes for ever.
+    /// Tells the other nodes for ever; at once when this has `changed`.
     pub async fn tell(
         self,
         consensus: Consensus<Outcome>,
-        gate: Arc<Gate>,
-        clients: Clients,
+        mut changed: watch::Receiver<u64>,
         report: impl Fn() -> NodeReport + Send + 'static,
     ) {
-        let mut changed = clients.changed();
         let mut leadership = consensus.leadership();
         let mut number = 0;
         loop {
@@ -130,15 +126,7 @@ impl Bulletins {
             tokio::time::sleep(GATHER).await;
             changed.mark_unchanged();
             number += 1;
-            // The report goes first; the table, which may lack somebody, gets what is left.
-            let table = |bytes_max| {
-                let term = consensus.leadership().borrow().term;
-                match gate.is_closed() {
-                    true => Bytes::new(),
-                    false => clients.table(term, bytes_max),
-                }
-            };
-            match Bulletin::encode(number, report(), HINT_BYTES_MAX, table) {
+            match Bulletin::encode(number, report(), HINT_BYTES_MAX) {
                 Some(hint) => {
                     if let Err(why) = consensus.broadcast_hint(hint) {
                         warn!(%why, "cannot tell the other nodes how this one is");
@@ -150,7 +138,7 @@ impl Bulletins {
     }
 
     /// Hears the other nodes for ever.
-    pub async fn hear(self, consensus: Consensus<Outcome>, clients: Clients) {
+    pub async fn hear(self, consensus: Consensus<Outcome>) {
         let mut hints = consensus.hints();
         loop {
             // Not held while decoding: the sender waits meanwhile.
@@ -160,7 +148,7 @@ impl Bulletins {
                 .map(|(from, hint)| (*from, hint.clone()))
                 .collect();
             for (from, hint) in all {
-                self.take(from, hint, &clients);
+                self.take(from, hint);
             }
             if hints.changed().await.is_err() {
                 return;
@@ -168,23 +156,15 @@ impl Bulletins {
         }
     }
 
-    fn take(&self, from: u64, hint: Bytes, clients: &Clients) {
+    fn take(&self, from: u64, hint: Bytes) {
         let known = self.inner.heard.lock().get(&from).map(|h| h.number);
         if known.is_some() && known == Bulletin::number_of(&hint) {
             return;
         }
-        let Some(Bulletin {
-            number,
-            report,
-            rest: table,
-        }) = Bulletin::decode(hint, HINT_BYTES_MAX)
-        else {
+        let Some(Bulletin { number, report }) = Bulletin::decode(hint, HINT_BYTES_MAX) else {
             debug!(from, "a bulletin that cannot be read");
             return;
         };
-        if !table.is_empty() {
-            clients.hear(from, table);
-        }
         for failover in &report.failovers {
             self.inner.history.hear(failover);
         }

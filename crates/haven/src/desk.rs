@@ -6,12 +6,12 @@
 //! Must not know: how questions travel, from whom they are.
 
 use crate::addresses::Addresses;
+use crate::clients::Clients;
 use crate::cluster::office::Office;
 use crate::driver::Handle;
 use crate::engine::Engine;
 use crate::insight::Insight;
 use crate::metrics::{self, Meter, Reading};
-use crate::peers::Clients;
 use crate::relay::Informed;
 use crate::serve::Ports;
 use crate::space::SpaceGuard;

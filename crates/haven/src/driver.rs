@@ -8,11 +8,11 @@
 //! It must not decide anything: no order, no retry, no condition that the machine could have known.
 
 use crate::addresses::Addresses;
+use crate::clients::Clients;
 use crate::engine::{Engine, Outcome};
 use crate::exports::Exports;
 use crate::found;
 use crate::history::History;
-use crate::peers::Clients;
 use haven_cluster::{Action, Event, Phase, Takeover, Term, Timing};
 use haven_consensus::{Consensus, TransferError};
 use haven_net::Gate;
@@ -449,7 +449,13 @@ async fn speak(parts: Arc<Parts>, mut said: mpsc::Receiver<Action>) {
                 info!("client connections are reset: they were without the address for long");
                 parts.gate.hang_up();
             }
-            (Action::TickleClients, _) => parts.clients.tickle().await,
+            (Action::TickleClients, _) => {
+                let now = *parts.consensus.leadership().borrow();
+                // Else it is over already.
+                if now.holds_term {
+                    parts.clients.serve(now.term);
+                }
+            }
             _ => {}
         }
     }

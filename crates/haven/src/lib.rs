@@ -8,6 +8,7 @@ pub mod bench;
 mod bulletin;
 pub mod check;
 pub mod classic;
+pub mod clients;
 #[doc(hidden)]
 pub mod clock;
 pub mod cluster;
@@ -24,7 +25,6 @@ mod listening;
 pub mod logging;
 pub mod metrics;
 mod notify;
-pub mod peers;
 pub mod quick;
 mod rebuild;
 mod relay;

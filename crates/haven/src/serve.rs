@@ -2,6 +2,7 @@
 
 use crate::addresses::Addresses;
 use crate::bulletin::Bulletins;
+use crate::clients::Clients;
 use crate::cluster::{self, office::Office};
 use crate::control;
 use crate::desk::Desk;
@@ -11,7 +12,6 @@ use crate::history::{History, now_unix_ms};
 use crate::insight::Insight;
 use crate::listening::Listening;
 use crate::notify;
-use crate::peers::Clients;
 use crate::rebuild;
 use crate::reload::reload;
 use crate::roll::Roll;
@@ -118,6 +118,7 @@ pub async fn serve(
     }
     // From here on nothing is answered. After a failure the state may no longer equal the others'.
     node.gate.close();
+    node.clients.end().await;
     why?;
     tokio::select! {
         () = node.consensus.shutdown() => info!("stopped"),
@@ -263,6 +264,7 @@ struct Node {
     handle: Handle,
     consensus: Consensus<crate::engine::Outcome>,
     gate: Arc<Gate>,
+    clients: Clients,
     ports: Ports,
     log: Log,
     registration: Registration,
@@ -287,6 +289,7 @@ impl Node {
             cluster::note_started(&config.node.data)?;
         }
         let standby = Arc::new(Standby::open(Arc::clone(&disk))?);
+        let kept_on = Arc::clone(&disk);
         let space = SpaceGuard::new(disk, config.health.reserve_bytes, log.clone())?;
         let Listening {
             streams,
@@ -338,10 +341,11 @@ impl Node {
         for socket in datagrams {
             tokio::spawn(Arc::clone(&server).listen_datagrams(socket));
         }
-        let clients = clients(&config, &server);
+        let clients = clients(&config, &server, kept_on);
+        tokio::spawn(clients.clone().run(consensus.clone(), Arc::clone(&gate)));
         let bulletins = Bulletins::new(&config, roll.clone(), Arc::clone(&history));
         let hear = bulletins.clone();
-        tokio::spawn(hear.hear(consensus.clone(), clients.clone()));
+        tokio::spawn(hear.hear(consensus.clone()));
         let (minds, told) = (Arc::clone(&space), bulletins.clone());
         tokio::spawn(minds.mind_others(config.node.id, consensus.clone(), told));
         let lost = Arc::new(parking_lot::Mutex::new(None::<Handle>));
@@ -388,9 +392,9 @@ impl Node {
             let of = Arc::clone(&desk);
             tokio::spawn(strangers.watch(addresses, move || of.member_holds()));
         }
-        let (gate_of, own) = (Arc::clone(&gate), Arc::clone(&desk));
-        let tell = bulletins.clone();
-        tokio::spawn(tell.tell(consensus.clone(), gate_of, clients, move || own.report()));
+        let (tell, own) = (bulletins.clone(), Arc::clone(&desk));
+        let changed = clients.changed();
+        tokio::spawn(tell.tell(consensus.clone(), changed, move || own.report()));
         tokio::spawn(standby::follow(
             standby,
             bulletins,
@@ -415,6 +419,7 @@ impl Node {
             handle,
             consensus,
             gate,
+            clients,
             ports,
             log,
             registration: Registration::new(rpcbind, bindings(config.service.listen, ports)),
@@ -508,13 +513,14 @@ async fn leave(consensus: Consensus<crate::engine::Outcome>, handle: Handle) {
     }
 }
 
-fn clients(config: &Config, server: &Arc<Server<Service>>) -> Clients {
+fn clients(config: &Config, server: &Arc<Server<Service>>, disk: Arc<dyn Disk>) -> Clients {
     let floating = config.service.addresses.iter().map(|a| a.address).collect();
     let own = Arc::clone(server);
     Clients::new(
-        move || own.endpoints(),
+        move || own.connections(),
         server.endpoints_changed(),
         floating,
+        disk,
     )
 }
 

@@ -17,7 +17,6 @@ use crate::engine::{Outcome, STORE_DIR};
 use crate::history::{History, now_unix_ms};
 use crate::insight::Insight;
 use crate::notify;
-use crate::peers::Clients;
 use crate::rebuild;
 use crate::roll::Roll;
 use crate::serve::{LOG_DIR, Signals, consensus_options, failed, until_removed};
@@ -27,7 +26,6 @@ use haven_config::Config;
 use haven_consensus::{Consensus, MachineError, Replicated, SnapshotSink, SnapshotSource, Wanted};
 use haven_disk::Disk;
 use haven_log::{Log, LogOptions};
-use haven_net::Gate;
 use haven_store::POSITION_BYTES_MAX;
 use parking_lot::Mutex;
 use std::io;
@@ -100,10 +98,14 @@ pub(crate) async fn serve(
     let names = roll.clone();
     let history = Arc::new(History::new(&config.node.name, move |id| names.name_of(id)));
     let bulletins = Bulletins::new(&config, roll.clone(), Arc::clone(&history));
-    // No clients, for ever.
-    let (_nobody, changed) = watch::channel(0);
-    let clients = Clients::new(Vec::new, changed, Vec::new());
-    tokio::spawn(bulletins.clone().hear(consensus.clone(), clients.clone()));
+    tokio::spawn(bulletins.clone().hear(consensus.clone()));
+    // What others tell of their clients is of no use here, and is not to wait.
+    let told = consensus.clone();
+    tokio::spawn(async move {
+        loop {
+            drop(told.posts().await);
+        }
+    });
     let insight = Insight {
         name: config.node.name.clone(),
         started_unix_ms: now_unix_ms(),
@@ -116,8 +118,8 @@ pub(crate) async fn serve(
     };
     let desk = Arc::new(Desk { insight, disk });
     let own = Arc::clone(&desk);
-    let closed = Arc::new(Gate::default());
-    tokio::spawn(bulletins.tell(consensus.clone(), closed, clients, move || own.report()));
+    let (_nobody, unchanged) = watch::channel(0);
+    tokio::spawn(bulletins.tell(consensus.clone(), unchanged, move || own.report()));
     control::serve(socket, metrics, &desk);
     info!(
         version = env!("CARGO_PKG_VERSION"),

@@ -1,8 +1,9 @@
-//! An entry for fuzzing: records cut out of what clients send. It must not be part of what ships: it exists with
+//! Entries for fuzzing: records cut out of what clients send, lists of connections. It must not be part of what ships: it exists with
 //! the feature `fuzzing` only.
 
 use crate::Limits;
 use crate::input::{EMPTY_FRAGMENTS_MAX, Input, Next};
+use crate::list;
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -39,4 +40,9 @@ pub fn records(limits: &Limits, step: usize, stream: &[u8]) -> (Vec<Bytes>, bool
             Err(_) => return (records, true),
         }
     }
+}
+
+/// Gives what may be a list of connections the length and the checksum that fit it.
+pub fn put_list_right(bytes: &mut [u8]) {
+    list::put_right(bytes);
 }

@@ -21,6 +21,7 @@ mod datagram;
 pub mod fuzzing;
 mod gate;
 mod input;
+mod list;
 mod listener;
 mod output;
 mod quiet;
@@ -33,9 +34,10 @@ use std::time::Duration;
 
 pub use datagram::{DATAGRAM_BYTES_MAX, bind_datagram};
 pub use gate::{Gate, Pass};
+pub use list::{CONNECTIONS_PER_LIST_MAX, ClientList, LIST_BYTES_MAX};
 pub use listener::{Endpoint, Server, bind};
 pub use quiet::Quiet;
-pub use table::ClientTable;
+pub use table::{CONNECTIONS_PER_TABLE_MAX, ClientTable, TABLE_BYTES_MAX};
 
 /// What becomes of a request.
 #[derive(Debug)]

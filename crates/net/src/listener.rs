@@ -151,6 +151,11 @@ impl<H: Handler> Server<H> {
         self.table.lock().open.values().copied().collect()
     }
 
+    /// The same, by numbers of which none is used twice.
+    pub fn connections(&self) -> BTreeMap<u64, Endpoint> {
+        self.table.lock().open.clone()
+    }
+
     /// Changes whenever [`Server::endpoints`] does.
     pub fn endpoints_changed(&self) -> watch::Receiver<u64> {
         self.table_changed.subscribe()

@@ -1,8 +1,11 @@
-//! The table of client connections as bytes: what a leader tells the other nodes, so that the next one can reach
-//! every client.
+//! A table of client connections as bytes: what a leader tells the other nodes, so that the next one can reach
+//! every client, and what each keeps for its next start. Many connections are several tables.
+//!
+//! Format: a byte that names it, the term (64 bits), the number of own ends and each of them, then for each connection
+//! which of those it is, and the client's end. An end is a byte (4 or 6), an address and a port.
 //!
 //! Invariants
-//! - What a peer sends is bounded by the caller and may be garbage; it is taken as a whole or not at all.
+//! - What a peer sends is bounded, and may be garbage; it is taken as a whole or not at all.
 //! - A table has one form.
 //!
 //! It must not know how tables travel, nor what is done with them.
@@ -12,13 +15,21 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// First byte of a table.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// Before an IPv4 address.
 const IPV4: u8 = 4;
 /// Before an IPv6 address.
 const IPV6: u8 = 6;
+/// Bytes of an IPv6 end, the longest.
+const END_BYTES_MAX: usize = 1 + 16 + 2;
 
-/// Who is connected to the leader of a term.
+/// So many connections fit one table.
+pub const CONNECTIONS_PER_TABLE_MAX: usize = 128;
+/// Longest table, in bytes.
+pub const TABLE_BYTES_MAX: usize =
+    1 + 8 + 1 + CONNECTIONS_PER_TABLE_MAX * (END_BYTES_MAX + 1 + END_BYTES_MAX);
+
+/// Connections to a node in a term.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientTable {
     /// The term: of two tables, that of the newer one counts.
@@ -28,37 +39,55 @@ pub struct ClientTable {
 }
 
 impl ClientTable {
-    /// As many connections as fit in so many bytes.
-    pub fn encode(term: u64, endpoints: impl Iterator<Item = Endpoint>, bytes_max: usize) -> Bytes {
+    /// The table of the first [`CONNECTIONS_PER_TABLE_MAX`] of these.
+    pub fn encode(term: u64, endpoints: &[Endpoint]) -> Bytes {
+        let endpoints = &endpoints[..endpoints.len().min(CONNECTIONS_PER_TABLE_MAX)];
+        let mut locals: Vec<SocketAddr> = Vec::new();
         let mut out = BytesMut::new();
+        let mut rows = BytesMut::new();
+        for endpoint in endpoints {
+            let known = locals.iter().position(|local| *local == endpoint.local);
+            let index = known.unwrap_or_else(|| {
+                locals.push(endpoint.local);
+                locals.len() - 1
+            });
+            // No more of them than connections.
+            rows.put_u8(u8::try_from(index).unwrap_or(u8::MAX));
+            put(&mut rows, endpoint.remote);
+        }
         out.put_u8(FORMAT);
         out.put_u64(term);
-        for endpoint in endpoints {
-            let before = out.len();
-            put(&mut out, endpoint.local);
-            put(&mut out, endpoint.remote);
-            if out.len() > bytes_max {
-                out.truncate(before);
-                break;
-            }
+        out.put_u8(u8::try_from(locals.len()).unwrap_or(u8::MAX));
+        for local in locals {
+            put(&mut out, local);
         }
+        out.put_slice(&rows);
         out.freeze()
     }
 
     /// `None` if it is no table.
     pub fn decode(mut bytes: Bytes) -> Option<Self> {
-        if bytes.try_get_u8().ok()? != FORMAT {
+        let whole = bytes.clone();
+        if bytes.len() > TABLE_BYTES_MAX || bytes.try_get_u8().ok()? != FORMAT {
             return None;
         }
         let term = bytes.try_get_u64().ok()?;
+        let mut locals = Vec::new();
+        for _ in 0..bytes.try_get_u8().ok()? {
+            locals.push(get(&mut bytes)?);
+        }
         let mut endpoints = Vec::new();
         while bytes.has_remaining() {
+            if endpoints.len() == CONNECTIONS_PER_TABLE_MAX {
+                return None;
+            }
+            let index = usize::from(bytes.try_get_u8().ok()?);
             endpoints.push(Endpoint {
-                local: get(&mut bytes)?,
+                local: *locals.get(index)?,
                 remote: get(&mut bytes)?,
             });
         }
-        Some(Self { term, endpoints })
+        (Self::encode(term, &endpoints) == whole).then_some(Self { term, endpoints })
     }
 }
 
@@ -98,33 +127,51 @@ mod tests {
 
     #[test]
     fn tables_survive_the_way() {
-        let endpoints = vec![
+        let mut endpoints = vec![
             endpoint("192.0.2.100:2049", "192.0.2.7:812"),
             endpoint("[2001:db8::1]:2049", "[2001:db8::2]:900"),
+            endpoint("192.0.2.100:2049", "192.0.2.8:812"),
         ];
-        let bytes = ClientTable::encode(7, endpoints.iter().copied(), 1 << 10);
-        assert_eq!(
-            ClientTable::decode(bytes),
-            Some(ClientTable { term: 7, endpoints })
-        );
+        let bytes = ClientTable::encode(7, &endpoints);
+        let table = ClientTable {
+            term: 7,
+            endpoints: endpoints.clone(),
+        };
+        assert_eq!(ClientTable::decode(bytes), Some(table));
+        endpoints.clear();
+        let bytes = ClientTable::encode(8, &endpoints);
+        let table = ClientTable { term: 8, endpoints };
+        assert_eq!(ClientTable::decode(bytes), Some(table));
     }
 
+    /// As large as tables get: each connection of IPv6, to an address of its own.
     #[test]
-    fn large_tables_are_cut_and_garbage_is_refused() {
-        let bytes_max = 60_000;
-        let many = (0..20_000u32).map(|n| {
-            let remote = format!("10.0.{}.{}:7", n >> 8 & 255, n & 255);
-            endpoint("192.0.2.100:2049", &remote)
-        });
-        let bytes = ClientTable::encode(1, many, bytes_max);
-        assert!(bytes.len() <= bytes_max);
+    fn large_tables_fit_and_garbage_is_refused() {
+        let many: Vec<Endpoint> = (0..CONNECTIONS_PER_TABLE_MAX + 1)
+            .map(|n| {
+                endpoint(
+                    &format!("[2001:db8::1:{n:x}]:2049"),
+                    &format!("[2001:db8::{n:x}]:7"),
+                )
+            })
+            .collect();
+        let bytes = ClientTable::encode(1, &many);
+        assert_eq!(bytes.len(), TABLE_BYTES_MAX);
         let told = ClientTable::decode(bytes.clone()).unwrap();
-        assert!(told.endpoints.len() > 4_000);
-        for cut in 0..60 {
-            let whole = cut >= 9 && (cut - 9) % 14 == 0;
-            let taken = ClientTable::decode(bytes.slice(..cut)).is_some();
-            assert_eq!(taken, whole, "{cut} bytes");
+        assert_eq!(told.endpoints, many[..CONNECTIONS_PER_TABLE_MAX]);
+        let rows_at = 10 + CONNECTIONS_PER_TABLE_MAX * END_BYTES_MAX;
+        for cut in 0..bytes.len() {
+            // Ends that no connection has, or half a connection.
+            assert!(
+                ClientTable::decode(bytes.slice(..cut)).is_none(),
+                "{cut} bytes"
+            );
         }
-        assert!(ClientTable::decode(Bytes::from_static(b"\x02")).is_none());
+        let more = [&bytes[..], &bytes[rows_at..rows_at + 20]].concat();
+        assert!(ClientTable::decode(more.into()).is_none());
+        let mut wild = bytes.to_vec();
+        wild[rows_at] = u8::MAX;
+        assert!(ClientTable::decode(wild.into()).is_none());
+        assert!(ClientTable::decode(Bytes::from_static(b"\x01")).is_none());
     }
 }

@@ -19,6 +19,10 @@ use crate::net::message;
 use crate::net::message::Kept;
 use crate::net::message::Purpose;
 use crate::net::message::SMALL_BODY_MAX;
+use crate::net::posts::Posts;
+
+/// So many posts go at a time: then hints may pass.
+const POSTS_AT_ONCE: usize = 16;
 
 /// The newest hint to peers and the newest from each of them (the members bound their number).
 pub(crate) struct Board {
@@ -26,6 +30,7 @@ pub(crate) struct Board {
     theirs: watch::Sender<BTreeMap<u64, Bytes>>,
     our_kept: watch::Sender<Option<Kept>>,
     their_kept: watch::Sender<BTreeMap<u64, Kept>>,
+    pub(crate) posts: Posts,
 }
 
 impl Board {
@@ -35,6 +40,7 @@ impl Board {
             theirs: watch::Sender::new(BTreeMap::new()),
             our_kept: watch::Sender::new(None),
             their_kept: watch::Sender::new(BTreeMap::new()),
+            posts: Posts::default(),
         }
     }
 
@@ -85,27 +91,35 @@ impl Board {
 pub(crate) async fn tell(place: Arc<Place>, board: Arc<Board>, peer: u64) {
     let mut ours = board.ours.subscribe();
     let mut kept = board.our_kept.subscribe();
+    let mut posted = board.posts.posted();
     // Nothing to tell yet: no connection either.
     let something = tokio::select! {
         hint = ours.wait_for(Option::is_some) => hint.is_ok(),
         kept = kept.wait_for(Option::is_some) => kept.is_ok(),
+        posted = posted.wait_for(|number| *number > 0) => posted.is_ok(),
     };
     if !something {
         return;
     }
     loop {
-        if let Err(error) = tell_on_one_link(&place, (&mut ours, &mut kept), peer).await {
+        let sources = (&mut ours, &mut kept, &mut posted);
+        if let Err(error) = tell_on_one_link(&place, &board, sources, peer).await {
             tracing::debug!(peer, "hints to node {peer}: {error}");
         }
     }
 }
 
+/// What this node has to tell: hints, what it keeps, that there are posts.
+type Sources<'a> = (
+    &'a mut watch::Receiver<Option<Bytes>>,
+    &'a mut watch::Receiver<Option<Kept>>,
+    &'a mut watch::Receiver<u64>,
+);
+
 async fn tell_on_one_link(
     place: &Place,
-    (ours, kept): (
-        &mut watch::Receiver<Option<Bytes>>,
-        &mut watch::Receiver<Option<Kept>>,
-    ),
+    board: &Board,
+    (ours, kept, posted): Sources<'_>,
     peer: u64,
 ) -> Result<(), WireError> {
     let Link {
@@ -114,8 +128,11 @@ async fn tell_on_one_link(
     } = link::connect(place, peer, Purpose::Hints, SMALL_BODY_MAX).await?;
     ours.mark_changed();
     kept.mark_changed();
+    posted.mark_changed();
+    let mut last_post = 0;
     loop {
         tokio::select! {
+            biased;
             () = place.until_cut(peer) => return Err(WireError::Closed),
             // What was sent on this link meanwhile may be long in coming.
             () = place.pacer.until_back(peer) => return Ok(()),
@@ -131,6 +148,18 @@ async fn tell_on_one_link(
                 let kept = *kept.borrow_and_update();
                 if let Some(kept) = kept {
                     writer.send(message::kept(kept)).await?;
+                }
+            }
+            changed = posted.changed() => {
+                changed.map_err(|_| WireError::Closed)?;
+                posted.mark_unchanged();
+                let some = board.posts.after(last_post, POSTS_AT_ONCE);
+                if some.len() == POSTS_AT_ONCE {
+                    posted.mark_changed();
+                }
+                for (number, topic, bytes) in some {
+                    writer.send(message::post(topic, bytes)).await?;
+                    last_post = number;
                 }
             }
             // The peer never answers: this returns when the connection ends.

@@ -53,6 +53,7 @@ pub(crate) use hints::Kept;
 pub(crate) use hints::Told;
 pub(crate) use hints::hint;
 pub(crate) use hints::kept;
+pub(crate) use hints::post;
 pub(crate) use hints::read_told;
 pub(crate) use snapshots::SnapshotPart;
 pub(crate) use snapshots::chunk;
@@ -66,7 +67,8 @@ pub(crate) use snapshots::wanted;
 
 /// Version of everything in this module but the beginning of a hello and of its refusal, which are the same in
 /// all versions. Another version is refused. Version 1 was that of nodes without TLS, version 2 that of nodes
-/// that sent each other whole snapshots only, version 3 that of nodes whose hello did not say which process speaks.
+/// that sent each other whole snapshots only, version 3 that of nodes without posts whose hello did not say which process
+/// speaks.
 pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Entries in one append.
@@ -127,6 +129,7 @@ pub(crate) const JOIN: u8 = 19;
 pub(crate) const JOINED: u8 = 20;
 const WANTED: u8 = 21;
 const KEPT: u8 = 22;
+const POST: u8 = 23;
 
 /// Body limit of what a machine that wants to join says.
 pub(crate) const JOIN_BODY_MAX: usize = 16 << 10;

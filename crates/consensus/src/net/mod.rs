@@ -8,7 +8,7 @@
 //! - `turns`: which follower gets new entries at once
 //! - `server`: what comes in from peers; `commits`: how soon it learns what is committed
 //! - `pace`: how often a peer that does not answer is tried again
-//! - `hints`: soft state, newest wins
+//! - `hints`: soft state, newest wins; `posts`: the same in many parts
 //! - `visit`: streams whose bytes are for others to read
 //!
 //! Invariants
@@ -25,6 +25,7 @@ pub(crate) mod hints;
 pub(crate) mod link;
 pub(crate) mod message;
 pub(crate) mod pace;
+pub(crate) mod posts;
 pub(crate) mod server;
 pub(crate) mod turns;
 pub(crate) mod visit;

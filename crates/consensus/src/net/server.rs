@@ -297,6 +297,7 @@ impl<R: Send + 'static> Server<R> {
             match message::read_told(&reader.next().await?)? {
                 Told::Hint(hint) => self.board.put(hello.from, hint),
                 Told::Kept(kept) => self.board.put_kept(hello.from, kept),
+                Told::Post(topic, bytes) => self.board.posts.put(hello.from, topic, bytes),
             }
         }
     }

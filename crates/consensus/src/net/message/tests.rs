@@ -3,6 +3,8 @@
 use super::*;
 use crate::Wanted;
 use crate::options::BASE_BYTES_MAX;
+use crate::options::POST_BYTES_MAX;
+use crate::options::TOPICS_MAX;
 use crate::types::AppendRequest;
 use crate::types::Command;
 use crate::types::Entry;
@@ -165,6 +167,14 @@ fn what_is_wanted_and_kept_comes_back() {
     let sent = Bytes::from_static(b"who is there");
     let told = read_told(&body(hint(sent.clone()))).unwrap();
     assert_eq!(told, Told::Hint(sent));
+    for sent in [Bytes::new(), Bytes::from(vec![7; POST_BYTES_MAX])] {
+        let told = read_told(&body(post(TOPICS_MAX - 1, sent.clone()))).unwrap();
+        assert_eq!(told, Told::Post(TOPICS_MAX - 1, sent));
+    }
+    assert!(read_told(&body(post(TOPICS_MAX, Bytes::new()))).is_err());
+    let long = Bytes::from(vec![7; POST_BYTES_MAX + 1]);
+    assert!(read_told(&body(post(0, long))).is_err());
+    assert!(read_told(&body(post(0, Bytes::new())).slice(..2)).is_err());
 }
 
 #[test]
