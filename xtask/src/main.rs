@@ -32,7 +32,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "tidy",
-        about: "leftovers of merges, dead links, long files, names of one machine",
+        about: "leftovers of merges, dead links, long files, names of one machine, mute scripts",
         run: tidy::check,
     },
     Step {

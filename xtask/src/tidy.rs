@@ -1,5 +1,5 @@
 //! What no file that git tracks may hold, whatever its language: leftovers of a merge, links that lead nowhere,
-//! too much for one file, and what only one machine knows.
+//! too much for one file, what only one machine knows; and scripts that could end without a word.
 //!
 //! The rules look at a [`Tree`], which is paths and texts, so that their tests need no files. Files that are no text are
 //! there as paths only.
@@ -44,7 +44,7 @@ struct Fault {
 /// Checks the files that git tracks, as they are in the working tree.
 pub fn check() -> Result<(), String> {
     let tree = tracked()?;
-    let faults: Vec<Fault> = [leftovers, links, lengths, foreign]
+    let faults: Vec<Fault> = [leftovers, links, lengths, foreign, mute]
         .iter()
         .flat_map(|rule| rule(&tree))
         .collect();
@@ -144,6 +144,25 @@ fn foreign(tree: &Tree) -> Vec<Fault> {
         }
     }
     faults
+}
+
+/// Scripts that do not begin by sourcing `tests/strict`, by themselves or through what they source.
+fn mute(tree: &Tree) -> Vec<Fault> {
+    let is_strict = |line: &str| {
+        let sourced = line.strip_prefix(". ").map(|file| file.trim_matches('"'));
+        let name = sourced.and_then(|file| file.rsplit('/').next());
+        matches!(name, Some("strict" | "lab" | "cluster-lab"))
+    };
+    let scripts = tree.texts.iter().filter(|(_, text)| is_bash(text));
+    scripts
+        .filter(|(_, text)| !text.lines().any(is_strict))
+        .map(|(path, _)| fault(path, 0, "does not source tests/strict".into()))
+        .collect()
+}
+
+fn is_bash(text: &str) -> bool {
+    let first = text.lines().next().unwrap_or_default();
+    first.starts_with("#!") && first.ends_with("bash")
 }
 
 /// `at` counts lines from 0.
@@ -430,6 +449,54 @@ mod tests {
             );
         }
         assert_eq!(foreign(&tree(&[("a.md", "works/ in network/x\n")])), []);
+    }
+
+    #[test]
+    fn a_script_that_is_not_strict_is_found() {
+        let strict = "#!/usr/bin/env bash\n# words\n. \"$(dirname \"$0\")/../tests/strict\"\n";
+        let lab = "#!/bin/bash\nnodes=1\n. \"$(dirname \"$0\")/lab\"\n";
+        let own = "#!/bin/bash\nset -euo pipefail\n# . tests/strict\n";
+        let found = tree(&[
+            ("a", strict),
+            ("b", lab),
+            ("c", own),
+            ("make-tree", "#!/usr/bin/env perl\n"),
+            ("d.rs", "#![no_main]\n"),
+        ]);
+        assert_eq!(places(&mute(&found)), [("c", 1)]);
+    }
+
+    /// Runs a script after `tests/strict`: its status, and what it said.
+    fn run_strictly(script: &str) -> (Option<i32>, String) {
+        let script = format!(". tests/strict\n{script}\n");
+        let output = Command::new("bash")
+            .args(["-c", &script])
+            .current_dir(crate::root())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said)
+    }
+
+    #[test]
+    fn a_script_that_ends_early_says_where() {
+        for (script, line) in [
+            ("true\nfalse\ntrue", "line 3"),
+            ("asked() { false | cat; }\nwant=$(asked)", "line 3"),
+            ("inner() { false; }\ninner", "line 2"),
+        ] {
+            let (status, said) = run_strictly(script);
+            assert_eq!(status, Some(1), "{script}");
+            assert!(said.contains(line), "{script}: {said}");
+            assert_eq!(said.lines().count(), 1, "{script}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_about_ends_no_script() {
+        let script = "asked() { false | cat; }\nif asked; then :; fi\nasked || true\n\
+                      if [ \"$(asked)\" = x ]; then :; fi\n! false\nx=$(asked) || true\nexit 7";
+        assert_eq!(run_strictly(script), (Some(7), String::new()));
     }
 
     #[test]
