@@ -2,20 +2,22 @@
 //!
 //! Three things take an address off a node that must not have it: this module, when told; the guard, a
 //! process of its own, when this process is dead, frozen or without a lease; the kernel, when nobody
-//! refreshed the address for its lifetime (should the guard be dead too).
+//! refreshed the address for its lifetime (should the guard be dead too). Whoever else takes one off (an operator, an
+//! interface that goes down), this module hears of it at once.
 //!
 //! The guard also holds the listening sockets and every client connection to a floating address, so that
 //! no client hears of this process's death before the address is gone.
 
 use haven_config::FloatingAddress;
-use haven_platform::addr::{self, Placed, Subnet};
+use haven_platform::addr::{self, Losses, Placed, Subnet};
 use haven_platform::guard::{Guard, GuardEvent, GuardTiming, Keeper};
 use haven_platform::{announce, sockets};
 use parking_lot::Mutex;
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::Duration;
 use tracing::{debug, info, warn};
 
@@ -82,6 +84,12 @@ impl Addresses {
             seen: Mutex::default(),
         });
         tokio::spawn(refresh_for_ever(Arc::downgrade(&inner)));
+        match Losses::watch() {
+            Ok(losses) => watch_losses(losses, Arc::downgrade(&inner)),
+            Err(why) => {
+                warn!(%why, "a floating address that somebody takes off is missed for some seconds")
+            }
+        }
         Ok(Self { inner })
     }
 
@@ -279,7 +287,34 @@ impl Inner {
     }
 }
 
-async fn refresh_for_ever(inner: std::sync::Weak<Inner>) {
+/// On a thread of its own, as long as the addresses are of interest.
+fn watch_losses(mut losses: Losses, inner: Weak<Inner>) {
+    let watching = move || {
+        loop {
+            let lost = match losses.next() {
+                Ok(lost) => lost,
+                Err(why) => return warn!(%why, "the floating addresses are not watched any more"),
+            };
+            let Some(inner) = inner.upgrade() else { return };
+            // Waits for whoever changes them right now: if that is this process, they are not held any more.
+            let mut held = inner.held.lock().clone();
+            held.retain(|placed| lost.as_ref().is_none_or(|lost| lost.contains(&placed.ip())));
+            let gone = |placed: &Placed| addr::is_here(placed.ip()).is_ok_and(|here| !here);
+            if let Some(placed) = held.iter().find(|placed| gone(placed)) {
+                warn!(address = %placed.ip(), "somebody took a floating address off");
+                (inner.on_lost)();
+            }
+        }
+    };
+    let spawned = thread::Builder::new()
+        .name("haven-addresses".into())
+        .spawn(watching);
+    if let Err(why) = spawned {
+        warn!(%why, "the floating addresses are not watched");
+    }
+}
+
+async fn refresh_for_ever(inner: Weak<Inner>) {
     loop {
         tokio::time::sleep(REFRESH).await;
         let Some(inner) = inner.upgrade() else { return };

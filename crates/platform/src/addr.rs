@@ -29,6 +29,8 @@ use crate::link::{self, LinkIndex};
 use crate::nl::{NLM_F_CREATE, NLM_F_REPLACE, Netlink, Request, attrs, u32_at};
 
 const RTM_NEWADDR: u16 = 20;
+const RTMGRP_IPV4_IFADDR: u32 = 0x10;
+const RTMGRP_IPV6_IFADDR: u32 = 0x100;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
@@ -185,6 +187,34 @@ pub fn is_here(ip: IpAddr) -> Result<bool> {
 /// [`is_here`] over a socket that is already open.
 pub(crate) fn is_here_with(netlink: &mut Netlink, ip: IpAddr) -> std::result::Result<bool, Errno> {
     Ok(list_with(netlink)?.iter().any(|placed| placed.ip() == ip))
+}
+
+/// Tells which addresses this machine loses, whoever takes them off.
+pub struct Losses {
+    netlink: Netlink,
+}
+
+impl Losses {
+    /// From now on, in the network namespace of the calling thread.
+    pub fn watch() -> Result<Self> {
+        Netlink::route_news(RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR)
+            .map(|netlink| Self { netlink })
+            .map_err(|errno| PlatformError::kernel("watching network addresses", errno))
+    }
+
+    /// Waits for losses, a few seconds at most. `None`: too much happened at once, look yourself.
+    pub fn next(&mut self) -> Result<Option<Vec<IpAddr>>> {
+        let mut lost = Vec::new();
+        let news = self.netlink.news(|kind, body| {
+            let placed = (kind == RTM_DELADDR).then(|| parse(body)).flatten();
+            lost.extend(placed.map(|placed| placed.ip()));
+        });
+        match news {
+            Ok(()) => Ok(Some(lost)),
+            Err(Errno::NOBUFS) => Ok(None),
+            Err(errno) => Err(PlatformError::kernel("watching network addresses", errno)),
+        }
+    }
 }
 
 /// Adds an address. With a lifetime (whole seconds, at least one), the kernel removes it by itself that

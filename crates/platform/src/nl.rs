@@ -109,21 +109,26 @@ pub(crate) struct Netlink {
 impl Netlink {
     /// Opens a socket for addresses and links.
     pub(crate) fn route() -> Result<Self, Errno> {
-        Self::open(None)
+        Self::open(None, 0)
+    }
+
+    /// Opens a socket that is told of what happens to addresses and links: a bit for each of rtnetlink(7)'s `groups`.
+    pub(crate) fn route_news(groups: u32) -> Result<Self, Errno> {
+        Self::open(None, groups)
     }
 
     /// Opens a socket for socket diagnosis.
     pub(crate) fn sock_diag() -> Result<Self, Errno> {
-        Self::open(Some(netlink::SOCK_DIAG))
+        Self::open(Some(netlink::SOCK_DIAG), 0)
     }
 
-    fn open(protocol: Option<Protocol>) -> Result<Self, Errno> {
+    fn open(protocol: Option<Protocol>, groups: u32) -> Result<Self, Errno> {
         let flags = SocketFlags::CLOEXEC;
         // Protocol 0 is NETLINK_ROUTE.
         let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
         let limit = Some(std::time::Duration::from_secs(ANSWER_S_MAX));
         rustix::net::sockopt::set_socket_timeout(&fd, rustix::net::sockopt::Timeout::Recv, limit)?;
-        rustix::net::bind(&fd, &netlink::SocketAddrNetlink::new(0, 0))?;
+        rustix::net::bind(&fd, &netlink::SocketAddrNetlink::new(0, groups))?;
         Ok(Self {
             fd,
             sequence: 0,
@@ -169,6 +174,16 @@ impl Netlink {
             }
         }
         Err(Errno::AGAIN)
+    }
+
+    /// Waits for news, a few seconds at most, and hands each one's type and body to `each`.
+    pub(crate) fn news(&mut self, mut each: impl FnMut(u16, &[u8])) -> Result<(), Errno> {
+        match self.receive() {
+            Ok(len) => messages(&self.buffer[..len]).for_each(|m| each(m.kind, m.body)),
+            Err(Errno::AGAIN) => {}
+            Err(errno) => return Err(errno),
+        }
+        Ok(())
     }
 
     /// Whether the dump was consistent.

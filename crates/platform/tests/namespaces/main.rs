@@ -33,6 +33,10 @@ const TESTS: &[Test] = &[
         network::addresses_with_a_lifetime_vanish,
     ),
     (
+        "losses_of_addresses_are_told_whoever_takes_them_off",
+        network::losses_of_addresses_are_told_whoever_takes_them_off,
+    ),
+    (
         "interfaces_can_be_unplugged",
         network::interfaces_can_be_unplugged,
     ),

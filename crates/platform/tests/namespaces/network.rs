@@ -89,6 +89,27 @@ pub fn addresses_with_a_lifetime_vanish() {
     });
 }
 
+pub fn losses_of_addresses_are_told_whoever_takes_them_off() {
+    let lan = Lan::new(1);
+    lan.nodes[0].run(|| {
+        let mut losses = addr::Losses::watch().unwrap();
+        let mut is_told =
+            |lost: IpAddr| comes(|| losses.next().unwrap().is_none_or(|all| all.contains(&lost)));
+        for text in [FLOATING_V4, FLOATING_V6] {
+            let floating = placed(text);
+            addr::add(&floating, None).unwrap();
+            addr::remove(&floating).unwrap();
+            assert!(is_told(floating.ip()), "{text}");
+        }
+        // IPv6 addresses go with their interface.
+        addr::add(&placed(FLOATING_V6), None).unwrap();
+        link::set_up("eth0", false).unwrap();
+        assert!(is_told(
+            FLOATING_V6.split_once('/').unwrap().0.parse().unwrap()
+        ));
+    });
+}
+
 pub fn interfaces_can_be_unplugged() {
     let lan = Lan::new(2);
     let socket = lan.nodes[1].run(|| UdpSocket::bind("10.9.0.2:5000").unwrap());
