@@ -57,6 +57,10 @@ const TESTS: &[Test] = &[
         network::tickles_reset_clients_v6,
     ),
     (
+        "tickles_do_a_living_connection_no_harm",
+        network::tickles_do_a_living_connection_no_harm,
+    ),
+    (
         "dropped_connections_are_silent",
         network::dropped_connections_are_silent,
     ),
