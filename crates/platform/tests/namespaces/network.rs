@@ -214,6 +214,35 @@ fn tickle_resets(floating: &str) {
     });
 }
 
+/// What a leader does whose lease lapses for a moment: connections are kept without their address.
+pub fn connections_outlive_their_address_and_are_reset_from_it_later() {
+    for floating in [FLOATING_V4, FLOATING_V6] {
+        let lan = Lan::new(3);
+        let (mut client, mut server, connection) = connect(&lan, floating);
+        lan.nodes[0].run(|| {
+            addr::remove(&placed(floating)).unwrap();
+            assert_eq!(
+                sockets::list(&[connection.local.ip()]).unwrap(),
+                [connection]
+            );
+            addr::add(&placed(floating), None).unwrap();
+            announce(&[placed(floating)]).unwrap();
+        });
+        // What was asked before is answered, on the connection that there is.
+        server.write_all(b"!").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        client.write_all(b"?").unwrap();
+        server.read_exact(&mut [0]).unwrap();
+        lan.nodes[0].run(|| {
+            addr::remove(&placed(floating)).unwrap();
+            addr::add(&placed(floating), None).unwrap();
+        });
+        rustix::net::connect_unspec(&server).unwrap();
+        let error = client.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{floating}");
+    }
+}
+
 pub fn tickles_do_a_living_connection_no_harm() {
     for floating in [FLOATING_V4, FLOATING_V6] {
         let lan = Lan::new(3);
