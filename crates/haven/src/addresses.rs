@@ -291,7 +291,7 @@ impl Inner {
 fn watch_losses(mut losses: Losses, inner: Weak<Inner>) {
     let watching = move || {
         loop {
-            let lost = match losses.next() {
+            let lost = match losses.wait() {
                 Ok(lost) => lost,
                 Err(why) => return warn!(%why, "the floating addresses are not watched any more"),
             };

@@ -203,7 +203,7 @@ impl Losses {
     }
 
     /// Waits for losses, a few seconds at most. `None`: too much happened at once, look yourself.
-    pub fn next(&mut self) -> Result<Option<Vec<IpAddr>>> {
+    pub fn wait(&mut self) -> Result<Option<Vec<IpAddr>>> {
         let mut lost = Vec::new();
         let news = self.netlink.news(|kind, body| {
             let placed = (kind == RTM_DELADDR).then(|| parse(body)).flatten();

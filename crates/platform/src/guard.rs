@@ -13,8 +13,9 @@
 //! Invariants:
 //! - [`Guard::hold`] returns before an address is added, and the child knows the addresses then.
 //! - A beat carries the time at which the lease was checked, so one that waited in the pipe prolongs nothing.
-//! - The addresses go first, then the connections, then what the child kept; then it tickles, and ends
-//!   within seconds. By then it touches no address: they may be the server's own again.
+//! - The addresses go first, then the connections, then what the child kept; then it tickles, if there is anybody to be
+//!   tickled, for as long as a client's keepalive, and ends. By then it touches no address: they may be the server's own
+//!   again.
 //! - After it has acted, the child keeps taking the addresses off until told otherwise: a server that was
 //!   frozen in the middle of adding them may still complete that when it wakes.
 //!

@@ -15,8 +15,9 @@ use super::wire::now_ns;
 use crate::sockets::Connection;
 use crate::tickle::{self, Sender};
 
-/// When the rounds come, counted from the removal of the addresses.
-const ROUNDS_MS: [u64; 3] = [1_000, 2_000, 4_000];
+/// When the rounds come, counted from the removal of the addresses: slower and slower, until a client's keepalive would
+/// have made it look for itself. Nobody may serve for as long.
+const ROUNDS_MS: [u64; 8] = [1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 50_000, 75_000];
 const NS_PER_MS: u64 = 1_000_000;
 
 /// What is left to be tickled.

@@ -57,6 +57,14 @@ const TESTS: &[Test] = &[
         network::tickles_reset_clients_v6,
     ),
     (
+        "connections_outlive_their_address_and_are_reset_from_it_later",
+        network::connections_outlive_their_address_and_are_reset_from_it_later,
+    ),
+    (
+        "tickles_do_a_living_connection_no_harm",
+        network::tickles_do_a_living_connection_no_harm,
+    ),
+    (
         "dropped_connections_are_silent",
         network::dropped_connections_are_silent,
     ),

@@ -94,7 +94,7 @@ pub fn losses_of_addresses_are_told_whoever_takes_them_off() {
     lan.nodes[0].run(|| {
         let mut losses = addr::Losses::watch().unwrap();
         let mut is_told =
-            |lost: IpAddr| comes(|| losses.next().unwrap().is_none_or(|all| all.contains(&lost)));
+            |lost: IpAddr| comes(|| losses.wait().unwrap().is_none_or(|all| all.contains(&lost)));
         for text in [FLOATING_V4, FLOATING_V6] {
             let floating = placed(text);
             addr::add(&floating, None).unwrap();
@@ -212,6 +212,69 @@ fn tickle_resets(floating: &str) {
         println!("  reset after {} us", took.as_micros());
         assert!(took < Duration::from_millis(500), "{took:?}");
     });
+}
+
+/// What a leader does whose lease lapses for a moment: connections are kept without their address.
+pub fn connections_outlive_their_address_and_are_reset_from_it_later() {
+    for floating in [FLOATING_V4, FLOATING_V6] {
+        let lan = Lan::new(3);
+        let (mut client, mut server, connection) = connect(&lan, floating);
+        lan.nodes[0].run(|| {
+            addr::remove(&placed(floating)).unwrap();
+            assert_eq!(
+                sockets::list(&[connection.local.ip()]).unwrap(),
+                [connection]
+            );
+            addr::add(&placed(floating), None).unwrap();
+            announce(&[placed(floating)]).unwrap();
+        });
+        // What was asked before is answered, on the connection that there is.
+        server.write_all(b"!").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        client.write_all(b"?").unwrap();
+        server.read_exact(&mut [0]).unwrap();
+        lan.nodes[0].run(|| {
+            addr::remove(&placed(floating)).unwrap();
+            addr::add(&placed(floating), None).unwrap();
+        });
+        rustix::net::connect_unspec(&server).unwrap();
+        let error = client.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{floating}");
+    }
+}
+
+pub fn tickles_do_a_living_connection_no_harm() {
+    for floating in [FLOATING_V4, FLOATING_V6] {
+        let lan = Lan::new(3);
+        let (mut client, mut server, connection) = connect(&lan, floating);
+        let all = vec![connection; 50];
+        lan.nodes[0].run(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            // Between, before and behind data in both directions.
+            for n in 0..20u8 {
+                runtime.block_on(tickle(&all)).unwrap();
+                let sent = vec![n; 100_000];
+                let (mut there, mut back) = (vec![0; sent.len()], vec![0; sent.len()]);
+                std::thread::scope(|scope| {
+                    scope.spawn(|| client.write_all(&sent).unwrap());
+                    server.read_exact(&mut there).unwrap();
+                });
+                runtime.block_on(tickle(&all)).unwrap();
+                std::thread::scope(|scope| {
+                    scope.spawn(|| server.write_all(&there).unwrap());
+                    client.read_exact(&mut back).unwrap();
+                });
+                assert_eq!(back, sent, "{floating}");
+            }
+            assert_eq!(
+                sockets::list(&[connection.local.ip()]).unwrap(),
+                [connection]
+            );
+        });
+    }
 }
 
 /// A connection from the third node to the floating address on the first one.
