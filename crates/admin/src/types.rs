@@ -166,10 +166,16 @@ pub struct NodeReport {
     pub witness: bool,
     /// What keeps the service from coming up here or from taking all changes, if anything.
     pub trouble: Option<String>,
+    /// MiB of the file system where the data are.
+    #[serde(default)]
+    pub total_mib: u64,
     /// MiB free where the data are.
     pub free_mib: u64,
     /// MiB that are kept free: below, what needs space is refused.
     pub reserve_mib: u64,
+    /// Files that its file system still takes above those that are kept; `None`: as many as there is space for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_files: Option<u64>,
     /// Its disk has no more free than is kept, or not much more since.
     #[serde(default)]
     pub full: bool,

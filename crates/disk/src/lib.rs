@@ -91,13 +91,15 @@ pub trait Disk: Send + Sync + 'static {
     }
 }
 
-/// Space of a file system, in bytes.
+/// Space of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// Size of the file system.
+    /// Size of the file system, in bytes.
     pub total_bytes: u64,
     /// Bytes free to this process.
     pub free_bytes: u64,
+    /// Files that this process can still make; `None`: as many as there is space for.
+    pub free_files: Option<u64>,
 }
 
 /// An open file. All offsets and lengths are bytes; all calls may come from any thread.

@@ -285,6 +285,8 @@ impl Disk for RealDisk {
         Ok(Space {
             total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
             free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+            // A file system that makes inodes as they are needed has no number of them.
+            free_files: (stat.f_files > 0).then_some(stat.f_favail),
         })
     }
 

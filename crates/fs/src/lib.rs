@@ -14,6 +14,7 @@
 //!
 //! It must not know NFS, sockets, clocks or the disk.
 
+pub mod blocks;
 pub mod conformance;
 mod error;
 mod level;

@@ -189,9 +189,11 @@ impl Model {
             .inodes
             .values()
             .fold(0u64, |sum, i| sum.saturating_add(i.attr.used));
+        let free_bytes = TOTAL_BYTES.saturating_sub(used);
         StatFs {
             total_bytes: TOTAL_BYTES,
-            free_bytes: TOTAL_BYTES.saturating_sub(used),
+            free_bytes,
+            available_bytes: free_bytes,
             total_files: TOTAL_FILES,
             free_files: TOTAL_FILES.saturating_sub(self.inodes.len() as u64),
         }

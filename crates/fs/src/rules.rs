@@ -328,6 +328,12 @@ pub fn used(size: u64) -> u64 {
     size.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES)
 }
 
+/// Inodes that can still be made where so many bytes are available, if nothing else bounds them: one for each block.
+/// Most take less, but somebody wants to put something into them.
+pub const fn files_within(available_bytes: u64) -> u64 {
+    available_bytes / BLOCK_BYTES
+}
+
 /// [`Attr::size`] of a directory with this many stored entries; an empty one has a block, too.
 pub fn dir_size(entries: u64) -> u64 {
     entries

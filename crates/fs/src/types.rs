@@ -201,7 +201,9 @@ pub struct StatFs {
     pub total_bytes: u64,
     /// Bytes free.
     pub free_bytes: u64,
-    /// Inodes that can exist in total.
+    /// Bytes of those that files may still take.
+    pub available_bytes: u64,
+    /// Inodes that there are, and can still be made.
     pub total_files: u64,
     /// Inodes that can still be made.
     pub free_files: u64,

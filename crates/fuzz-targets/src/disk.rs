@@ -109,6 +109,7 @@ impl Disk for MemoryDisk {
         Ok(Space {
             total_bytes: 1 << 40,
             free_bytes: 1 << 39,
+            free_files: None,
         })
     }
 }

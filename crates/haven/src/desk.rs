@@ -90,12 +90,15 @@ impl Desk {
     pub fn report(&self) -> NodeReport {
         let view = self.handle.view();
         let (free, reserve) = self.space.bytes();
+        let (total, free_files) = self.space.total_bytes_and_files();
         let addresses = self.addresses.as_ref().map(Addresses::held);
         NodeReport {
             phase: phase(view.phase),
             serving: self.gate.is_open() && self.insight.consensus.lease_valid(),
             standby: self.standby.is_wished(),
             trouble: view.trouble.or_else(|| self.space.trouble()),
+            total_mib: total >> 20,
+            free_files,
             free_mib: free >> 20,
             reserve_mib: reserve >> 20,
             full: self.space.is_full(),

@@ -18,7 +18,7 @@ use haven_config::Config;
 use haven_consensus::{Consensus, Leadership, ProposeError};
 use haven_net::{Begun, DATAGRAM_BYTES_MAX, Endpoint, Gate, Handler, Verdict};
 use haven_nfsd::{
-    Binding, ClientNames, Fatal, Machine, Origin, Prepared, Request, Transport, prepare,
+    Binding, ClientNames, Fatal, Machine, Origin, Prepared, Request, Room, Transport, prepare,
 };
 use haven_proto::nfs3::Args3;
 use haven_proto::rpcbind::{self, Netid, Uaddr};
@@ -127,13 +127,31 @@ impl Service {
         if !is_quick(request) || !self.consensus.lease_valid() {
             return None;
         }
-        let reply = self.engine.try_read(|machine| machine.query(request))?;
+        let room = self.room_for(request);
+        let reply = self
+            .engine
+            .try_read(|machine| machine.query_within(request, room))?;
         self.in_time(reply).map(verdict)
     }
 
     /// Answers from the state.
     async fn query(&self, request: Request) -> Verdict {
-        verdict(self.look(move |machine| machine.query(&request)).await)
+        let room = self.room_for(&request);
+        verdict(
+            self.look(move |machine| machine.query_within(&request, room))
+                .await,
+        )
+    }
+
+    /// What the answer is to say of the service's space, if it is about that.
+    fn room_for(&self, request: &Request) -> Option<Room> {
+        match request {
+            Request::Nfs3 {
+                args: Args3::Fsstat(_),
+                ..
+            } => Some(self.space.room()),
+            _ => None,
+        }
     }
 
     /// Looks at the state, as soon as the lease allows it; `None` if it cannot be read.

@@ -14,10 +14,13 @@
 //! majority with space is left, it refuses what it would refuse if its own were. Otherwise the log would end with
 //! them, and clients would wait without a word of why. It decides what gets into the log, never what is in it.
 //!
+//! The same figures are what clients are told (`told`): never more than what is let in.
+//!
 //! It must not know what a change does.
 
 mod level;
 mod others;
+mod told;
 
 use crate::bulletin::Bulletins;
 use crate::engine::Outcome;
@@ -25,7 +28,8 @@ use crate::found;
 use haven_consensus::Consensus;
 use haven_disk::{Disk, Space};
 use haven_log::Log;
-use level::Level;
+use haven_nfsd::{IO_BYTES_MAX, Room};
+use level::{Amount, Level};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;
@@ -38,8 +42,12 @@ const SAMPLE: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_millis(20);
 /// Bounds of the reserve when none is configured: a twentieth of the file system within these, in bytes.
 const RESERVE_BYTES: (u64, u64) = (256 << 20, 4 << 30);
+/// Files that are kept in reserve, where the file system has a number of them: for the log, and for a copy of the state.
+const RESERVE_FILES: u64 = 1024;
 /// What a change may take beside its own bytes: rows, a cached reply, a block of the file system.
 const OVERHEAD_BYTES: u64 = 16 << 10;
+/// Of what is free above the reserve clients are not told: the largest WRITE needs it beside its own bytes to be let in.
+const UNTOLD_BYTES: u64 = IO_BYTES_MAX as u64 + 2 * OVERHEAD_BYTES;
 /// A change is in the log, and what it writes in the store.
 const COPIES: u64 = 2;
 /// How often what the other nodes tell of their space is weighed: about as often as they tell it.
@@ -52,7 +60,6 @@ const RECLAIM_ROUNDS: u32 = 2;
 /// See the module's head comment.
 pub struct SpaceGuard {
     disk: Arc<dyn Disk>,
-    reserve_bytes: u64,
     level: Mutex<Level>,
     place: Mutex<Place>,
     /// One measurement at a time; it may change what the log keeps.
@@ -65,17 +72,21 @@ struct Place {
     follows: bool,
     /// If it leads: those that leave no majority with space.
     without_space: Vec<String>,
+    /// What the other nodes with files have.
+    rooms: Vec<Room>,
+    /// Of the voters.
+    majority: usize,
 }
 
 /// The right to a change's space while it is under way.
 pub struct Admitted {
     guard: Arc<SpaceGuard>,
-    bytes: u64,
+    change: Amount,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.guard.level.lock().finish(self.bytes);
+        self.guard.level.lock().finish(self.change);
     }
 }
 
@@ -98,14 +109,17 @@ impl SpaceGuard {
             .settle(first, reserve_bytes, &*disk)
             .map_err(unknown)?;
         trouble.map_or(Ok(()), Err)?;
+        let reserve = Amount {
+            bytes: reserve_bytes,
+            files: RESERVE_FILES,
+        };
         let guard = Self {
             disk,
-            reserve_bytes,
-            level: Mutex::new(Level::new(space.free_bytes, at)),
+            level: Mutex::new(Level::new(reserve, at)),
             place: Mutex::default(),
             measuring: tokio::sync::Mutex::new(spares),
         };
-        guard.take(space, 0, at);
+        guard.take(space, Amount::default(), at);
         Ok(Arc::new(guard))
     }
 
@@ -115,14 +129,15 @@ impl SpaceGuard {
         let bytes = (bytes as u64)
             .saturating_mul(COPIES)
             .saturating_add(OVERHEAD_BYTES);
+        let change = Amount { bytes, files: 1 };
         for last in [false, true] {
             let (admitted, refuses) = {
                 let mut level = self.level.lock();
-                (level.admit(bytes, self.reserve_bytes), level.refuses())
+                (level.admit(change), level.refuses())
             };
             if admitted {
                 let guard = Arc::clone(self);
-                return Some(Admitted { guard, bytes });
+                return Some(Admitted { guard, change });
             }
             if refuses {
                 return None;
@@ -148,12 +163,20 @@ impl SpaceGuard {
                 true => "when the disk is full this node ends, and the others go on without it",
                 false => "what needs space is refused",
             };
-            return Some(format!(
-                "only {} MiB are free where the data are, {} MiB are kept in reserve: {consequence}; \
-                 remove files or enlarge the file system",
-                level.free_bytes >> 20,
-                self.reserve_bytes >> 20
-            ));
+            let (free, reserve) = (level.free, level.reserve);
+            return Some(match level.lacks_files() {
+                true => format!(
+                    "the file system where the data are takes only {} files more, {} are kept in reserve: {consequence}; \
+                     remove files, or use a file system with more inodes",
+                    free.files, reserve.files
+                ),
+                false => format!(
+                    "only {} MiB are free where the data are, {} MiB are kept in reserve: {consequence}; \
+                     remove files or enlarge the file system",
+                    free.bytes >> 20,
+                    reserve.bytes >> 20
+                ),
+            });
         }
         let names = place.without_space.join(", ");
         (!names.is_empty()).then(|| {
@@ -176,7 +199,33 @@ impl SpaceGuard {
 
     /// Free and reserved bytes, for the status.
     pub fn bytes(&self) -> (u64, u64) {
-        (self.level.lock().free_bytes, self.reserve_bytes)
+        let level = self.level.lock();
+        (level.free.bytes, level.reserve.bytes)
+    }
+
+    /// Bytes of the file system, and the files that it takes above the reserve, if it has a number of them.
+    pub fn total_bytes_and_files(&self) -> (u64, Option<u64>) {
+        let level = self.level.lock();
+        let bounded = level.free.files < u64::MAX;
+        let files = level.free.less(level.reserve).files;
+        (level.total_bytes, bounded.then_some(files))
+    }
+
+    /// What clients are told.
+    pub fn room(&self) -> Room {
+        let level = *self.level.lock();
+        let mut above = level.above_reserve();
+        if level.refuses() {
+            above = Amount::default();
+        }
+        let own = Room {
+            total_bytes: level.total_bytes,
+            free_bytes: level.free.bytes,
+            available_bytes: above.bytes.saturating_sub(UNTOLD_BYTES),
+            free_files: above.files,
+        };
+        let place = self.place.lock();
+        told::least(own, &place.rooms, place.majority)
     }
 
     /// Measures, unless somebody else has done so within `fresh`; again if the log had files to give up.
@@ -184,14 +233,14 @@ impl SpaceGuard {
         let mut spares = self.measuring.lock().await;
         let (covered, measured_at) = {
             let level = self.level.lock();
-            (level.finished_bytes, level.measured_at)
+            (level.finished, level.measured_at)
         };
         let at = Instant::now();
         if at.saturating_duration_since(measured_at) < fresh {
             return;
         }
-        let (disk, reserve_bytes, mut own) =
-            (Arc::clone(&self.disk), self.reserve_bytes, spares.clone());
+        let reserve_bytes = self.bytes().1;
+        let (disk, mut own) = (Arc::clone(&self.disk), spares.clone());
         let look = move || {
             let (space, trouble) = own.settle(disk.space()?, reserve_bytes, &*disk)?;
             Ok::<_, io::Error>((space, own, trouble))
@@ -210,10 +259,8 @@ impl SpaceGuard {
         }
     }
 
-    fn take(&self, space: Space, covered: u64, at: Instant) {
-        let mut level = self.level.lock();
-        let changed = level.measured(space.free_bytes, covered, at, self.reserve_bytes);
-        drop(level);
+    fn take(&self, space: Space, covered: Amount, at: Instant) {
+        let changed = self.level.lock().measured(space, covered, at);
         if changed {
             self.tell();
         }
@@ -238,17 +285,19 @@ impl SpaceGuard {
     ) {
         loop {
             let leads = consensus.leadership().borrow().is_leader;
+            let members = consensus.members().into_iter();
+            let voters = members.filter(|m| m.voter).map(|m| m.id).collect();
+            let heard = bulletins.heard();
             let without_space = match leads {
-                true => {
-                    let members = consensus.members().into_iter();
-                    let voters = members.filter(|m| m.voter).map(|m| m.id).collect();
-                    others::without_space(&voters, own, &bulletins.heard())
-                }
+                true => others::without_space(&voters, own, &heard),
                 false => Vec::new(),
             };
+            // On followers, too: one that leads now knows it already.
             self.settle(Place {
                 follows: !leads,
                 without_space,
+                rooms: told::rooms(&voters, own, &heard),
+                majority: voters.len() / 2 + 1,
             });
             tokio::time::sleep(WEIGH).await;
         }
@@ -374,13 +423,80 @@ mod tests {
     async fn a_change_takes_its_bytes_in_the_log_and_in_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let guard = guard(dir.path(), 0);
-        guard.level.lock().free_bytes = 100 * MIB;
+        guard.level.lock().free.bytes = 100 * MIB;
         let mut admitted = Vec::new();
         for _ in 0..40 {
             admitted.push(guard.admit(MIB as usize).await.unwrap());
         }
-        let taken = guard.level.lock().under_way_bytes;
-        assert_eq!(taken, 40 * (2 * MIB + OVERHEAD_BYTES));
+        let left = guard.level.lock().above_reserve().bytes;
+        assert_eq!(left, 100 * MIB - 40 * (2 * MIB + OVERHEAD_BYTES));
+    }
+
+    #[tokio::test]
+    async fn clients_are_told_of_no_more_than_a_write_gets() {
+        let dir = tempfile::tempdir().unwrap();
+        let guard = guard(dir.path(), 0);
+        guard.level.lock().reserve.bytes = 40 * MIB;
+        let mut admitted = Vec::new();
+        for free in [
+            0,
+            39 * MIB,
+            41 * MIB,
+            41 * MIB + UNTOLD_BYTES,
+            43 * MIB,
+            60 * MIB,
+        ] {
+            guard.level.lock().free.bytes = free;
+            let told = guard.room();
+            assert!(told.available_bytes <= told.free_bytes && told.free_bytes == free);
+            // As large as it may be, once it is in its entry.
+            let largest = told.available_bytes.min(MIB) as usize;
+            let entry = largest + 2_000;
+            let gets = guard.level.lock().admit(Amount {
+                bytes: entry as u64 * COPIES + OVERHEAD_BYTES,
+                files: 1,
+            });
+            assert!(gets || largest == 0, "{free}");
+            admitted.push(told.available_bytes);
+        }
+        assert_eq!(admitted[..3], [0; 3]);
+        assert!(admitted[5] > 15 * MIB, "{admitted:?}");
+        guard.level.lock().full = true;
+        let told = guard.room();
+        assert_eq!((told.available_bytes, told.free_files), (0, 0));
+        assert_eq!(
+            told.free_bytes,
+            60 * MIB,
+            "what is kept is free all the same"
+        );
+    }
+
+    #[test]
+    fn what_others_have_counts_before_it_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let guard = guard(dir.path(), 1);
+        let own = guard.room();
+        let small = Room {
+            total_bytes: 500 * MIB,
+            free_bytes: 100 * MIB,
+            available_bytes: 50 * MIB,
+            free_files: 70,
+        };
+        let place = |rooms: &[Room]| Place {
+            rooms: rooms.to_vec(),
+            majority: 2,
+            ..Place::default()
+        };
+        guard.settle(place(&[small]));
+        assert_eq!(guard.room(), small);
+        guard.settle(place(&[small, own]));
+        assert_eq!(guard.room(), own, "the third is no majority's");
+        // So many full ones that what needs space is refused.
+        guard.settle(Place {
+            without_space: vec!["b".into()],
+            ..place(&[own, own])
+        });
+        assert_eq!(guard.room().available_bytes, 0);
     }
 
     /// Until the log has files to spare.
@@ -413,12 +529,12 @@ mod tests {
         let free = disk.space().unwrap().free_bytes;
         let guard = SpaceGuard::new(Arc::clone(&disk), Some(free / 2), log.clone()).unwrap();
         assert_eq!(spares(), 2, "there is enough");
-        let mut full = Arc::into_inner(guard).unwrap();
-        full.reserve_bytes = u64::MAX;
+        let full = guard;
+        full.level.lock().reserve.bytes = u64::MAX;
         full.measure(Duration::ZERO).await;
         assert_eq!(spares(), 0);
         assert!(full.is_full());
-        full.reserve_bytes = free / 2;
+        full.level.lock().reserve.bytes = free / 2;
         full.measure(Duration::ZERO).await;
         purge_some(&log);
         assert_eq!(spares(), 2, "there is enough again");
@@ -441,6 +557,7 @@ mod tests {
             usual_reserve(Space {
                 total_bytes: gib << 30,
                 free_bytes: 0,
+                free_files: None,
             }) >> 20
         };
         assert_eq!((of(1), of(20), of(1000)), (256, 1024, 4096));
@@ -451,8 +568,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let guard = guard(dir.path(), 1);
         let leads = |names: &[&str]| Place {
-            follows: false,
             without_space: names.iter().map(ToString::to_string).collect(),
+            ..Place::default()
         };
         guard.settle(leads(&[]));
         assert!(guard.admit(1).await.is_some() && guard.trouble().is_none());
@@ -467,7 +584,7 @@ mod tests {
         guard.settle(leads(&["b", "c"]));
         guard.settle(Place {
             follows: true,
-            without_space: Vec::new(),
+            ..Place::default()
         });
         assert!(guard.admit(1).await.is_some() && guard.trouble().is_none());
     }
@@ -480,7 +597,7 @@ mod tests {
         assert!(guard.trouble().unwrap().contains("is refused"));
         guard.settle(Place {
             follows: true,
-            without_space: Vec::new(),
+            ..Place::default()
         });
         assert!(guard.trouble().unwrap().contains("this node ends"));
     }

@@ -28,10 +28,11 @@ struct SmallDisk {
 
 impl SmallDisk {
     /// `None` where that is impossible.
-    fn new() -> Option<Self> {
+    fn new(options: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let script =
-            format!("mount -t tmpfs -o size={SIZE_MIB}m tmpfs \"$0\" && echo mounted && exec cat");
+        let script = format!(
+            "mount -t tmpfs -o size={SIZE_MIB}m{options} tmpfs \"$0\" && echo mounted && exec cat"
+        );
         let mut holder = Command::new("unshare")
             .args(["-m", "sh", "-c", &script])
             .arg(dir.path())
@@ -126,7 +127,9 @@ async fn assert_all_there(client: &Client, files: &[(usize, Fh3)]) {
 
 #[tokio::test]
 async fn a_full_disk_refuses_what_needs_space_and_loses_nothing() {
-    let Some(disk) = SmallDisk::new() else { return };
+    let Some(disk) = SmallDisk::new("") else {
+        return;
+    };
     let config_dir = tempfile::tempdir().unwrap();
     let config = config_dir.path().join("haven.toml");
     let (nfs, mount) = (free_port(), free_port());
@@ -214,4 +217,55 @@ async fn a_full_disk_refuses_what_needs_space_and_loses_nothing() {
         .remove(&root, format!("f{}", files[0].0).as_str())
         .await
         .unwrap();
+}
+
+/// Every file of more than 4 KiB is one of the local file system, which may have a number of them.
+#[tokio::test]
+async fn a_file_system_without_inodes_refuses_before_a_node_ends_of_it() {
+    const INODES: usize = 2_000;
+    let Some(disk) = SmallDisk::new(&format!(",nr_inodes={INODES}")) else {
+        return;
+    };
+    let config_dir = tempfile::tempdir().unwrap();
+    let config = config_dir.path().join("haven.toml");
+    let (nfs, mount) = (free_port(), free_port());
+    let text = format!(
+        "[node]\ndata = {:?}\nreserve_mib = {RESERVE_MIB}\n[service]\nlisten = \"127.0.0.1\"\nnfs_port = {nfs}\n\
+         mount_port = {mount}\nsquash = \"none\"\n[[export]]\npath = \"/data\"\n",
+        disk.data()
+    );
+    std::fs::write(&config, text).unwrap();
+    let node = disk.serve(&config);
+    let client = connect(nfs, mount);
+    let root = client.mount("/data").await.unwrap();
+    let told = client.fsstat(&root).await.unwrap();
+    assert!(told.ffiles < INODES as u64, "{told:?}");
+    let mut made = 0;
+    let refused = loop {
+        let how = Createhow3::Guarded(Sattr3::default());
+        let name = format!("f{made}");
+        let file = match client.create(&root, name.as_str(), how).await {
+            Ok(created) => created.obj.unwrap(),
+            Err(why) => break why,
+        };
+        let data = Bytes::from(vec![1; 5_000]);
+        let wrote = client.write(&file, 0, StableHow::FileSync, data).await;
+        if let Err(why) = wrote {
+            break why;
+        }
+        made += 1;
+        assert!(made < INODES, "more than there are: {}", node.said());
+    };
+    assert_eq!(
+        refused,
+        ClientError::Nfs(Nfsstat3::NoSpc),
+        "{}",
+        node.said()
+    );
+    assert!(made > 100, "{made}");
+    let told = client.fsstat(&root).await.unwrap();
+    assert!(told.fbytes > told.tbytes / 4, "bytes are free: {told:?}");
+    // It goes on with everything else.
+    client.remove(&root, "f0").await.unwrap();
+    node.until("more inodes");
 }

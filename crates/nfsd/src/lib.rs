@@ -52,7 +52,7 @@ pub use mounts::{MOUNTS_MAX, MOUNTS_PER_CLIENT_MAX};
 pub use portmap::Binding;
 pub use reply_cache::{REPLIES_MAX, REPLIES_PER_CLIENT_MAX, REPLY_BYTES_MAX};
 pub use squash::Squash;
-pub use v3::IO_BYTES_MAX;
+pub use v3::{IO_BYTES_MAX, Room};
 
 use haven_fs::FsError;
 

@@ -16,7 +16,7 @@ use crate::identity::Identity;
 use crate::mounts::Mounts;
 use crate::reply_cache::{ReplyCache, RequestKey};
 use crate::rows::{Counted, ExportRow, KEY_IDENTITY, KEY_TIME, MountRow, PREFIX_EXPORT};
-use crate::v3::{self, Edit, View};
+use crate::v3::{self, Edit, Room, View};
 use crate::{Fatal, export, level, mountd};
 use bytes::Bytes;
 use haven_fs::{Change, Filesystem, FsError, Ino, Level, SetAttr, SystemTable, Time};
@@ -204,6 +204,11 @@ impl<F: Filesystem + SystemTable> Machine<F> {
 
     /// Answers what changes nothing: the RPC reply, without record mark.
     pub fn query(&self, request: &Request) -> Result<Gather, Fatal> {
+        self.query_within(request, None)
+    }
+
+    /// The same, where the service has this room, whatever the engine says.
+    pub fn query_within(&self, request: &Request, room: Option<Room>) -> Result<Gather, Fatal> {
         let xid = request.xid();
         let Some(identity) = &self.identity else {
             return Ok(accept_error(xid, AcceptError::SystemErr));
@@ -221,6 +226,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
                     roots: &self.roots,
                     cred,
                     read_only: *read_only,
+                    room,
                 };
                 v3::query(&view, args)?
             }
@@ -255,6 +261,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             roots: &self.roots,
             cred: &entry.cred,
             read_only: false,
+            room: None,
         };
         let body = match (v3::refuse_growth(&view, &args)?, self.replies.get(&key)) {
             (None, _) => return Ok(None),

@@ -32,6 +32,7 @@ mod symlink;
 mod view;
 mod write;
 
+pub use fsstat::Room;
 pub(crate) use readonly::refuse_growth;
 pub(crate) use refuse::{handles, refusal};
 pub(crate) use view::{Edit, View};

@@ -1,34 +1,82 @@
-//! How much space there is for changes: the last measurement, less what was let in and may not be part of it.
+//! How much room there is for changes: the last measurement, less what was let in and may not be part of it.
 //!
-//! It must not know how space is measured, nor whose it is.
+//! Room is bytes, and files that the file system still takes: one whose inodes are used up takes no file, however much is free.
+//!
+//! It must not know how room is measured, nor whose it is.
 
+use haven_disk::Space;
 use std::time::Instant;
 
 /// So much above the reserve must be free before growing changes are taken again.
-const MARGIN_BYTES: u64 = 16 << 20;
+const MARGIN: Amount = Amount {
+    bytes: 16 << 20,
+    files: 256,
+};
+
+/// Bytes and files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Amount {
+    pub bytes: u64,
+    pub files: u64,
+}
+
+impl Amount {
+    /// What is free of a file system.
+    pub fn free(space: Space) -> Self {
+        Self {
+            bytes: space.free_bytes,
+            files: space.free_files.unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Together.
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            files: self.files.saturating_add(other.files),
+        }
+    }
+
+    /// What is left without `other`.
+    pub const fn less(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(other.bytes),
+            files: self.files.saturating_sub(other.files),
+        }
+    }
+
+    const fn covers(self, other: Self) -> bool {
+        self.bytes >= other.bytes && self.files >= other.files
+    }
+}
 
 /// See the module's head comment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Level {
-    pub free_bytes: u64,
+    pub total_bytes: u64,
+    pub free: Amount,
+    /// Stays free.
+    pub reserve: Amount,
     pub measured_at: Instant,
     /// Let in and not finished.
-    pub under_way_bytes: u64,
+    under_way: Amount,
     /// Finished since the last measurement began.
-    pub finished_bytes: u64,
+    pub finished: Amount,
     pub full: bool,
     /// No majority of the nodes has space, and this one leads.
     pub others_full: bool,
 }
 
 impl Level {
-    /// After the first measurement.
-    pub const fn new(free_bytes: u64, measured_at: Instant) -> Self {
+    /// Before the first measurement.
+    pub fn new(reserve: Amount, measured_at: Instant) -> Self {
         Self {
-            free_bytes,
+            total_bytes: 0,
+            free: Amount::default(),
+            reserve,
             measured_at,
-            under_way_bytes: 0,
-            finished_bytes: 0,
+            under_way: Amount::default(),
+            finished: Amount::default(),
             full: false,
             others_full: false,
         }
@@ -39,41 +87,51 @@ impl Level {
         self.full || self.others_full
     }
 
-    /// Lets a change of so many bytes in.
-    pub fn admit(&mut self, bytes: u64, reserve_bytes: u64) -> bool {
-        let taken = self.under_way_bytes.saturating_add(self.finished_bytes);
-        let left = self.free_bytes.saturating_sub(taken.saturating_add(bytes));
-        if self.refuses() || left < reserve_bytes {
+    /// What is free without what was let in.
+    fn left(&self) -> Amount {
+        self.free.less(self.under_way.plus(self.finished))
+    }
+
+    /// What is free above the reserve.
+    pub fn above_reserve(&self) -> Amount {
+        match self.full {
+            true => Amount::default(),
+            false => self.left().less(self.reserve),
+        }
+    }
+
+    /// Whether it is files that are missing: not one more is above the reserve.
+    pub fn lacks_files(&self) -> bool {
+        self.left().files <= self.reserve.files
+    }
+
+    /// Lets a change in that takes no more than this.
+    pub fn admit(&mut self, change: Amount) -> bool {
+        if self.refuses() || !self.left().covers(self.reserve.plus(change)) {
             return false;
         }
-        self.under_way_bytes += bytes;
+        self.under_way = self.under_way.plus(change);
         true
     }
 
     /// One that was let in is over.
-    pub fn finish(&mut self, bytes: u64) {
-        self.under_way_bytes -= bytes;
-        self.finished_bytes += bytes;
+    pub fn finish(&mut self, change: Amount) {
+        self.under_way = self.under_way.less(change);
+        self.finished = self.finished.plus(change);
     }
 
-    /// Takes a measurement, which covers so many of the finished bytes; true if there is space again, or none any
-    /// more.
-    pub fn measured(
-        &mut self,
-        free_bytes: u64,
-        covered: u64,
-        at: Instant,
-        reserve_bytes: u64,
-    ) -> bool {
-        self.free_bytes = free_bytes;
+    /// Takes a measurement, which covers so much of what was finished; true if there is space again, or none any more.
+    pub fn measured(&mut self, space: Space, covered: Amount, at: Instant) -> bool {
+        self.total_bytes = space.total_bytes;
+        self.free = Amount::free(space);
         self.measured_at = at;
-        self.finished_bytes -= covered;
+        self.finished = self.finished.less(covered);
         let was = self.full;
         let enough = match was {
-            true => reserve_bytes.saturating_add(MARGIN_BYTES),
-            false => reserve_bytes,
+            true => self.reserve.plus(MARGIN),
+            false => self.reserve,
         };
-        self.full = free_bytes < enough;
+        self.full = !self.free.covers(enough);
         was != self.full
     }
 }
@@ -84,42 +142,81 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn level(free_bytes: u64) -> Level {
-        Level::new(free_bytes, Instant::now())
+    const fn mib(count: u64) -> Amount {
+        Amount {
+            bytes: count * MIB,
+            files: 1,
+        }
+    }
+
+    fn space(free_mib: u64, free_files: Option<u64>) -> Space {
+        Space {
+            total_bytes: 1000 * MIB,
+            free_bytes: free_mib * MIB,
+            free_files,
+        }
+    }
+
+    /// Of which 40 MiB and 100 files are kept in reserve.
+    fn level(free_mib: u64, free_files: Option<u64>) -> Level {
+        let reserve = Amount {
+            bytes: 40 * MIB,
+            files: 100,
+        };
+        let now = Instant::now();
+        let mut level = Level::new(reserve, now);
+        level.measured(space(free_mib, free_files), Amount::default(), now);
+        level
     }
 
     #[test]
     fn a_burst_between_two_measurements_cannot_run_past_the_reserve() {
-        let mut level = level(100 * MIB);
+        let mut level = level(100, None);
         let now = level.measured_at;
-        let admitted = (0..1_000).filter(|_| level.admit(MIB, 40 * MIB)).count();
+        let admitted = (0..1_000).filter(|_| level.admit(mib(1))).count();
         assert_eq!(admitted, 60);
+        assert_eq!(level.above_reserve().bytes, 0);
         for _ in 0..10 {
-            level.finish(MIB);
+            level.finish(mib(1));
         }
-        assert!(!level.admit(MIB, 40 * MIB), "finished is not given back");
+        assert!(!level.admit(mib(1)), "finished is not given back");
         // A measurement begins; meanwhile ten more are finished, which it may not show.
-        let covered = level.finished_bytes;
+        let covered = level.finished;
         for _ in 0..10 {
-            level.finish(MIB);
+            level.finish(mib(1));
         }
-        level.measured(90 * MIB, covered, now, 40 * MIB);
-        assert!(!level.admit(MIB, 40 * MIB));
+        level.measured(space(90, None), covered, now);
+        assert!(!level.admit(mib(1)));
         // What was let in took less than thought.
-        let covered = level.finished_bytes;
-        level.measured(90 * MIB, covered, now, 40 * MIB);
-        assert_eq!((0..100).filter(|_| level.admit(MIB, 40 * MIB)).count(), 10);
+        let covered = level.finished;
+        level.measured(space(90, None), covered, now);
+        assert_eq!(level.above_reserve().bytes, 10 * MIB);
+        assert_eq!((0..100).filter(|_| level.admit(mib(1))).count(), 10);
+    }
+
+    #[test]
+    fn files_run_out_as_bytes_do() {
+        let mut level = level(100, Some(130));
+        let now = level.measured_at;
+        assert_eq!(level.above_reserve().files, 30);
+        let admitted = (0..1_000).filter(|_| level.admit(mib(0))).count();
+        assert_eq!(admitted, 30);
+        assert!(level.measured(space(100, Some(99)), Amount::default(), now));
+        assert!(level.full && level.above_reserve() == Amount::default());
+        assert!(!level.measured(space(100, Some(355)), Amount::default(), now));
+        assert!(level.measured(space(100, Some(356)), Amount::default(), now));
+        assert!(!level.full);
     }
 
     #[test]
     fn space_must_come_back_with_a_margin() {
-        let mut level = level(100 * MIB);
-        let now = level.measured_at;
-        assert!(level.measured(39 * MIB, 0, now, 40 * MIB));
-        assert!(!level.admit(0, 40 * MIB));
-        assert!(!level.measured(41 * MIB, 0, now, 40 * MIB));
-        assert!(!level.admit(0, 40 * MIB));
-        assert!(level.measured(40 * MIB + MARGIN_BYTES, 0, now, 40 * MIB));
-        assert!(level.admit(MIB, 40 * MIB));
+        let mut level = level(100, None);
+        let (now, none) = (level.measured_at, Amount::default());
+        assert!(level.measured(space(39, None), none, now));
+        assert!(!level.admit(none));
+        assert!(!level.measured(space(41, None), none, now));
+        assert!(!level.admit(none));
+        assert!(level.measured(space(40 + 16, None), none, now));
+        assert!(level.admit(mib(1)));
     }
 }

@@ -2,6 +2,7 @@
 //! attributes that it is told about.
 
 use super::attr::{fattr, wcc_attr};
+use super::fsstat::Room;
 use super::status::Failure;
 use crate::Fatal;
 use crate::handle::{ExportId, Target};
@@ -20,6 +21,8 @@ pub(crate) struct View<'a, F> {
     pub(crate) cred: &'a Cred,
     /// Nothing may be changed through this view.
     pub(crate) read_only: bool,
+    /// What FSSTAT tells; `None`: what the engine says.
+    pub(crate) room: Option<Room>,
 }
 
 /// A caller's chance to change something.
@@ -128,6 +131,7 @@ impl<F: Filesystem> Edit<'_, F> {
             roots: self.roots,
             cred: self.cred,
             read_only: false,
+            room: None,
         }
     }
 

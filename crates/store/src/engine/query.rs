@@ -7,9 +7,6 @@ use haven_fs::rules::{self, Perm};
 use haven_fs::{Attr, Cookie, Cred, DirEntry, FsError, FsResult, Ino, Kind, ReadData, StatFs};
 use std::ops::ControlFlow;
 
-/// How many inodes there can be, for clients that ask: more than fit any disk in use.
-const FILES_MAX: u64 = 1 << 32;
-
 impl Store {
     pub(super) fn query_lookup(&self, cred: &Cred, dir: Ino, name: &[u8]) -> FsResult<Attr> {
         let dir = self.directory(dir)?;
@@ -108,11 +105,14 @@ impl Store {
             .disk
             .space()
             .map_err(|e| fatal("cannot ask the disk for its free space", e))?;
+        let fit = rules::files_within(space.free_bytes);
+        let free_files = space.free_files.map_or(fit, |files| files.min(fit));
         Ok(StatFs {
             total_bytes: space.total_bytes,
             free_bytes: space.free_bytes,
-            total_files: FILES_MAX,
-            free_files: FILES_MAX.saturating_sub(self.counters.inodes),
+            available_bytes: space.free_bytes,
+            total_files: self.counters.inodes.saturating_add(free_files),
+            free_files,
         })
     }
 }
