@@ -371,3 +371,100 @@ fn connection(ends: &Endpoint) -> Connection {
         remote: ends.remote,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use haven_disk::RealDisk;
+
+    fn clients(dir: &std::path::Path, own: &[(&str, &str)]) -> Clients {
+        let own: BTreeMap<u64, Endpoint> = own
+            .iter()
+            .map(|(l, r)| endpoint(l, r))
+            .zip(0..)
+            .map(|(e, id)| (id, e))
+            .collect();
+        let (_, changed) = watch::channel(0);
+        let floating = ["192.0.2.100", "2001:db8::100"]
+            .map(|ip| ip.parse().unwrap())
+            .to_vec();
+        let disk = Arc::new(RealDisk::open(dir).unwrap());
+        Clients::new(move || own.clone(), changed, floating, disk)
+    }
+
+    fn endpoint(local: &str, remote: &str) -> Endpoint {
+        Endpoint {
+            local: local.parse().unwrap(),
+            remote: remote.parse().unwrap(),
+        }
+    }
+
+    fn told(clients: &Clients, term: Option<u64>) -> Vec<(u16, Option<ClientTable>)> {
+        let (tables, _) = clients.tables(term, false);
+        tables
+            .into_iter()
+            .map(|(part, bytes)| (part, ClientTable::decode(bytes)))
+            .collect()
+    }
+
+    #[test]
+    fn only_connections_to_floating_addresses_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = [
+            ("192.0.2.100:2049", "192.0.2.7:812"),
+            ("192.0.2.1:2049", "192.0.2.7:813"),
+        ];
+        let clients = clients(dir.path(), &own);
+        let table = ClientTable {
+            term: 7,
+            endpoints: vec![endpoint(own[0].0, own[0].1)],
+        };
+        assert_eq!(told(&clients, Some(7)), [(0, Some(table))]);
+        assert_eq!(told(&clients, Some(7)), [], "no news");
+        let (tables, _) = clients.tables(None, true);
+        assert_eq!(
+            tables,
+            [(0, Bytes::new())],
+            "not of a node that does not serve"
+        );
+    }
+
+    #[test]
+    fn an_ipv4_client_of_a_socket_of_both_kinds_is_one_of_ipv4() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = [
+            ("[::ffff:192.0.2.100]:2049", "[::ffff:192.0.2.7]:812"),
+            ("[2001:db8::100]:2049", "[2001:db8::7]:812"),
+        ];
+        let clients = clients(dir.path(), &own);
+        let endpoints = vec![
+            endpoint("192.0.2.100:2049", "192.0.2.7:812"),
+            endpoint(own[1].0, own[1].1),
+        ];
+        let table = ClientTable { term: 7, endpoints };
+        assert_eq!(told(&clients, Some(7)), [(0, Some(table))]);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_ended_knows_its_clients_when_it_starts_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = [("192.0.2.100:2049", "192.0.2.7:812")];
+        clients(dir.path(), &own).end().await;
+        let again = clients(dir.path(), &[]);
+        again.serve(1);
+        let due = again.inner.state.lock().known.due(again.now_ms(), 9);
+        assert_eq!(due, [endpoint(own[0].0, own[0].1)]);
+    }
+
+    #[test]
+    fn garbage_from_peers_is_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let clients = clients(dir.path(), &[]);
+        let table = ClientTable::encode(1, &[endpoint("192.0.2.100:2049", "192.0.2.7:1")]);
+        clients.take(2, 0, Bytes::from_static(b"garbage"));
+        clients.take(2, PARTS_MAX, table.clone());
+        assert!(clients.inner.state.lock().known.everybody().is_empty());
+        clients.take(2, 0, table);
+        assert_eq!(clients.inner.state.lock().known.everybody().len(), 1);
+    }
+}
