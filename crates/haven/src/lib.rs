@@ -34,6 +34,7 @@ mod roll;
 mod rpcbind;
 pub mod serve;
 pub mod service;
+mod settings;
 pub mod show;
 pub mod space;
 pub mod standby;

@@ -21,6 +21,7 @@ use crate::peers::Clients;
 use crate::rebuild;
 use crate::roll::Roll;
 use crate::serve::{LOG_DIR, Signals, consensus_options, failed, until_removed};
+use crate::settings;
 use bytes::Bytes;
 use desk::Desk;
 use haven_config::Config;
@@ -91,6 +92,7 @@ pub(crate) async fn serve(
     let consensus = Consensus::start(options, log.clone(), memory)
         .await
         .map_err(|e| e.to_string())?;
+    cluster::complain_of_place(&consensus, &config);
     let office = identity.map(|own| Office::open(own, consensus.clone(), &config, file));
     tokio::spawn(cluster::note_voters(
         config.node.data.clone(),
@@ -113,8 +115,13 @@ pub(crate) async fn serve(
         log: log.clone(),
         bulletins: bulletins.clone(),
         history,
+        settings: settings::Told::new(&config, None),
+        listens: config.own().address,
     };
     let desk = Arc::new(Desk { insight, disk });
+    let judged = Arc::clone(&desk);
+    let judged = move || judged.insight.judged(judged.report());
+    tokio::spawn(settings::watch(judged, Arc::clone(&desk)));
     let own = Arc::clone(&desk);
     let closed = Arc::new(Gate::default());
     tokio::spawn(bulletins.tell(consensus.clone(), closed, clients, move || own.report()));
