@@ -171,3 +171,62 @@ pub fn moved_twice() -> Facts {
     edit(&mut facts, 1, |b| b.failovers = vec![through]);
     facts
 }
+
+/// Node b does not export what the others do, and its machine allows fewer connections.
+pub fn settings_differ() -> Facts {
+    let mut facts = healthy();
+    for node in 0..3 {
+        let own = match node {
+            1 => ("66f1", "5d20"),
+            _ => ("0b7e", "9c31"),
+        };
+        let mut exports = std::collections::BTreeMap::from([("/data".into(), "11aa".into())]);
+        if node != 1 {
+            exports.insert("/more".into(), "22bb".into());
+        }
+        edit(&mut facts, node, |n| {
+            n.settings = Some(Settings {
+                keys: [
+                    ("export".into(), own.0.into()),
+                    ("limits".into(), own.1.into()),
+                ]
+                .into(),
+                exports,
+            });
+        });
+    }
+    facts
+}
+
+/// Seen from b, whose `cluster.address` was changed by hand.
+pub fn address_changed() -> Facts {
+    let mut facts = healthy();
+    facts.asked = "b".into();
+    for node in [0, 2] {
+        facts.nodes[node].heard_ms_ago = None;
+        facts.nodes[node].report = None;
+    }
+    facts.nodes[1].heard_ms_ago = Some(0);
+    edit(&mut facts, 1, |b| {
+        b.leader = None;
+        b.listens = Some(SocketAddr::from(([10, 0, 0, 22], 7400)));
+        b.stray = Some("node 2 is a member at 10.0.0.2:7400, but listens elsewhere".into());
+    });
+    facts
+}
+
+/// Seen from a: node c does not run, but a copy of its data does, on another machine.
+pub fn copied() -> Facts {
+    let mut facts = one_node_down();
+    let at = SocketAddr::from(([10, 0, 0, 33], 7400));
+    for node in [0, 1] {
+        edit(&mut facts, node, |n| {
+            n.strays = vec![Stray {
+                node: "c".into(),
+                from: at.ip(),
+                listens: Some(at),
+            }];
+        });
+    }
+    facts
+}

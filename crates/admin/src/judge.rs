@@ -4,11 +4,14 @@
 //! from who serves and whether there are problems.
 
 use crate::types::{
-    AddressStatus, ClusterStatus, Facts, Failover, NodeFacts, NodeReport, NodeState, NodeStatus,
-    Phase, Problem, Role, Verdict,
+    AddressStatus, ClusterStatus, Difference, Facts, Failover, NodeFacts, NodeReport, NodeState,
+    NodeStatus, Phase, Problem, Role, Verdict,
 };
 use std::net::IpAddr;
 use std::time::Duration;
+
+mod identity;
+pub mod settings;
 
 /// A node not heard for so long counts as down. Reports come several times a second.
 pub const SILENT: Duration = Duration::from_millis(SILENT_MS);
@@ -29,13 +32,16 @@ pub fn judge(facts: Facts) -> ClusterStatus {
         .map(|node| status_of(node, leader.as_ref()))
         .collect();
     let majority = nodes.len() / 2 + 1;
-    let mut problems = Vec::new();
+    let mut problems = identity::problems(&facts);
     service_problems(&facts, &nodes, leader.as_ref(), majority, &mut problems);
     let addresses = addresses(&facts, &nodes, leader.as_ref(), &mut problems);
-    for node in &nodes {
+    for node in nodes.iter().filter(|n| !identity::explains(&facts, n)) {
         node_problems(node, leader.is_some(), &mut problems);
     }
     standby_problems(&nodes, &mut problems);
+    let differences = differences(&facts, leader.as_ref());
+    let grave = differences.iter().filter(|found| found.grave);
+    problems.extend(grave.map(settings::problem));
     let serving = nodes.iter().any(|n| n.state == NodeState::Serving);
     let verdict = match (serving, problems.is_empty()) {
         (false, _) => Verdict::Down,
@@ -52,6 +58,7 @@ pub fn judge(facts: Facts) -> ClusterStatus {
         majority,
         addresses,
         failovers: failovers(&facts.nodes),
+        differences,
         problems,
         nodes,
         cluster: facts.cluster,
@@ -59,6 +66,13 @@ pub fn judge(facts: Facts) -> ClusterStatus {
         asked: facts.asked,
         now_unix_ms: facts.now_unix_ms,
     }
+}
+
+fn differences(facts: &Facts, leader: Option<&NodeReport>) -> Vec<Difference> {
+    let nodes: Vec<_> = fresh(&facts.nodes)
+        .map(|(node, report)| (node.name.as_str(), report))
+        .collect();
+    settings::differences(&nodes, leader.map(|leader| leader.node.as_str()))
 }
 
 /// What the nodes tell, together.
@@ -160,6 +174,9 @@ fn service_problems(
                 "if that stays so for seconds, look at its log (journalctl -u haven)",
             ));
         }
+        return;
+    }
+    if identity::is_refused(facts) {
         return;
     }
     let up = nodes.iter().filter(|n| n.state != NodeState::Down).count();

@@ -2,7 +2,7 @@
 //!
 //! A function of its input: no clock, no terminal. Words from other nodes are cleaned of control characters.
 
-use crate::types::{Cause, ClusterStatus, Failover, NodeState, NodeStatus, Verdict};
+use crate::types::{Cause, ClusterStatus, Difference, Failover, NodeState, NodeStatus, Verdict};
 use std::fmt::{self, Display, Write};
 
 /// Columns that a line may have.
@@ -81,6 +81,9 @@ fn write(status: &ClusterStatus, dress: Dress, out: &mut String) -> fmt::Result 
             paragraph(out, "  before    ", &moved(one, now))?;
         }
     }
+    for difference in status.differences.iter().filter(|found| !found.grave) {
+        paragraph(out, "  differs   ", &clean(&told(difference)))?;
+    }
     for problem in &status.problems {
         writeln!(out)?;
         paragraph(out, "  problem   ", &clean(&problem.what))?;
@@ -129,6 +132,13 @@ fn node_line(node: &NodeStatus, wide: usize, dress: Dress, out: &mut String) -> 
         "  {name:wide$.wide$}  {padded}  {behind:>9}  {free:>9}  {clients:>7}  {}",
         node.facts.address.ip()
     )
+}
+
+/// What is not the same on all nodes, and may be so.
+fn told(difference: &Difference) -> String {
+    let groups = difference.groups.iter().map(|group| group.join(", "));
+    let groups: Vec<String> = groups.collect();
+    format!("{} ({})", difference.key, groups.join(" | "))
 }
 
 /// The last failover in words.

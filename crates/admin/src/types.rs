@@ -131,6 +131,41 @@ pub struct Conflict {
     pub mac: String,
 }
 
+/// What must be the same on all nodes, as one node has it: digests of what its running process uses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// By key of the configuration.
+    pub keys: BTreeMap<String, String>,
+    /// Of each export, by its path; empty if there are too many.
+    #[serde(default)]
+    pub exports: BTreeMap<String, String>,
+}
+
+/// A process that shows a member's certificate and is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stray {
+    /// Name of the member.
+    pub node: String,
+    /// Where the connection came from.
+    pub from: IpAddr,
+    /// Where it says it listens, if the cluster knows the member elsewhere; else it is a second process there.
+    pub listens: Option<SocketAddr>,
+}
+
+/// A setting that is not the same on all nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The key.
+    pub key: String,
+    /// It does harm when the service moves; else machines may differ in it.
+    pub grave: bool,
+    /// Nodes that have the same, the leader's first.
+    pub groups: Vec<Vec<String>>,
+    /// Of exports: some that differ, as far as the nodes tell.
+    #[serde(default)]
+    pub exports: Vec<String>,
+}
+
 /// The leader's view of a follower.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerView {
@@ -214,6 +249,18 @@ pub struct NodeReport {
     /// The last failovers that this node knows of, at most [`Failover::KEPT`], the newest first.
     #[serde(default)]
     pub failovers: Vec<Failover>,
+    /// What must be the same on all nodes; a node of another version may tell none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
+    /// Where it listens for the others, as its configuration says.
+    #[serde(default)]
+    pub listens: Option<SocketAddr>,
+    /// Why the others refuse it, if they take it for another than the node that it says it is.
+    #[serde(default)]
+    pub stray: Option<String>,
+    /// Processes that it refuses for the same reason.
+    #[serde(default)]
+    pub strays: Vec<Stray>,
 }
 
 impl NodeReport {
@@ -352,6 +399,9 @@ pub struct ClusterStatus {
     pub addresses: Vec<AddressStatus>,
     /// The last failovers that any node knows of, at most [`Failover::KEPT`], the newest first.
     pub failovers: Vec<Failover>,
+    /// Settings that are not the same on all nodes that are heard.
+    #[serde(default)]
+    pub differences: Vec<Difference>,
     /// What is wrong, the gravest first.
     pub problems: Vec<Problem>,
 }
@@ -375,6 +425,10 @@ pub struct MoveRequest {
     /// Name of the node that shall lead; missing: the most up-to-date one.
     #[serde(default)]
     pub to: Option<String>,
+    /// Even to a node whose settings differ. (Left out where it is not asked for: a node of a version that does not
+    /// know it refuses it.)
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// `POST /v1/token`: let one machine in.

@@ -1,7 +1,7 @@
 //! The configuration: raw file -> checked [`Config`].
 //!
 //! One TOML file describes a node. Every node of a cluster carries the same `[service]`
-//! and `[[export]]` parts; `[node]` and the address in `[cluster]` differ. An exports(5) file may add exports ([`exports`]). Parsing and checking are separate steps: [`raw`]
+//! and `[[export]]` parts ([`shared`]); `[node]` and the address in `[cluster]` differ. An exports(5) file may add exports ([`exports`]). Parsing and checking are separate steps: [`raw`]
 //! mirrors the file (unknown keys are refused there, with their line), [`Config`] holds values that
 //! make sense together, and nothing behind it needs to check again.
 //!
@@ -11,6 +11,7 @@ mod check;
 pub mod exports;
 mod operate;
 pub mod raw;
+pub mod shared;
 mod suggest;
 
 use std::io::Read;

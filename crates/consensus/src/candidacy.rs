@@ -25,6 +25,8 @@ struct State {
     /// It is handing leadership over: its heir shall win, not itself once more.
     resigned: bool,
     unwilling: BTreeSet<u64>,
+    /// Others are better heirs, if there are any.
+    avoided: BTreeSet<u64>,
 }
 
 impl Candidacy {
@@ -33,6 +35,7 @@ impl Candidacy {
             quarantined,
             resigned: false,
             unwilling: BTreeSet::new(),
+            avoided: BTreeSet::new(),
         };
         Self {
             this,
@@ -48,6 +51,15 @@ impl Candidacy {
     /// Those that shall not lead.
     pub(crate) fn unwilling(&self) -> BTreeSet<u64> {
         self.state.lock().unwilling.clone()
+    }
+
+    /// Those that should lead only if nobody else can.
+    pub(crate) fn avoided(&self) -> BTreeSet<u64> {
+        self.state.lock().avoided.clone()
+    }
+
+    pub(crate) fn set_avoided(&self, avoided: BTreeSet<u64>) {
+        self.state.lock().avoided = avoided;
     }
 
     pub(crate) fn set_unwilling<R: Send + 'static>(
@@ -99,6 +111,7 @@ mod tests {
             quarantined,
             resigned,
             unwilling: unwilling.iter().copied().collect(),
+            avoided: BTreeSet::from([1]),
         };
         assert!(state(false, false, &[2]).may_stand(1));
         assert!(!state(true, false, &[]).may_stand(1));

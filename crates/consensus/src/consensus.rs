@@ -352,6 +352,18 @@ impl<R: Send + 'static> Consensus<R> {
         self.inner.candidacy.set_unwilling(&self.inner.raft, nodes);
     }
 
+    /// Nodes that should lead only if nobody else can: transfers without a target prefer others. Replaces those named
+    /// before. Kept in memory only.
+    pub fn set_avoided(&self, nodes: BTreeSet<u64>) {
+        self.inner.candidacy.set_avoided(nodes);
+    }
+
+    /// Those named by [`Consensus::set_avoided`].
+    #[must_use]
+    pub fn avoided(&self) -> BTreeSet<u64> {
+        self.inner.candidacy.avoided()
+    }
+
     /// Hands leadership to `to`, or to the most up-to-date follower ([`Consensus::heir`]). From then on this node
     /// answers nothing more in its term ([`Consensus::lease_valid`] is false before the successor can
     /// be elected); entries proposed before are kept. Returns when somebody else leads: who that is, not always `to`. A
@@ -390,13 +402,28 @@ impl<R: Send + 'static> Consensus<R> {
     /// A successor that lacks nothing, if there is one soon: another refuses to lead when it does not get the rest
     /// within the time of an election, and then one follows.
     async fn ready_successor(&self, to: Option<u64>) -> Result<(u64, u64), TransferError> {
+        let candidacy = &self.inner.candidacy;
+        let (unwilling, avoided) = (candidacy.unwilling(), candidacy.avoided());
         // Whoever was asked for its heir just before need not be asked again.
-        match self.successor(to, 0, ANSWER_AGE_MAX).await {
-            Err(TransferError::NoneReady) => {
-                self.successor(to, TRANSFER_LAG_MAX, ANSWER_AGE_MAX).await
-            }
-            found => found,
+        let wanted = |lag_max, unwilling: &BTreeSet<u64>| Wanted {
+            to,
+            unwilling: unwilling.clone(),
+            lag_max,
+            before: ANSWER_AGE_MAX,
+        };
+        let mut wishes = vec![wanted(0, &unwilling), wanted(TRANSFER_LAG_MAX, &unwilling)];
+        if to.is_none() && !avoided.is_empty() {
+            wishes.insert(0, wanted(0, &(&unwilling | &avoided)));
         }
+        let heirs = self.heirs();
+        let mut found = Err(TransferError::NoneReady);
+        for wish in wishes {
+            found = heirs.find(&wish).await;
+            if found != Err(TransferError::NoneReady) {
+                break;
+            }
+        }
+        found
     }
 
     /// Who would lead after [`Consensus::transfer`] now: a follower that is nearly up to date, and answers when it is
@@ -409,24 +436,18 @@ impl<R: Send + 'static> Consensus<R> {
         let asking = self
             .inner
             .handle
-            .spawn(async move { this.successor(to, TRANSFER_LAG_MAX, Duration::ZERO).await });
+            .spawn(async move { this.successor(to).await });
         let found = asking.await.map_err(|_| TransferError::Stopped)?;
         found.map(|(_, heir)| heir)
     }
 
-    /// This leader's term, and who shall follow it: one that lacks no more than `lag_max` entries and answers
-    /// something sent from `before` now on.
-    async fn successor(
-        &self,
-        to: Option<u64>,
-        lag_max: u64,
-        before: Duration,
-    ) -> Result<(u64, u64), TransferError> {
+    /// This leader's term, and who could follow it: one that answers something sent from now on.
+    async fn successor(&self, to: Option<u64>) -> Result<(u64, u64), TransferError> {
         let wanted = Wanted {
             to,
             unwilling: self.inner.candidacy.unwilling(),
-            lag_max,
-            before,
+            lag_max: TRANSFER_LAG_MAX,
+            before: Duration::ZERO,
         };
         self.heirs().find(&wanted).await
     }

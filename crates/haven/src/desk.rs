@@ -14,6 +14,7 @@ use crate::insight::Insight;
 use crate::metrics::{self, Meter, Reading};
 use crate::relay::Informed;
 use crate::serve::Ports;
+use crate::settings;
 use crate::space::SpaceGuard;
 use crate::standby::Standby;
 use crate::strangers::Strangers;
@@ -154,14 +155,13 @@ impl Desk {
         if let (Some(id), Some(to)) = (target, &request.to) {
             self.check_target(id, to)?;
         }
-        let consensus = &self.insight.consensus;
         let fails = |why: &dyn std::fmt::Display| format!("the service does not move: {why}");
         // Before anybody is made to wait.
-        consensus
-            .heir(target)
+        let target = self
+            .choose_heir(target, request.force)
             .await
             .map_err(|why| conflict(fails(&why)))?;
-        let moved = self.handle.move_service(target).await;
+        let moved = self.handle.move_service(Some(target)).await;
         let leader = moved.map_err(|why| {
             let why = fails(&why);
             Refusal::failed(format!("{why}. Who serves now, haven status tells"))
@@ -174,6 +174,37 @@ impl Desk {
             ))),
             _ => Ok(name),
         }
+    }
+
+    /// Who shall lead next, if no node is named: the most up-to-date one whose settings are the leader's.
+    ///
+    /// # Errors
+    /// Nobody can, or only one with other settings, unless that is wanted.
+    async fn choose_heir(&self, to: Option<u64>, force: bool) -> Result<u64, String> {
+        let consensus = &self.insight.consensus;
+        let best = consensus.heir(to).await.map_err(|why| why.to_string())?;
+        let status = self.insight.judged(self.report());
+        let object = |id: u64| {
+            let name = self.insight.roll.name_of(id)?;
+            Some((
+                settings::objection(&status, &self.insight.name, &name)?,
+                name,
+            ))
+        };
+        let Some((why, name)) = object(best).filter(|_| !force) else {
+            return Ok(best);
+        };
+        let others = self.insight.roll.entries().into_iter().map(|node| node.id);
+        let alike = others.filter(|id| to.is_none() && *id != best && object(*id).is_none());
+        for other in alike {
+            if consensus.heir(Some(other)).await.is_ok() {
+                return Ok(other);
+            }
+        }
+        Err(format!(
+            "the settings of node {name} are not those of this node ({why}); clients' handles would go stale, or others \
+             be let in. Make them the same (haven config check shows what a node would serve), or say --force"
+        ))
     }
 
     /// Whether a node could lead, as far as this one, the leader, can tell.
@@ -235,10 +266,21 @@ impl Desk {
                 "this node is alone: without it nobody serves. To stop it: systemctl stop haven",
             ));
         }
-        let mut heard = self.insight.bulletins.heard().into_iter();
-        let willing = heard.any(|(id, (age, report))| report.may_lead() && self.is_here(id, age));
-        if willing || force {
+        let heard = self.insight.bulletins.heard().into_iter();
+        let willing =
+            heard.filter(|(id, (age, report))| report.may_lead() && self.is_here(*id, *age));
+        let willing: Vec<u64> = willing.map(|(id, _)| id).collect();
+        let serves = self.insight.consensus.leadership().borrow().is_leader;
+        let avoided = self.insight.consensus.avoided();
+        let alike = willing.iter().any(|id| !avoided.contains(id));
+        if force || (!willing.is_empty() && (alike || !serves)) {
             return Ok(());
+        }
+        if !willing.is_empty() {
+            return Err(conflict(
+                "the settings of every other node that could lead differ from this one's: haven status says in what. Make \
+                 them the same, or say --force",
+            ));
         }
         Err(conflict(format!(
             "node {} is the only one left that could lead: the others are down or in standby. Start one, or haven \

@@ -8,11 +8,13 @@ use crate::engine::Outcome;
 use crate::history::{History, now_unix_ms};
 use crate::metrics::{Buckets, PeerReading, Reading};
 use crate::roll::Roll;
+use crate::settings;
 use haven_admin::judge::{SILENT, judge};
-use haven_admin::{Answer, NodeReport, PeerView, Refusal, RefusalKind, Role};
+use haven_admin::{Answer, ClusterStatus, NodeReport, PeerView, Refusal, RefusalKind, Role, Stray};
 use haven_consensus::Consensus;
 use haven_log::Log;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +36,10 @@ pub struct Insight {
     pub bulletins: Bulletins,
     /// The last failover.
     pub history: Arc<History>,
+    /// What must be the same on all nodes.
+    pub settings: settings::Told,
+    /// Where it listens for the others.
+    pub listens: SocketAddr,
 }
 
 const fn role(role: haven_consensus::Role) -> Role {
@@ -64,6 +70,11 @@ impl Insight {
             log_flushes: log.flushes,
             peers: self.peers(&consensus),
             failovers: self.history.failovers(),
+            settings: Some(self.settings.now()),
+            // A node that is alone for good listens for nobody.
+            listens: self.office.as_ref().map(|_| self.listens),
+            stray: self.consensus.stray(),
+            strays: self.strays(),
             ..NodeReport::default()
         }
     }
@@ -93,11 +104,20 @@ impl Insight {
                 self.consensus.status().checkpoint.unwrap_or(0),
             ],
             peers: peers.collect(),
+            differences: self.differences(report),
             role: report.role.word(),
             term: report.term,
             elections: self.history.elections(),
             ..Reading::default()
         }
+    }
+
+    /// The keys that this node tells, and whether the nodes differ in them.
+    fn differences(&self, report: &NodeReport) -> Vec<(String, bool)> {
+        let judged = self.judged(report.clone());
+        let own = report.settings.iter().flat_map(|own| own.keys.keys());
+        let differs = |key: &String| judged.differences.iter().any(|found| found.key == *key);
+        own.map(|key| (key.clone(), differs(key))).collect()
     }
 
     /// The number of a member, by its name.
@@ -146,7 +166,25 @@ impl Insight {
             let why = format!("this is node {}; say it on node {other}", self.name);
             return Err(Refusal::elsewhere(other, why));
         }
-        Answer::json(&judge(self.bulletins.facts(own, now_unix_ms())))
+        Answer::json(&self.judged(own))
+    }
+
+    /// The cluster, judged; `own` is this node's report.
+    pub fn judged(&self, own: NodeReport) -> ClusterStatus {
+        judge(self.bulletins.facts(own, now_unix_ms()))
+    }
+
+    /// Processes that this node refuses, of members that have names.
+    fn strays(&self) -> Vec<Stray> {
+        let strays = self.consensus.strays().into_iter();
+        let named = strays.filter_map(|stray| {
+            Some(Stray {
+                node: self.roll.name_of(stray.node)?,
+                from: stray.from,
+                listens: stray.listens,
+            })
+        });
+        named.collect()
     }
 
     /// The leader, if this node is in touch with it, or leads and is in touch with a majority. What openraft says

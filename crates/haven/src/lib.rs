@@ -34,6 +34,7 @@ mod roll;
 mod rpcbind;
 pub mod serve;
 pub mod service;
+mod settings;
 mod shortage;
 pub mod show;
 pub mod space;

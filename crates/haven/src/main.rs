@@ -65,6 +65,9 @@ enum Command {
         /// without a node the most up-to-date one is taken.
         #[arg(value_names = ["SERVICE", "NODE"], num_args = 0..=2)]
         what: Vec<String>,
+        /// Even to a node whose settings differ from those of the node that serves.
+        #[arg(long)]
+        force: bool,
     },
     /// Keep a node from leading: it goes on to vote and to replicate. Works on every member.
     Standby(StandbyArgs),
@@ -327,7 +330,7 @@ fn main() -> ExitCode {
         }),
         Command::Node(command) => run_node(command).map(|()| true),
         Command::Check(args) => return run_data_check(&args),
-        Command::Migrate { node, what } => run_migrate(&node, what).map(|()| true),
+        Command::Migrate { node, what, force } => run_migrate(&node, what, force).map(|()| true),
         Command::Standby(args) => run_standby(&args, true).map(|()| true),
         Command::Online(args) => run_standby(&args, false).map(|()| true),
     };
@@ -561,22 +564,17 @@ fn run_data_check(args: &CheckArgs) -> ExitCode {
 }
 
 /// What the words after `migrate` mean: `SERVICE NODE`, `SERVICE` or `NODE`.
-fn move_request(what: Vec<String>, service: &str) -> Result<MoveRequest, String> {
+fn move_request(what: Vec<String>, service: &str, force: bool) -> Result<MoveRequest, String> {
     let mut what = what.into_iter();
-    Ok(match (what.next(), what.next()) {
-        (Some(service), Some(to)) => MoveRequest {
-            service: Some(service),
-            to: Some(to),
-        },
-        (Some(word), None) if word == service => MoveRequest {
-            service: Some(word),
-            to: None,
-        },
-        (to, _) => MoveRequest { service: None, to },
-    })
+    let (service, to) = match (what.next(), what.next()) {
+        (Some(service), Some(to)) => (Some(service), Some(to)),
+        (Some(word), None) if word == service => (Some(word), None),
+        (to, _) => (None, to),
+    };
+    Ok(MoveRequest { service, to, force })
 }
 
-fn run_migrate(node: &NodeArgs, what: Vec<String>) -> Result<(), String> {
+fn run_migrate(node: &NodeArgs, what: Vec<String>, force: bool) -> Result<(), String> {
     let client = Client::unix(&node.read()?.0, CONTROL_PATIENCE);
     let moved = async {
         let status = client.status().await.map_err(|e| e.to_string())?;
@@ -587,7 +585,7 @@ fn run_migrate(node: &NodeArgs, what: Vec<String>) -> Result<(), String> {
         {
             return Err(format!("{word} is a service and a node: say SERVICE NODE"));
         }
-        let request = move_request(what, &status.service)?;
+        let request = move_request(what, &status.service, force)?;
         client
             .move_service(request)
             .await

@@ -17,6 +17,7 @@ use crate::reload::reload;
 use crate::roll::Roll;
 use crate::rpcbind::Rpcbind;
 use crate::service::{Service, bindings};
+use crate::settings;
 use crate::space::SpaceGuard;
 use crate::standby::{self, Standby};
 use crate::strangers::Strangers;
@@ -305,6 +306,7 @@ impl Node {
         let consensus = Consensus::start(options, log.clone(), machine)
             .await
             .map_err(|e| e.to_string())?;
+        cluster::complain_of_place(&consensus, &config);
         let office = identity.map(|own| Office::open(own, consensus.clone(), &config, file));
         if office.is_some() {
             let data = config.node.data.clone();
@@ -375,6 +377,8 @@ impl Node {
                 log: log.clone(),
                 bulletins: bulletins.clone(),
                 history,
+                settings: settings::Told::new(&config, Some(Arc::clone(&exports))),
+                listens: config.own().address,
             },
             service: config.service.name.clone(),
             engine,
@@ -392,6 +396,9 @@ impl Node {
             let of = Arc::clone(&desk);
             tokio::spawn(strangers.watch(addresses, move || of.member_holds()));
         }
+        let judged = Arc::clone(&desk);
+        let judged = move || judged.insight.judged(judged.report());
+        tokio::spawn(settings::watch(judged, Arc::clone(&desk)));
         let (tell, own) = (bulletins.clone(), Arc::clone(&desk));
         let changed = clients.changed();
         tokio::spawn(tell.tell(consensus.clone(), changed, move || own.report()));

@@ -1,5 +1,6 @@
 //! `haven config check`: what a configuration means, for people.
 
+use crate::settings;
 use haven_config::exports::Client;
 use haven_config::{Config, Export, Portmapper, SquashMode};
 use std::fmt::Write;
@@ -91,6 +92,17 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
         for client in &export.clients {
             writeln!(out, "          {}", options(client))?;
         }
+    }
+    let told = settings::of(config);
+    for (at, (key, digest)) in told.keys.iter().enumerate() {
+        let head = if at == 0 { "alike" } else { "" };
+        writeln!(out, "{head:<10}{key} {digest}")?;
+    }
+    if !told.keys.is_empty() {
+        writeln!(
+            out,
+            "          (on all nodes; limits may differ. haven status says which do)"
+        )?;
     }
     for warning in warnings {
         writeln!(out, "warning   {warning}")?;

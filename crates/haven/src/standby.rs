@@ -126,7 +126,7 @@ pub async fn follow(
 fn heir(bulletins: &Bulletins, consensus: &Consensus<Outcome>) -> Option<u64> {
     let status = consensus.status();
     let last = status.last_log.unwrap_or(0);
-    let heard = bulletins.heard();
+    let (heard, avoided) = (bulletins.heard(), consensus.avoided());
     let willing = |id: &u64| {
         let told = heard.get(id);
         told.is_some_and(|(age, report)| *age < FRESH && !report.standby)
@@ -136,10 +136,10 @@ fn heir(bulletins: &Bulletins, consensus: &Consensus<Outcome>) -> Option<u64> {
         .peers
         .iter()
         .filter(|(id, peer)| willing(id) && peer.acked_ms_ago.is_some_and(|ms| ms < fresh_ms))
-        .filter_map(|(id, peer)| Some((peer.matched?, *id)))
-        .filter(|(matched, _)| matched + LAG_ENTRIES_MAX >= last)
+        .filter_map(|(id, peer)| Some((!avoided.contains(id), peer.matched?, *id)))
+        .filter(|(_, matched, _)| matched + LAG_ENTRIES_MAX >= last)
         .max()
-        .map(|(_, id)| id)
+        .map(|(_, _, id)| id)
 }
 
 #[cfg(test)]

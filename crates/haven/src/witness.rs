@@ -20,6 +20,7 @@ use crate::notify;
 use crate::rebuild;
 use crate::roll::Roll;
 use crate::serve::{LOG_DIR, Signals, consensus_options, failed, until_removed};
+use crate::settings;
 use bytes::Bytes;
 use desk::Desk;
 use haven_config::Config;
@@ -89,6 +90,7 @@ pub(crate) async fn serve(
     let consensus = Consensus::start(options, log.clone(), memory)
         .await
         .map_err(|e| e.to_string())?;
+    cluster::complain_of_place(&consensus, &config);
     let office = identity.map(|own| Office::open(own, consensus.clone(), &config, file));
     tokio::spawn(cluster::note_voters(
         config.node.data.clone(),
@@ -115,8 +117,13 @@ pub(crate) async fn serve(
         log: log.clone(),
         bulletins: bulletins.clone(),
         history,
+        settings: settings::Told::new(&config, None),
+        listens: config.own().address,
     };
     let desk = Arc::new(Desk { insight, disk });
+    let judged = Arc::clone(&desk);
+    let judged = move || judged.insight.judged(judged.report());
+    tokio::spawn(settings::watch(judged, Arc::clone(&desk)));
     let own = Arc::clone(&desk);
     let (_nobody, unchanged) = watch::channel(0);
     tokio::spawn(bulletins.tell(consensus.clone(), unchanged, move || own.report()));

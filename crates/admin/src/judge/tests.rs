@@ -218,3 +218,73 @@ fn full_disks_of_others_say_whose_and_what_to_do() {
     let own = "remove files, or enlarge the file system";
     assert_eq!(told, [&format!("{own}s of those nodes")[..], own, own]);
 }
+
+#[test]
+fn settings_that_differ_degrade_before_a_move_does_harm() {
+    let status = judge(cases::settings_differ());
+    assert_eq!(status.verdict, Verdict::Degraded);
+    let keys: Vec<_> = status
+        .differences
+        .iter()
+        .map(|d| (&d.key[..], d.grave))
+        .collect();
+    assert_eq!(keys, [("export", true), ("limits", false)]);
+    assert_eq!(status.problems.len(), 1, "{:#?}", status.problems);
+    let told = &status.problems[0];
+    assert_eq!(
+        told.what,
+        "node b exports something else than node a, c: /more"
+    );
+    assert!(
+        told.advice.contains("systemctl reload haven"),
+        "{}",
+        told.advice
+    );
+    // A witness serves nothing, and who is silent cannot take over.
+    let mut facts = cases::settings_differ();
+    facts.nodes[1].heard_ms_ago = Some(SILENT_MS);
+    assert_eq!(judge(facts).differences, []);
+}
+
+#[test]
+fn a_changed_address_is_not_the_networks_fault() {
+    let status = judge(cases::address_changed());
+    assert_eq!(status.verdict, Verdict::Down);
+    assert_eq!(status.problems.len(), 1, "{:#?}", status.problems);
+    let told = &status.problems[0];
+    assert!(
+        told.what
+            .contains("knows node b at 10.0.0.2:7400, but it listens at 10.0.0.22:7400"),
+        "{}",
+        told.what
+    );
+    assert!(
+        told.advice.contains("set it back to 10.0.0.2:7400"),
+        "{}",
+        told.advice
+    );
+}
+
+#[test]
+fn a_copy_is_told_once_in_place_of_the_node_it_copies() {
+    let status = judge(cases::copied());
+    assert_eq!(status.verdict, Verdict::Degraded);
+    assert_eq!(status.problems.len(), 1, "{:#?}", status.problems);
+    assert!(status.problems[0].what.contains("a process at 10.0.0.33"));
+    // The original runs beside it, or both are at one address.
+    let mut facts = cases::healthy();
+    edit(&mut facts, 0, |a| {
+        a.strays = vec![crate::Stray {
+            node: "c".into(),
+            from: "10.0.0.3".parse().unwrap(),
+            listens: None,
+        }];
+    });
+    let status = judge(facts);
+    assert_eq!(status.verdict, Verdict::Degraded);
+    assert!(
+        status.problems[0]
+            .what
+            .contains("two processes run as node c")
+    );
+}

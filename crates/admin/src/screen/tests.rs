@@ -31,6 +31,9 @@ fn screens_are_as_agreed_and_fit_a_terminal() {
     golden("address-conflict", cases::address_conflict());
     golden("standby", cases::standby());
     golden("moved-twice", cases::moved_twice());
+    golden("settings-differ", cases::settings_differ());
+    golden("address-changed", cases::address_changed());
+    golden("copied", cases::copied());
 }
 
 #[test]

@@ -46,6 +46,7 @@ async fn questions_arrive_as_they_were_asked_and_refusals_come_back() {
         Question::Move(MoveRequest {
             service: None,
             to: Some("b".into()),
+            force: false,
         }),
         Question::Standby(StandbyRequest {
             node: "c".into(),

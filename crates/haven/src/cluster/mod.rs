@@ -140,6 +140,23 @@ pub(crate) fn note_started(data: &Path) -> Result<(), String> {
     }
 }
 
+/// Says when the others know this node elsewhere than it listens, so that the network is not blamed.
+pub(crate) fn complain_of_place(consensus: &Consensus<Outcome>, config: &Config) {
+    let (own, members) = (config.own(), consensus.members());
+    let known = members.iter().find(|member| member.id == own.id);
+    let known = known.and_then(|member| member.address);
+    // A node that is the only one tells the others itself, when there are some.
+    if let Some(known) = known.filter(|known| *known != own.address && members.len() > 1) {
+        tracing::error!(
+            "cluster.address says {}, but the cluster knows this node at {known}: the others refuse it. Set it back to \
+             {known} and restart; for another address, remove this node (haven node remove {}) and let it join again. If \
+             these data were copied from another machine: stop this copy",
+            own.address,
+            own.name
+        );
+    }
+}
+
 /// How many nodes voted, as this one knew last. With a damaged log nothing else knows.
 pub(crate) fn noted_voters(data: &Path) -> Option<usize> {
     let bytes = haven_pki::read_bounded(&marker(data, VOTERS), VOTERS_BYTES_MAX).ok()??;

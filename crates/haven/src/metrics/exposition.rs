@@ -38,6 +38,8 @@ pub struct Reading {
     pub indexes: [u64; 4],
     /// Other nodes, as the leader sees them.
     pub peers: Vec<PeerReading>,
+    /// Keys that must be the same on all nodes, and whether they differ.
+    pub differences: Vec<(String, bool)>,
     /// leader, follower, candidate, learner or stopped.
     pub role: &'static str,
     /// The term.
@@ -316,6 +318,14 @@ impl Reading {
             "On the leader: since a follower answered",
             MetricType::Gauge,
             peers(|peer| peer.silent),
+        )?;
+        out.labelled(
+            "settings_differ",
+            "1: nodes that are heard differ in this key of the configuration",
+            MetricType::Gauge,
+            self.differences
+                .iter()
+                .map(|(key, differs)| (vec![("key", key.as_str())], float(u64::from(*differs)))),
         )?;
         let (at, silent, stall) = self.failover;
         out.gauge(

@@ -22,14 +22,14 @@ async fn a_leader_that_is_told_to_end_has_handed_over_before_its_process_ends() 
             "round {round}: ended without its heir: {said}"
         );
         trio.start(leader);
-        let after = trio
+        // Recorded a moment after clients are let in.
+        let next = trio
             .wait("a failover", async |trio| {
                 let (_, report) = trio.serving().await;
-                (report.term > before.term).then_some(report)
+                let mut known = report.failovers.into_iter();
+                known.rfind(|one| one.term > before.term)
             })
             .await;
-        let next = after.failovers.iter().rfind(|f| f.term > before.term);
-        let next = next.unwrap();
         assert_eq!(
             (next.from.as_deref(), next.cause, next.term),
             (Some(NAMES[leader]), Cause::Planned, before.term + 1),

@@ -1,9 +1,10 @@
 //! Three nodes with files on loopback.
 
 use crate::support::{Logged, command, free_port};
-use haven_admin::{Client as Admin, NodeReport};
+use haven_admin::{Client as Admin, ClusterStatus, NodeReport};
 use haven_pki::Identity;
 use rustix::process::Signal;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,39 @@ impl Trio {
         (0..3).for_each(|index| self.start(index));
     }
 
+    pub fn node(&self, index: usize) -> &Logged {
+        self.nodes[index].as_ref().unwrap()
+    }
+
+    /// Replaces text in a node's configuration.
+    pub fn edit(&self, index: usize, old: &str, new: &str) {
+        let config = self.config(index);
+        let text = std::fs::read_to_string(&config).unwrap();
+        assert!(text.contains(old), "{old}: {text}");
+        std::fs::write(config, text.replace(old, new)).unwrap();
+    }
+
+    /// Changes by hand where a stopped node listens for the others; from where, and to where.
+    pub fn move_peer(&self, index: usize) -> (SocketAddr, SocketAddr) {
+        let text = std::fs::read_to_string(self.config(index)).unwrap();
+        let own = text.split("[[cluster.node]]").nth(index + 1).unwrap();
+        let home = own.split("address = \"").nth(1).unwrap();
+        let home: SocketAddr = home.split('"').next().unwrap().parse().unwrap();
+        let elsewhere = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        self.edit(index, &home.to_string(), &elsewhere.to_string());
+        (home, elsewhere)
+    }
+
+    /// A command about the cluster, asked of a node.
+    pub fn ask(&self, index: usize, arguments: &[&str]) -> std::process::Command {
+        let mut command = command();
+        command
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config(index));
+        command
+    }
+
     /// SIGTERM, and the end; all that the node said since it was asked last.
     pub fn terminate(&mut self, index: usize) -> String {
         let node = self.nodes[index].take().unwrap();
@@ -82,6 +116,11 @@ impl Trio {
     /// How a node sees itself, if it answers.
     pub async fn report(&self, index: usize) -> Option<NodeReport> {
         self.admin(index).node().await.ok()
+    }
+
+    /// How a node sees the cluster, if it answers.
+    pub async fn status(&self, index: usize) -> Option<ClusterStatus> {
+        self.admin(index).status().await.ok()
     }
 
     /// Waits until what is looked for is there.
