@@ -17,6 +17,7 @@ mod consensus;
 #[doc(hidden)]
 pub mod fuzzing;
 mod heir;
+pub mod lacking;
 mod lease;
 mod machine;
 mod members;

@@ -5,7 +5,8 @@
 //!   message that does not fit.
 //! - In the quarantine after a start, votes get no answer but a refusal: this node may have promised a
 //!   leader not to elect another before it restarted (see [`crate::lease`]).
-//!   The same holds for votes and transfers as long as it does not know what it promised (see [`crate::rejoin`]).
+//!   The same holds for votes and transfers as long as it does not know what it promised (see [`crate::rejoin`]),
+//!   or lacks what was committed (see [`crate::lacking`]).
 //! - Connections are bounded, and so are the appends taken from one before they are answered.
 //!
 //! It must not know how openraft decides.
@@ -242,9 +243,11 @@ impl<R: Send + 'static> Server<R> {
         reader.set_body_max(message::SMALL_BODY_MAX);
         loop {
             let ballot = message::read_ballot(hello.from, &reader.next().await?)?;
-            let refusal = match ballot {
+            let refusal = match &ballot {
                 Ballot::Transfer(_) => self.voice.refusal_to_lead(),
-                Ballot::Vote(_) | Ballot::PreVote(_) => self.voice.refusal(),
+                Ballot::Vote(request) | Ballot::PreVote(request) => {
+                    self.voice.refusal(request.last_log_id)
+                }
             };
             if let Some(why) = refusal {
                 writer.send(message::refused(why)).await?;
