@@ -18,6 +18,7 @@ mod consensus;
 pub mod fuzzing;
 mod handover;
 mod heir;
+pub mod lacking;
 mod lease;
 mod machine;
 mod members;

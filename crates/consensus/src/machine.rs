@@ -163,6 +163,11 @@ impl<R: Send + 'static> Machine<R> {
         })
     }
 
+    /// The last entry applied.
+    pub(crate) const fn applied(&self) -> Option<LogId> {
+        self.applied
+    }
+
     async fn apply_batch(&mut self, batch: &mut Batch) -> io::Result<()> {
         let Some(last) = batch.last.take() else {
             return Ok(());

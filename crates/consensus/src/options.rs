@@ -183,6 +183,18 @@ pub enum StartError {
     /// Log or machine cannot be read, or do not fit together.
     #[error("cannot recover the replicated state: {0}")]
     Recover(String),
+    /// This node is the only voter, and records that it had committed are gone.
+    #[error(
+        "the log ends with record {last}, but records up to {committed} had been committed: changes that were \
+         acknowledged are gone from this disk, and no other node has them. LOOK AT THE DISK, and restore a backup of the \
+         whole data directory. To go on without these changes, say `haven accept-loss` on this machine and start again"
+    )]
+    Lost {
+        /// The last record that is known to have been committed.
+        committed: u64,
+        /// The last record that log or machine hold.
+        last: u64,
+    },
     /// The log belongs to a cluster, but the node was started as one that is alone.
     #[error(
         "the data belong to a cluster of the nodes {stored:?}, but this node was started alone (as {configured:?}); \

@@ -34,10 +34,13 @@ use crate::machine::Machine;
 use crate::store::Store;
 use crate::store::record_index;
 use crate::types::LeaderId;
+use crate::types::LogId;
 use crate::types::Types;
 use crate::types::Vote;
 use haven_log::Log;
 use haven_log::Slot;
+
+const FORGETFUL: &str = "this node lost its log and does not know yet what it promised";
 
 /// Pause before a log that could not be flushed is asked again.
 const RETRY: Duration = Duration::from_millis(100);
@@ -81,35 +84,62 @@ pub fn prepare(
 pub(crate) struct Voice {
     /// End of the quarantine after the start: see [`crate::lease`].
     from: Instant,
+    gaps: watch::Sender<Gaps>,
+}
+
+/// What this node does not have.
+struct Gaps {
     /// It does not know what it promised.
-    forgetful: watch::Sender<bool>,
+    forgetful: bool,
+    /// It was committed, and is not in the log: see [`crate::lacking`].
+    lacks: Option<LogId>,
 }
 
 impl Voice {
-    pub(crate) fn new(from: Instant, forgetful: bool) -> Self {
+    pub(crate) fn new(from: Instant, forgetful: bool, lacks: Option<LogId>) -> Self {
         Self {
             from,
-            forgetful: watch::Sender::new(forgetful),
+            gaps: watch::Sender::new(Gaps { forgetful, lacks }),
         }
     }
 
-    /// Why it answers no votes and pre-votes, if so.
-    pub(crate) fn refusal(&self) -> Option<&'static str> {
+    /// Why it gives no vote or pre-vote to one whose last entry is `last`, if so.
+    pub(crate) fn refusal(&self, last: Option<LogId>) -> Option<&'static str> {
         let young = Instant::now() < self.from;
-        self.refusal_to_lead()
-            .or(young.then_some("this node started a moment ago"))
+        let gaps = self.gaps.borrow();
+        match () {
+            () if gaps.forgetful => Some(FORGETFUL),
+            () if gaps.lacks > last => {
+                Some("this node knows of committed entries that are not in your log")
+            }
+            () => young.then_some("this node started a moment ago"),
+        }
     }
 
     /// Why it does not lead at its leader's word, if so.
     pub(crate) fn refusal_to_lead(&self) -> Option<&'static str> {
-        let forgetful = *self.forgetful.borrow();
-        forgetful.then_some("this node lost its log and does not know yet what it promised")
+        let gaps = self.gaps.borrow();
+        match gaps.forgetful {
+            true => Some(FORGETFUL),
+            false => gaps
+                .lacks
+                .map(|_| "this node has not fetched yet what was committed and is not in its log"),
+        }
     }
 
-    /// Returns when the node knows everything.
+    /// Returns when the node knows everything, and has it.
     pub(crate) async fn regained(&self) {
+        let whole = |gaps: &Gaps| !gaps.forgetful && gaps.lacks.is_none();
         // The sender lives in `self`, so waiting cannot fail.
-        let _ = self.forgetful.subscribe().wait_for(|now| !now).await;
+        let _ = self.gaps.subscribe().wait_for(whole).await;
+    }
+
+    fn remembers(&self) {
+        self.gaps.send_modify(|gaps| gaps.forgetful = false);
+    }
+
+    pub(crate) fn holds_everything(&self) {
+        self.gaps.send_modify(|gaps| gaps.lacks = None);
     }
 }
 
@@ -139,8 +169,29 @@ pub(crate) async fn regain<R: Send + 'static>(
         tracing::error!("cannot note that this node has caught up: {why}");
         tokio::time::sleep(RETRY).await;
     }
-    voice.forgetful.send_replace(false);
+    voice.remembers();
     tracing::info!(
         "this node has caught up with everything it lost: it takes part in elections again"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::log_id;
+
+    #[test]
+    fn who_lacks_what_was_committed_votes_for_those_who_have_it_and_does_not_lead() {
+        let voice = Voice::new(Instant::now(), false, Some(log_id(3, 9)));
+        assert!(voice.refusal_to_lead().is_some());
+        for last in [None, Some(log_id(2, 50)), Some(log_id(3, 8))] {
+            assert!(voice.refusal(last).is_some(), "{last:?}");
+        }
+        for last in [log_id(3, 9), log_id(4, 2)] {
+            assert_eq!(voice.refusal(Some(last)), None, "{last}");
+        }
+        voice.holds_everything();
+        assert_eq!(voice.refusal_to_lead(), None);
+        assert_eq!(voice.refusal(None), None);
+    }
 }

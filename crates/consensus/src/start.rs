@@ -16,6 +16,7 @@ use openraft::SnapshotPolicy;
 use openraft::StepDownPolicy;
 use openraft::StorageHelper;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::storage::RaftLogStorage;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -31,6 +32,7 @@ use crate::candidacy::Candidacy;
 use crate::consensus::Inner;
 use crate::consensus::ROOM_UNIT;
 use crate::handover::Orders;
+use crate::lacking;
 use crate::lease::KernelClocks;
 use crate::lease::Lease;
 use crate::machine::Machine;
@@ -67,9 +69,12 @@ use crate::stand;
 use crate::stand::Heard;
 use crate::steward::Steward;
 use crate::store::Store;
+use crate::store::record_index;
 use crate::threads;
+use crate::types::LogId;
 use crate::types::Membership;
 use crate::types::Types;
+use crate::types::next_index;
 use crate::witness;
 use crate::worker::Worker;
 use haven_log::Log;
@@ -224,6 +229,7 @@ async fn assemble<R: Send + 'static>(
     let stored = stored_members(&mut store, &mut adapter).await?;
     check_members(&stored, &options)?;
     let single = stored.voter_ids().eq([options.node_id]);
+    let lacks = lacking(&mut store, &adapter, single).await?;
 
     let fresh = store.is_fresh();
     let forgot = store.forgot();
@@ -239,7 +245,7 @@ async fn assemble<R: Send + 'static>(
             "this log was made for a node that lost its own, but there is no other to learn from";
         return Err(StartError::Recover(text.into()));
     }
-    let voice = Arc::new(Voice::new(votes_from, forgot.is_some()));
+    let voice = Arc::new(Voice::new(votes_from, forgot.is_some(), lacks));
     let vote_pulse = store.vote_pulse();
     let memory = store.clone();
     let place = Arc::new(Place {
@@ -316,6 +322,9 @@ async fn assemble<R: Send + 'static>(
     );
     if let Some(forgot) = forgot {
         tasks.spawn(rejoin::regain(raft.clone(), memory, voice.clone(), forgot));
+    }
+    if let Some(lacks) = lacks {
+        tasks.spawn(lacking::fetch(raft.clone(), voice.clone(), lacks));
     }
     tasks.spawn(checkpoint_on_pressure(raft.clone(), pressure));
     let standing = stand::stand(
@@ -450,6 +459,24 @@ async fn stored_members<R: Send + 'static>(
     let found = StorageHelper::new(store, adapter).get_membership().await;
     let found = found.map_err(|error| StartError::Recover(error.to_string()))?;
     Ok(found.effective().membership().clone())
+}
+
+/// What is known to be committed and is not here: see [`crate::lacking`].
+async fn lacking<R: Send + 'static>(
+    store: &mut Store,
+    adapter: &Machine<R>,
+    single: bool,
+) -> Result<Option<LogId>, StartError> {
+    let failed = |error: std::io::Error| StartError::Recover(error.to_string());
+    let lacks = store.lacks(adapter.applied()).await.map_err(failed)?;
+    let Some(committed) = lacks.filter(|_| single) else {
+        return Ok(lacks);
+    };
+    let state = store.get_log_state().await.map_err(failed)?;
+    Err(StartError::Lost {
+        committed: record_index(committed.index),
+        last: next_index(state.last_log_id.max(adapter.applied())),
+    })
 }
 
 /// A node that is alone must not run on the data of a cluster.

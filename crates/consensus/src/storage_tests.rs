@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use haven_disk::RealDisk;
+use haven_disk::VolatileDisk;
 use haven_log::Log;
 use haven_log::LogOptions;
 use openraft::StorageError;
@@ -233,6 +234,37 @@ async fn committed_position_never_passes_the_log() {
         .unwrap();
     let (mut store, _released) = reopen(&dir, store, released).await;
     assert_eq!(store.read_committed().await.unwrap(), Some(log_id(1, 4)));
+}
+
+#[tokio::test]
+async fn a_vote_whose_flush_failed_is_durable_once_a_restart_has_found_it() {
+    use openraft::RaftLogReader;
+    let log_on = |disk: &Arc<VolatileDisk>| {
+        Log::open(disk.clone(), Path::new("log"), LogOptions::default()).unwrap()
+    };
+    let vote = |term| Vote {
+        leader_id: LeaderId::new(term, 1),
+        committed: false,
+    };
+    for seed in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(VolatileDisk::open(dir.path()).unwrap());
+        let (mut store, mut released) = open_store(log_on(&disk));
+        store.save_vote(&vote(1)).await.unwrap();
+        disk.fail_flush(0, seed);
+        store.save_vote(&vote(2)).await.unwrap_err();
+        drop(store);
+        assert!(released.recv().await.is_none());
+        let (mut store, mut released) = open_store(log_on(&disk));
+        // It is in memory, so this node would answer with it.
+        assert_eq!(store.read_vote().await.unwrap(), Some(vote(2)));
+        disk.forget();
+        drop(store);
+        assert!(released.recv().await.is_none());
+        let disk = Arc::new(VolatileDisk::open(dir.path()).unwrap());
+        let (mut store, _released) = open_store(log_on(&disk));
+        assert_eq!(store.read_vote().await.unwrap(), Some(vote(2)), "{seed}");
+    }
 }
 
 #[tokio::test]

@@ -206,6 +206,14 @@ impl Store {
         Ok(())
     }
 
+    /// What is known to be committed, if neither the log nor the machine, which has applied up to `applied`, holds it:
+    /// see [`crate::lacking`].
+    pub(crate) async fn lacks(&mut self, applied: Option<LogId>) -> io::Result<Option<LogId>> {
+        let committed = self.shared.state.lock().committed;
+        let held = self.get_log_state().await?.last_log_id.max(applied);
+        Ok(committed.filter(|committed| Some(*committed) > held))
+    }
+
     /// The saving of votes, purging, truncating.
     pub(crate) fn vote_pulse(&self) -> Pulse {
         self.shared.voting.clone()
@@ -454,7 +462,7 @@ impl RaftLogStorage<Types> for Store {
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
         let committed = self.shared.state.lock().committed;
         // The position is written without a flush of the log before it. Entries it covers that a
-        // power loss took were committed by others; those that are left are committed too.
+        // power loss took were committed by others (see `lacking`); those that are left are committed too.
         let last = self.get_log_state().await?.last_log_id;
         Ok(committed.min(last))
     }

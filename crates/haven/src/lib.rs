@@ -3,6 +3,7 @@
 //! Everything here is glue: decisions are made in the crates below. `serve` runs a node, `driver` performs
 //! what the takeover machine decides, `service` answers clients, `engine` is the replicated machine.
 
+pub mod accept;
 pub mod addresses;
 pub mod bench;
 mod bulletin;

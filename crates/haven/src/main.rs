@@ -1,7 +1,7 @@
 //! The command line.
 
 use clap::{Args, Parser, Subcommand};
-use haven::{bench, check, cluster, demo, logging, quick, serve, show, status};
+use haven::{accept, bench, check, cluster, demo, logging, quick, serve, show, status};
 use haven_admin::{Client, MoveRequest, RemoveRequest, StandbyRequest, TokenRequest};
 use haven_config::{Config, LogFormat, LogLevel};
 use std::io::Write;
@@ -76,6 +76,9 @@ enum Command {
     /// Check the data directory of a node that does not run, without changing it. Ends with status 0
     /// when nothing is wrong, 1 when something is, 2 when it could not be checked.
     Check(CheckArgs),
+    /// Give up acknowledged changes that are gone from this node's disk, the only one that had them, so that it starts
+    /// with what is left. Only after `haven serve` has said that they are gone; the node must not run.
+    AcceptLoss(AcceptArgs),
     /// Look at configuration files.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -274,6 +277,15 @@ struct CheckArgs {
     json: bool,
 }
 
+#[derive(Args)]
+struct AcceptArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Even if other nodes may have what this one lacks.
+    #[arg(long)]
+    force: bool,
+}
+
 /// Status of a check that could not be made.
 const EXIT_UNCHECKED: u8 = 2;
 
@@ -330,6 +342,7 @@ fn main() -> ExitCode {
         }),
         Command::Node(command) => run_node(command).map(|()| true),
         Command::Check(args) => return run_data_check(&args),
+        Command::AcceptLoss(args) => run_accept(&args).map(|()| true),
         Command::Migrate { node, what, force } => run_migrate(&node, what, force).map(|()| true),
         Command::Standby(args) => run_standby(&args, true).map(|()| true),
         Command::Online(args) => run_standby(&args, false).map(|()| true),
@@ -561,6 +574,12 @@ fn run_data_check(args: &CheckArgs) -> ExitCode {
             ExitCode::from(EXIT_UNCHECKED)
         }
     }
+}
+
+fn run_accept(args: &AcceptArgs) -> Result<(), String> {
+    hush_database();
+    print!("{}", accept::run(&args.node.data()?, args.force)?);
+    Ok(())
 }
 
 /// What the words after `migrate` mean: `SERVICE NODE`, `SERVICE` or `NODE`.

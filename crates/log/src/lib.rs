@@ -30,4 +30,5 @@ mod slots;
 pub use check::{CheckedLog, LogFinding, LogProblem, check};
 pub use error::LogError;
 pub use log::{Done, FLUSH_BUCKETS, Log, LogOptions, LogStats, RECORD_BYTES_MAX, Record};
+pub use open::accept_early_end;
 pub use slots::{SLOT_BYTES_MAX, Slot};

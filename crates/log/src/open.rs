@@ -78,6 +78,34 @@ pub(crate) fn open(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<
     })
 }
 
+/// Gives up the records that had been durable and are missing at the end of the log in `dir`, so that it can be opened:
+/// the last one that there had been and the last that is left; `None` when none is missing. Nothing else that is damaged is
+/// given up. For an operator who has no other copy.
+///
+/// # Errors
+/// As [`Log::open`](crate::Log::open).
+pub fn accept_early_end(disk: &dyn Disk, dir: &Path) -> Result<Option<(u64, u64)>, LogError> {
+    let (seqs, _) = segment_files(disk, dir, usize::MAX)?;
+    let slots = Slots::open(disk, dir)?;
+    let slots = slots.ok_or_else(|| LogError::damaged(SLOTS_NAME, 0, "it is missing"))?;
+    let mut slots = slots.renewed(disk, dir)?;
+    let meta = slots.meta()?;
+    let live: Vec<u64> = seqs.into_iter().filter(|&s| s >= meta.base_seq).collect();
+    if live.is_empty() && meta.awaits_base {
+        return Ok(None);
+    }
+    let segments = open_segments(disk, dir, slots.log_id(), meta, &live)?;
+    let last = segments.last().map_or(meta.purged, |s| s.next() - 1);
+    if last >= meta.durable {
+        return Ok(None);
+    }
+    slots.save_meta(Meta {
+        durable: last,
+        ..meta
+    })?;
+    Ok(Some((meta.durable, last)))
+}
+
 /// Makes the segment that a new or emptied log begins with.
 pub(crate) fn base(
     disk: &dyn Disk,

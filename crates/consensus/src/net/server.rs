@@ -5,7 +5,8 @@
 //!   message that does not fit.
 //! - In the quarantine after a start, votes get no answer but a refusal: this node may have promised a
 //!   leader not to elect another before it restarted (see [`crate::lease`]).
-//!   The same holds for votes and transfers as long as it does not know what it promised (see [`crate::rejoin`]).
+//!   The same holds for votes and transfers as long as it does not know what it promised (see [`crate::rejoin`]),
+//!   or lacks what was committed (see [`crate::lacking`]).
 //! - Connections are bounded, and so are the appends taken from one before they are answered.
 //!
 //! It must not know how openraft decides.
@@ -246,9 +247,11 @@ impl<R: Send + 'static> Server<R> {
         loop {
             let ballot = message::read_ballot(hello.from, &reader.next().await?)?;
             let double = self.place.doubles.is_double(hello.from, Instant::now());
-            let refusal = match ballot {
+            let refusal = match &ballot {
                 Ballot::Transfer(_) => self.voice.refusal_to_lead(),
-                Ballot::Vote(_) | Ballot::PreVote(_) => self.voice.refusal(),
+                Ballot::Vote(request) | Ballot::PreVote(request) => {
+                    self.voice.refusal(request.last_log_id)
+                }
             };
             let refusal = refusal.or(double.then_some("two processes run as your node"));
             if let Some(why) = refusal {

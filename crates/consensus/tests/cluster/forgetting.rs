@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use haven_consensus::StartError;
 use haven_log::Slot;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
@@ -145,6 +146,93 @@ async fn what_was_committed_with_a_forgetful_node_is_not_led_away_without_it() {
     let leader = cluster.leader(&[1, 2, 3]).await;
     assert_eq!(leader, 2, "only it has everything");
     cluster.propose(leader, "entry 10").await.unwrap();
+    texts.push("entry 10".into());
+    cluster.all_hold(&texts).await;
+}
+
+#[tokio::test]
+async fn a_lone_voter_whose_log_ends_before_what_it_committed_is_refused() {
+    let mut cluster = Cluster::running(1).await;
+    cluster.leader(&[1]).await;
+    let texts = names(0..10);
+    for text in &texts {
+        cluster.propose(1, text).await.unwrap();
+    }
+    cluster.stop(1).await;
+    assert_eq!(cluster.give_up(1), None, "nothing is missing");
+    let had = cluster.lose_end(1, 4);
+    let why = cluster.start_with(1, cluster.options(1)).await.unwrap_err();
+    let StartError::Lost { committed, last } = why else {
+        panic!("{why}");
+    };
+    assert_eq!((committed, last), (had, had - 4));
+    // Until somebody says that this is meant.
+    assert_eq!(cluster.give_up(1), Some((had, had - 4)));
+    cluster.start(1).await;
+    cluster.leader(&[1]).await;
+    assert_eq!(cluster.node(1).machine.texts(), texts[..6]);
+    cluster.propose(1, "more").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lone_voter_whose_machine_holds_what_its_log_lacks_goes_on() {
+    let mut cluster = Cluster::running(1).await;
+    cluster.leader(&[1]).await;
+    let texts = names(0..10);
+    for text in &texts {
+        cluster.propose(1, text).await.unwrap();
+    }
+    cluster
+        .node(1)
+        .consensus
+        .trigger_checkpoint()
+        .await
+        .unwrap();
+    until("a checkpoint", || cluster.checkpointed(1) == 10).await;
+    cluster.stop(1).await;
+    cluster.lose_end(1, 4);
+    cluster.start(1).await;
+    cluster.leader(&[1]).await;
+    assert_eq!(cluster.node(1).machine.texts(), texts);
+}
+
+#[tokio::test]
+async fn nobody_leads_with_the_vote_of_one_who_knows_of_committed_entries_that_both_lack() {
+    let mut cluster = Cluster::running(3).await;
+    cluster.leader(&[1, 2, 3]).await;
+    cluster.stop(3).await;
+    let leader = cluster.leader(&[1, 2]).await;
+    let mut texts = names(0..10);
+    for text in &texts {
+        cluster.propose(leader, text).await.unwrap();
+    }
+    cluster.all_hold(&texts).await;
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+    // Node 3 never heard of these entries, node 1 knows only that there were some.
+    cluster.lose_end(1, 10);
+    cluster.start(1).await;
+    cluster.start(3).await;
+    let timing = cluster.options(1).timing;
+    let led = tokio::time::timeout(timing.lease * 6, async {
+        tokio::select! {
+            led = cluster.leadership(1, "", |l| l.is_leader) => led,
+            led = cluster.leadership(3, "", |l| l.is_leader) => led,
+        }
+    });
+    assert!(led.await.is_err(), "a leader without what was committed");
+
+    cluster.start(2).await;
+    assert_eq!(
+        cluster.leader(&[1, 2, 3]).await,
+        2,
+        "only it has everything"
+    );
+    cluster.all_hold(&texts).await;
+    // Now its vote counts, and it may lead itself.
+    cluster.stop(2).await;
+    let next = cluster.leader(&[1, 3]).await;
+    cluster.propose(next, "entry 10").await.unwrap();
     texts.push("entry 10".into());
     cluster.all_hold(&texts).await;
 }

@@ -23,11 +23,13 @@ use haven_consensus::Replicated;
 use haven_consensus::Security;
 use haven_consensus::StartError;
 use haven_consensus::Timing;
+use haven_consensus::lacking;
 use haven_consensus::rejoin;
 use haven_disk::Disk;
 use haven_disk::RealDisk;
 use haven_log::Log;
 use haven_log::LogOptions;
+use haven_log::Slot;
 use haven_pki::Authority;
 use haven_pki::Identity;
 use haven_pki::KeyId;
@@ -285,6 +287,31 @@ impl Cluster {
         let position = machine.position().unwrap();
         let log = Log::open(disk, Path::new("log"), LogOptions::default()).unwrap();
         rejoin::prepare(&log, id, forgot, position.as_deref()).unwrap();
+    }
+
+    /// Takes the last `lost` records of a stopped node's log away and leaves the note that they were committed; the last
+    /// record that it had.
+    pub fn lose_end(&self, id: u64, lost: u64) -> u64 {
+        let disk = Arc::new(RealDisk::open(self.dirs[&id].path()).unwrap());
+        let log = Log::open(disk, Path::new("log"), self.log_options.clone()).unwrap();
+        let last = log.last_index().unwrap();
+        let record = log.read(last..last + 1, 1).unwrap().pop().unwrap();
+        let place = haven_consensus::check::read_record(last, &record.head, record.body).unwrap();
+        let mut slot = vec![1];
+        slot.extend(place.place.term.to_le_bytes());
+        slot.extend(place.place.applied_index().to_le_bytes());
+        log.save_slot(Slot::Committed, &slot, true).unwrap();
+        log.truncate_after(last - lost).unwrap();
+        last
+    }
+
+    /// An operator gives up what a stopped node lacks.
+    pub fn give_up(&self, id: u64) -> Option<(u64, u64)> {
+        let disk = Arc::new(RealDisk::open(self.dirs[&id].path()).unwrap());
+        let log = Log::open(disk, Path::new("log"), self.log_options.clone()).unwrap();
+        let machine = TestMachine::open(&self.disks[&id], self.nature.clone());
+        let position = machine.position().unwrap();
+        lacking::give_up(&log, position.as_deref()).unwrap()
     }
 
     pub fn node(&self, id: u64) -> &Node {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use haven_disk::{Disk, RealDisk};
-use haven_log::{Log, LogError, LogOptions, Record, Slot};
+use haven_log::{Log, LogError, LogOptions, Record, Slot, accept_early_end};
 use tempfile::TempDir;
 
 use crate::common::{DIR, append, open, read_all, record, scratch, small};
@@ -206,6 +206,31 @@ fn a_changed_bit_in_the_last_record_is_refused_after_a_clean_end() {
     let stored = HEADER + 16 + 48;
     segment(&mut files, 0)[FIRST_AT + 3 * stored + HEADER] ^= 1;
     damaged(&files, "the last record");
+}
+
+#[test]
+fn an_operator_may_give_up_what_is_missing_at_the_end_and_nothing_else() {
+    let accept = |dir: &TempDir| {
+        let disk = RealDisk::open(dir.path()).expect("open the disk");
+        accept_early_end(&disk, Path::new(DIR))
+    };
+    let (records, _, mut files) = sample(4, 48);
+    let (dir, opened) = try_open(&files);
+    drop(opened.expect("whole"));
+    assert_eq!(accept(&dir).expect("whole"), None);
+    let stored = HEADER + 16 + 48;
+    segment(&mut files, 0)[FIRST_AT + 3 * stored + HEADER] ^= 1;
+    let (dir, opened) = try_open(&files);
+    assert!(opened.is_err(), "the end is missing");
+    assert_eq!(accept(&dir).expect("given up"), Some((4, 3)));
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(dir.path()).expect("open the disk"));
+    let log = open(&disk, small()).expect("opens with what is left");
+    assert_eq!(read_all(&log), records[..3]);
+    // Not what is damaged in the middle.
+    segment(&mut files, 0)[FIRST_AT + stored + HEADER] ^= 1;
+    let (dir, opened) = try_open(&files);
+    assert!(opened.is_err(), "damaged");
+    accept(&dir).expect_err("damaged");
 }
 
 #[test]
