@@ -4,8 +4,10 @@
 //! Replay safety: after a crash (or in a received snapshot) a data file may be ahead of the metadata.
 //! Writing and cutting the same ranges again gives the same contents. Growing does not by itself: it
 //! would show what a later write had already put past the size. Therefore every operation that may grow
-//! a file first cuts it to the size the metadata says, once per opening; from then on the file is never
-//! longer than the metadata says, because every change goes through here.
+//! a file first cuts it to the size the metadata says, once per opening; from then on nothing in it past that size
+//! counts, because every change goes through here.
+//!
+//! Cutting much costs time that changes have not got, so it is put off: `cut`.
 //!
 //! Invariants
 //! - At most [`OPEN_FILES_MAX`] files stay open.
@@ -13,10 +15,13 @@
 //!
 //! It must not know attributes or permissions.
 
+mod cut;
+
 use crate::fatal;
+use cut::Cuts;
 use haven_disk::{Disk, DiskFile};
 use haven_fs::{FsError, FsResult, Ino};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::ops::Range;
@@ -51,9 +56,6 @@ const STREAM_GAPS: u64 = 4;
 /// the last counts as changed.
 const RANGES_PER_FILE_MAX: usize = 16 << 10;
 
-/// Zeros written at once.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-
 /// Data directories: one for each value of an inode number's lowest byte.
 const DIRS: usize = 256;
 
@@ -62,6 +64,10 @@ pub struct DataFiles {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     state: Mutex<State>,
+    /// There is something to give back.
+    cut_wanted: Condvar,
+    /// A piece was given back, or a file is not written any more.
+    cut_ended: Condvar,
 }
 
 struct State {
@@ -70,12 +76,13 @@ struct State {
     uses: u64,
     dirty: Dirty,
     known_dirs: [bool; DIRS],
+    cuts: Cuts,
 }
 
 struct Open {
     file: Arc<dyn DiskFile>,
     used: u64,
-    /// Whether the file is known to be no longer than the metadata says.
+    /// Whether nothing past the size that the metadata says is known to count.
     trimmed: bool,
     /// What was written and not yet sent to the device.
     stream: Stream,
@@ -159,11 +166,14 @@ impl DataFiles {
             uses: 0,
             dirty: Dirty::default(),
             known_dirs: [false; DIRS],
+            cuts: Cuts::default(),
         };
         Self {
             disk,
             dir,
             state: Mutex::new(state),
+            cut_wanted: Condvar::new(),
+            cut_ended: Condvar::new(),
         }
     }
 
@@ -193,12 +203,16 @@ impl DataFiles {
 
     /// The `len` bytes at `offset`; zeros where the file has none.
     pub fn read(&self, ino: Ino, offset: u64, len: usize) -> FsResult<Vec<u8>> {
+        let end = offset.saturating_add(len as u64);
+        // Asked before: what is given back meanwhile reads as zeros either way.
+        let remains = self.state.lock().cuts.remains.within(ino, offset, end);
         let mut out = Vec::with_capacity(len);
         if let Some(file) = self.existing(ino)? {
             file.read_onto(offset, len, &mut out)
                 .map_err(|e| self.failed("read", ino, e))?;
         }
         out.resize(len, 0);
+        hide(&mut out, offset, &remains);
         Ok(out)
     }
 
@@ -207,16 +221,25 @@ impl DataFiles {
         let Some(file) = self.existing(ino)? else {
             return Ok(None);
         };
-        file.next_data(offset)
-            .map_err(|e| self.failed("look for data in", ino, e))
+        let mut at = offset;
+        loop {
+            let found = file.next_data(at);
+            let found = found.map_err(|e| self.failed("look for data in", ino, e))?;
+            let Some(found) = found else {
+                return Ok(None);
+            };
+            match self.state.lock().cuts.remains.end_of(ino, found) {
+                Some(end) => at = end,
+                None => return Ok(Some(found)),
+            }
+        }
     }
 
     /// Makes the file hold these bytes and nothing else, whatever it held.
     pub fn start_over(&self, ino: Ino, contents: &[u8]) -> FsResult<()> {
         let file = self.create(ino)?;
         self.cut(ino, file.as_ref(), 0)?;
-        file.write_at(0, contents)
-            .map_err(|e| self.failed("write", ino, e))?;
+        self.put(ino, file.as_ref(), 0, contents)?;
         let mut state = self.state.lock();
         state.dirty.files.insert(ino.0);
         state.dirty.mark(ino, 0, u64::MAX);
@@ -229,8 +252,7 @@ impl DataFiles {
             Some(file) => file,
             None => self.create(ino)?,
         };
-        file.write_at(offset, data)
-            .map_err(|e| self.failed("write", ino, e))?;
+        self.put(ino, file.as_ref(), offset, data)?;
         let stream = {
             let mut state = self.state.lock();
             state.dirty.files.insert(ino.0);
@@ -265,6 +287,7 @@ impl DataFiles {
         }
         state.dirty.files.remove(&ino.0);
         state.dirty.ranges.remove(&ino.0);
+        state.cuts.remains.forget(ino);
     }
 
     /// Nothing is known of the open files any more: they may be longer than the metadata says, as after
@@ -282,8 +305,7 @@ impl DataFiles {
             Some(file) => file,
             None => self.create(ino)?,
         };
-        file.write_at(offset, bytes)
-            .map_err(|e| self.failed("write", ino, e))?;
+        self.put(ino, file.as_ref(), offset, bytes)?;
         self.state.lock().dirty.files.insert(ino.0);
         Ok(())
     }
@@ -293,25 +315,11 @@ impl DataFiles {
         let Some(file) = self.existing(ino)? else {
             return Ok(());
         };
-        let failed = |e| self.failed("clear", ino, e);
-        let len = file.len().map_err(failed)?;
+        let len = file.len().map_err(|e| self.failed("clear", ino, e))?;
         if start >= len {
             return Ok(());
         }
-        if end >= len {
-            file.set_len(start).map_err(failed)?;
-        } else {
-            let mut at = start;
-            while at < end {
-                let piece = usize::try_from(end - at)
-                    .unwrap_or(usize::MAX)
-                    .min(ZEROS.len());
-                file.write_at(at, &ZEROS[..piece]).map_err(failed)?;
-                at += piece as u64;
-            }
-        }
-        self.state.lock().dirty.files.insert(ino.0);
-        Ok(())
+        self.clear(ino, file.as_ref(), start, end.min(len))
     }
 
     /// Takes the list of what must be flushed.
@@ -334,16 +342,19 @@ impl DataFiles {
         Ok(())
     }
 
-    /// Removes the file of an inode that no durable state knows; its directory joins `dirty`.
-    pub fn unlink(&self, ino: Ino, dirty: &mut Dirty) -> FsResult<()> {
-        match self.disk.remove_file(&self.path(ino)) {
-            Ok(()) => {
-                dirty.dirs.insert(low_byte(ino));
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(self.failed("remove", ino, error)),
+    /// Removes the file of an inode that no durable state knows; its directory joins `dirty`. False: that would take
+    /// long, so its space is given back first.
+    pub fn unlink(&self, ino: Ino, dirty: &mut Dirty) -> FsResult<bool> {
+        let failed = |e| self.failed("remove", ino, e);
+        if self.is_too_large(ino).map_err(failed)? {
+            return Ok(false);
         }
+        match self.disk.remove_file(&self.path(ino)) {
+            Ok(()) => drop(dirty.dirs.insert(low_byte(ino))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        Ok(true)
     }
 
     /// Where the file of `ino` is.
@@ -400,20 +411,18 @@ impl DataFiles {
         Ok(Some(file))
     }
 
-    fn cut(&self, ino: Ino, file: &dyn DiskFile, size: u64) -> FsResult<()> {
-        let failed = |e| self.failed("cut", ino, e);
-        let longer = file.len().map_err(failed)? > size;
-        if longer {
-            file.set_len(size).map_err(failed)?;
+    /// Writes into the file; what is written is no remainder of a cut any more.
+    fn put(&self, ino: Ino, file: &dyn DiskFile, offset: u64, bytes: &[u8]) -> FsResult<()> {
+        let held = self.hold(ino, offset, offset.saturating_add(bytes.len() as u64));
+        file.write_at(offset, bytes)
+            .map_err(|e| self.failed("write", ino, e))?;
+        match held {
+            None => Ok(()),
+            Some(held) => {
+                drop(held);
+                self.bound_remains()
+            }
         }
-        let mut state = self.state.lock();
-        if longer {
-            state.dirty.files.insert(ino.0);
-        }
-        if let Some(open) = state.open.get_mut(&ino.0) {
-            open.trimmed = true;
-        }
-        Ok(())
     }
 
     fn existing(&self, ino: Ino) -> FsResult<Option<Arc<dyn DiskFile>>> {
@@ -486,6 +495,17 @@ impl State {
                 break;
             };
             self.open.remove(&oldest);
+        }
+    }
+}
+
+/// Makes zeros of the `ranges` of a file among its bytes from `offset` on.
+pub fn hide(bytes: &mut [u8], offset: u64, ranges: &[(u64, u64)]) {
+    for (start, end) in ranges {
+        let place = |at: u64| usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let (start, end) = (place(*start), place(*end).min(bytes.len()));
+        if let Some(part) = bytes.get_mut(start..end) {
+            part.fill(0);
         }
     }
 }

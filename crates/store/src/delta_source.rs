@@ -9,6 +9,7 @@
 use crate::base::{self, View};
 use crate::changes::{Changed, Ranges};
 use crate::hash::is_zero;
+use crate::masked::masked;
 use crate::open::Generation;
 use crate::record::{Inode, Place};
 use crate::snapshot::DATA_BYTES;
@@ -136,7 +137,7 @@ impl Patch {
         let path = generation.data.path(ino);
         let failed = |e| fatal(format!("cannot open data file {}", path.display()), e);
         let file = match disk.open(&path, false) {
-            Ok(file) => Some(file),
+            Ok(file) => Some(masked(file, ino, view)?),
             // Never written, or removed since the checkpoint.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),

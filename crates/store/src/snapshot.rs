@@ -12,9 +12,10 @@
 use crate::base::{self, View, ViewRange};
 use crate::changes::Changed;
 use crate::data;
-use crate::delta_source::DeltaSource;
+use crate::delta_source::{DeltaSource, From};
 use crate::hash::is_zero;
 use crate::keys;
+use crate::masked::masked;
 use crate::open::{Generation, Store};
 use crate::record::{Inode, Place};
 use crate::stream::{self, RowsChunk, SnapshotError, Totals};
@@ -158,7 +159,8 @@ impl SnapshotReader {
                     }
                 }
                 Stage::Files { inodes, file } => {
-                    match next_data(self.disk.as_ref(), &self.generation, inodes, file)? {
+                    let from = (self.disk.as_ref(), &*self.generation, &self.view);
+                    match next_data(from, inodes, file)? {
                         Some(found) => {
                             self.totals.data_chunks += 1;
                             self.totals.data_bytes += found.bytes.len() as u64;
@@ -236,8 +238,7 @@ struct Found {
 
 /// The next piece of a file that is not all zeros.
 fn next_data(
-    disk: &dyn Disk,
-    generation: &Generation,
+    from: From<'_>,
     inodes: &mut ViewRange,
     at: &mut Option<FileCursor>,
 ) -> FsResult<Option<Found>> {
@@ -246,7 +247,7 @@ fn next_data(
             let Some((key, value)) = base::next(inodes)? else {
                 return Ok(None);
             };
-            *at = open_file(disk, generation, key.value(), value.value())?;
+            *at = open_file(from, key.value(), value.value())?;
             continue;
         };
         if cursor.offset >= cursor.end {
@@ -277,8 +278,7 @@ fn next_data(
 }
 
 fn open_file(
-    disk: &dyn Disk,
-    generation: &Generation,
+    (disk, generation, view): From<'_>,
     key: &[u8],
     value: &[u8],
 ) -> FsResult<Option<FileCursor>> {
@@ -292,15 +292,15 @@ fn open_file(
     let path = generation.data.path(ino);
     let opened = disk.open(&path, false).and_then(|file| {
         let end = file.len()?.min(inode.attr.size);
-        Ok(FileCursor {
-            ino,
-            file,
-            offset: 0,
-            end,
-        })
+        Ok((file, end))
     });
     match opened {
-        Ok(cursor) => Ok(Some(cursor)),
+        Ok((file, end)) => Ok(Some(FileCursor {
+            ino,
+            file: masked(file, ino, view)?,
+            offset: 0,
+            end,
+        })),
         // Never written, or removed since the checkpoint.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(fatal(
