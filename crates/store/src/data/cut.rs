@@ -10,8 +10,7 @@
 //! counts as changed: no checkpoint without the range becomes durable before the giving back is.
 //!
 //! Invariants
-//! - Nothing that counts is given back: a piece is taken while nobody writes the file, and until it is done nobody writes
-//!   at or after its beginning.
+//! - Nothing that counts is given back: a piece is taken while nobody writes the file, and until it is done nobody does.
 //! - At most [`REMAINS_MAX`] ranges: who adds more gives the shortest back himself.
 //!
 //! It must not know when or how often pieces are asked for.
@@ -38,8 +37,8 @@ pub struct Cuts {
     pub remains: Remains,
     /// Removed inodes whose files are too large to be unlinked.
     dead: BTreeSet<u64>,
-    /// A piece that is being given back: file and first byte.
-    busy: Option<(Ino, u64)>,
+    /// A file of which a piece is being given back.
+    busy: Option<Ino>,
     /// Files that are being written.
     held: Vec<Ino>,
 }
@@ -104,11 +103,7 @@ impl DataFiles {
         if !state.cuts.remains.has(ino) {
             return None;
         }
-        while state
-            .cuts
-            .busy
-            .is_some_and(|(of, from)| of == ino && end > from)
-        {
+        while state.cuts.busy == Some(ino) {
             self.cut_ended.wait(&mut state);
         }
         state.cuts.remains.remove(ino, start, end);
@@ -213,7 +208,7 @@ impl DataFiles {
             self.cut_ended.wait(&mut state);
             return Ok(false);
         }
-        state.cuts.busy = Some((ino, start));
+        state.cuts.busy = Some(ino);
         drop(state);
         let done = match self.disk.open(&self.path(ino), false) {
             Ok(file) => give_back(file.as_ref(), start, end),
@@ -258,13 +253,17 @@ impl DataFiles {
 }
 
 /// Makes the bytes zeros and gives their space back. What is past the file's end stays there.
+///
+/// It may have been done by an earlier process whose flush failed, and then be in memory only: so it is done again in
+/// truth, also where there is nothing to be seen any more.
 fn give_back(file: &dyn DiskFile, start: u64, end: u64) -> io::Result<()> {
     let len = file.len()?;
     if start >= len {
-        return Ok(());
+        file.set_len(len + 1)?;
+        file.set_len(len)
+    } else if end >= len {
+        file.set_len(start)
+    } else {
+        file.punch(start, end - start)
     }
-    if end >= len {
-        return file.set_len(start);
-    }
-    file.punch(start, end - start)
 }
