@@ -4,6 +4,7 @@
 //! what the takeover machine decides, `service` answers clients, `engine` is the replicated machine.
 
 pub mod addresses;
+mod applying;
 pub mod bench;
 mod bulletin;
 pub mod check;
@@ -12,6 +13,7 @@ pub mod classic;
 pub mod clock;
 pub mod cluster;
 pub mod control;
+mod cutting;
 pub mod demo;
 mod desk;
 pub mod driver;
@@ -40,6 +42,7 @@ pub mod standby;
 pub mod status;
 mod strangers;
 mod term;
+mod thread_times;
 mod timer;
 mod watchdog;
 mod witness;

@@ -36,6 +36,11 @@ impl Cutter {
         self.0.data.wait_for_cuts(at_most);
     }
 
+    /// Ends a wait, and all later ones at once; no piece is given back any more.
+    pub fn stop(&self) {
+        self.0.data.stop_cuts();
+    }
+
     /// Files that wait to be given back in part or, removed, as a whole; and the bytes of those parts (holes count).
     pub fn left(&self) -> (usize, u64) {
         self.0.data.cuts_left()

@@ -41,6 +41,8 @@ pub struct Cuts {
     busy: Option<Ino>,
     /// Files that are being written.
     held: Vec<Ino>,
+    /// Nobody gives back any more.
+    stopped: bool,
 }
 
 impl Cuts {
@@ -134,6 +136,9 @@ impl DataFiles {
     pub fn cut_piece(&self, most: u64) -> FsResult<Option<u64>> {
         let mut state = self.state.lock();
         loop {
+            if state.cuts.stopped {
+                return Ok(None);
+            }
             if let Some(place) = state.cuts.remains.last(&state.cuts.held) {
                 let start = place.start.max(place.end.saturating_sub(most));
                 let piece = Place { start, ..place };
@@ -157,9 +162,16 @@ impl DataFiles {
     /// Waits until there is something to give back, at most so long.
     pub fn wait_for_cuts(&self, at_most: Duration) {
         let mut state = self.state.lock();
-        if !state.cuts.has_work() {
+        if !state.cuts.has_work() && !state.cuts.stopped {
             let _: WaitTimeoutResult = self.cut_wanted.wait_for(&mut state, at_most);
         }
+    }
+
+    /// Ends waits, and giving back, for good.
+    pub fn stop_cuts(&self) {
+        self.state.lock().cuts.stopped = true;
+        self.cut_wanted.notify_all();
+        self.cut_ended.notify_all();
     }
 
     /// Files and bytes (with holes) that wait to be given back; removed files count without bytes.
