@@ -75,6 +75,17 @@ pub trait Replicated: Send + Sync + 'static {
         position: Bytes,
     ) -> Result<Vec<Self::Reply>, MachineError>;
 
+    /// As `apply`, but only as many of the entries (at least the first, if there is one) as take a moment: others that want
+    /// to look at the state get their turn, and those who wait for the replies get them. One reply for each that was
+    /// applied; `position` gives the position after so many of them. It is called again with the rest.
+    fn apply_turn(
+        &self,
+        entries: &[(u64, Bytes)],
+        position: &dyn Fn(usize) -> Bytes,
+    ) -> Result<Vec<Self::Reply>, MachineError> {
+        self.apply(entries, position(entries.len()))
+    }
+
     /// Makes all that was applied durable, so that the log up to it may go. Returns the position that
     /// is durable now (`None`: nothing applied yet). Must not hold up `apply` for long.
     fn checkpoint(&self) -> Result<Option<Bytes>, MachineError>;

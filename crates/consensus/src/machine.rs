@@ -9,6 +9,7 @@
 //!
 //! It must not know what entries mean, nor how snapshots travel.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -172,37 +173,43 @@ impl<R: Send + 'static> Machine<R> {
         let Some(last) = batch.last.take() else {
             return Ok(());
         };
-        let members = batch.members.take().unwrap_or_else(|| self.members.clone());
-        let position = codec::position(Some(last), &members);
-        let entries = std::mem::take(&mut batch.entries);
-        let (count, machine) = (entries.len(), self.machine.clone());
-        let replies = self
-            .applier
-            .call(move || machine.apply(&entries, position))
-            .await?;
-        let replies = replies.map_err(machine_failed)?;
-        if replies.len() != count {
-            let text = format!(
-                "the machine gave {} replies to {count} entries",
-                replies.len()
-            );
-            return Err(io::Error::other(text));
+        let members_before = self.members.clone();
+        let work = Arc::new(batch.take_work(last, members_before));
+        let (mut done, count) = (0, work.entries.len());
+        loop {
+            let (machine, own) = (self.machine.clone(), Arc::clone(&work));
+            let applied = self.applier.call(move || {
+                let position = |more| own.position(done + more);
+                machine.apply_turn(&own.entries[done..], &position)
+            });
+            let replies = applied.await?.map_err(machine_failed)?;
+            if replies.len() > count - done || (replies.is_empty() && done < count) {
+                let (replies, left) = (replies.len(), count - done);
+                let text = format!("the machine gave {replies} replies to {left} entries");
+                return Err(io::Error::other(text));
+            }
+            done += replies.len();
+            let (applied, members) = work.after(done);
+            (self.applied, self.members) = (Some(applied), members.clone());
+            batch.answer(replies.into_iter());
+            if done == count {
+                break;
+            }
         }
-        self.applied = Some(last);
-        self.members = members;
         self.pressure.add(count, std::mem::take(&mut batch.bytes));
-        batch.answer(replies.into_iter());
         Ok(())
     }
 }
 
-/// Entries collected for one call of the machine.
+/// Entries collected for the machine.
 #[derive(Default)]
 struct Batch {
     entries: Vec<(u64, Bytes)>,
+    ids: Vec<LogId>,
     /// One for each entry, those unseen by the machine included: is it a command, who waits for it.
-    waiting: Vec<(bool, Option<ApplyResponder<Types>>)>,
-    members: Option<Members>,
+    waiting: VecDeque<(bool, Option<ApplyResponder<Types>>)>,
+    /// Members, and how many of `entries` come before them.
+    members: Vec<(usize, Members)>,
     last: Option<LogId>,
     bytes: usize,
 }
@@ -214,25 +221,73 @@ impl Batch {
         let is_command = matches!(entry.payload, EntryPayload::Normal(_));
         match entry.payload {
             EntryPayload::Blank => {}
-            EntryPayload::Normal(command) => self.entries.push((entry.log_id.index, command.0)),
+            EntryPayload::Normal(command) => {
+                self.entries.push((entry.log_id.index, command.0));
+                self.ids.push(entry.log_id);
+            }
             EntryPayload::Membership(members) => {
-                self.members = Some(Members::new(Some(entry.log_id), members));
+                let members = Members::new(Some(entry.log_id), members);
+                self.members.push((self.entries.len(), members));
             }
         }
-        self.waiting.push((is_command, responder));
+        self.waiting.push_back((is_command, responder));
     }
 
     fn is_full(&self) -> bool {
         self.waiting.len() >= BATCH_ENTRIES_MAX || self.bytes >= READ_BYTES_MAX
     }
 
+    fn take_work(&mut self, last: LogId, members_before: Members) -> Work {
+        Work {
+            entries: std::mem::take(&mut self.entries),
+            ids: std::mem::take(&mut self.ids),
+            members: std::mem::take(&mut self.members),
+            members_before,
+            last,
+        }
+    }
+
+    /// Answers the next ones with the machine's replies, and those between them that the machine does not see.
     fn answer<R: Send + 'static>(&mut self, mut replies: impl Iterator<Item = R>) {
-        for (is_command, responder) in self.waiting.drain(..) {
+        while let Some((is_command, responder)) = self.waiting.pop_front() {
             let reply = if is_command { replies.next() } else { None };
+            if is_command && reply.is_none() {
+                self.waiting.push_front((is_command, responder));
+                return;
+            }
             if let Some(responder) = responder {
                 responder.send(reply.map_or_else(Outcome::none, Outcome::new));
             }
         }
+    }
+}
+
+/// A batch on the machine's thread.
+struct Work {
+    entries: Vec<(u64, Bytes)>,
+    ids: Vec<LogId>,
+    members: Vec<(usize, Members)>,
+    members_before: Members,
+    last: LogId,
+}
+
+impl Work {
+    /// What is applied, and who the members are, after so many of the entries that the machine sees. With the last of them
+    /// everything is applied that follows.
+    fn after(&self, count: usize) -> (LogId, &Members) {
+        let whole = count == self.entries.len();
+        let last = self.ids[..count].last().filter(|_| !whole);
+        let mut members = self.members.iter().rev();
+        let members = members.find(|(before, _)| whole || *before < count);
+        (
+            *last.unwrap_or(&self.last),
+            members.map_or(&self.members_before, |(_, members)| members),
+        )
+    }
+
+    fn position(&self, count: usize) -> Bytes {
+        let (applied, members) = self.after(count);
+        codec::position(Some(applied), members)
     }
 }
 
@@ -350,3 +405,6 @@ impl<R: Send + 'static> RaftSnapshotBuilder<Types> for Checkpoint<R> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

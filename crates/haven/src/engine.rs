@@ -2,24 +2,27 @@
 //! layer wants it.
 //!
 //! One lock: entries are applied under the write lock in batches, queries share the read lock, so every
-//! query sees a state between two batches. A checkpoint takes the write lock only to begin and to end.
+//! query sees a state between two batches. A batch that takes longer than a turn is interrupted, so that queries do not wait
+//! for all of it. A checkpoint takes the write lock only to begin and to end.
 //!
 //! What is not durable yet is kept in memory. When changes come faster than checkpoints write them down,
 //! they wait for the checkpoint that is under way: memory stays bounded, and clients feel the disk's pace.
 
+use crate::applying::Applying;
+use crate::cutting::Cutting;
 use crate::metrics::{Buckets, Histogram};
 use crate::shortage::Shortage;
 use crate::witness;
 use bytes::Bytes;
 use haven_consensus::{MachineError, Pulse, Replicated, SnapshotSink, SnapshotSource, Wanted};
 use haven_disk::Disk;
-use haven_nfsd::{Fatal, Identity, Machine, VolumeId};
+use haven_nfsd::{Identity, Machine, VolumeId};
 use haven_store::{SnapshotReader, SnapshotWriter, Store, StoreOptions};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use haven_nfsd::Outcome;
 
@@ -33,10 +36,17 @@ const BASE_FORMAT: u8 = 1;
 /// before (`haven_config::Checkpoints`).
 const PENDING_BYTES_MAX: usize = 320 << 20;
 
+/// After so long the next entry waits until those had their turn that want to look at the state.
+const TURN: Duration = Duration::from_millis(4);
+
+/// The state, under its lock.
+pub type Volume = RwLock<Machine<Store>>;
+
 /// See the module's head comment.
 pub struct Engine {
     disk: Arc<dyn Disk>,
-    machine: Arc<RwLock<Machine<Store>>>,
+    machine: Arc<Volume>,
+    turn: Duration,
     pending_bytes_max: usize,
     /// One checkpoint at a time, and none while changes are installed.
     checkpointing: Arc<Mutex<()>>,
@@ -45,13 +55,15 @@ pub struct Engine {
     checkpoint_bytes: AtomicU64,
     pulses: Pulses,
     shortage: Arc<Shortage>,
+    /// Ends with this.
+    _cutting: Cutting,
 }
 
 /// For how long the machine has been at what it does, for whoever judges whether it hangs.
 #[derive(Debug, Clone, Default)]
 pub struct Pulses {
-    /// Applying a batch, without what it waits for a checkpoint.
-    pub apply: Pulse,
+    /// Applying an entry, without what it waits for a checkpoint.
+    pub apply: Applying,
     /// A checkpoint.
     pub checkpoint: Pulse,
 }
@@ -71,9 +83,14 @@ impl Engine {
         let store = Store::open(own, Path::new(STORE_DIR), StoreOptions::default())
             .map_err(|e| e.to_string())?;
         let machine = Machine::new(store).map_err(|e| e.to_string())?;
+        let machine = Arc::new(RwLock::new(machine));
+        let cutting = Cutting::start(Arc::clone(&machine));
+        let cutting = cutting.map_err(|e| format!("cannot start a thread: {e}"))?;
         Ok(Arc::new(Self {
             disk,
-            machine: Arc::new(RwLock::new(machine)),
+            machine,
+            turn: TURN,
+            _cutting: cutting,
             pending_bytes_max,
             checkpointing: Arc::default(),
             checkpoints: Histogram::default(),
@@ -133,6 +150,39 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Applies entries until the time is over, one at least.
+    fn apply_for(
+        &self,
+        turn: Duration,
+        entries: &[(u64, Bytes)],
+        position: &dyn Fn(usize) -> Bytes,
+    ) -> Result<Vec<Outcome>, MachineError> {
+        self.wait_for_room();
+        // It has what it lacked, from wherever.
+        self.shortage.clear();
+        self.pulses.apply.is_here();
+        let mut machine = self.machine.write();
+        let began = Instant::now();
+        let mut outcomes = Vec::new();
+        for (index, entry) in entries {
+            let _applying = self.pulses.apply.begin(*index, entry);
+            outcomes.push(machine.apply(*index, entry).map_err(stop)?);
+            machine.fs_mut().set_applied(*index);
+            if began.elapsed() >= turn {
+                break;
+            }
+        }
+        let position = position(outcomes.len());
+        machine.fs_mut().set_position(position).map_err(stop)?;
+        if outcomes.len() < entries.len() {
+            // Whoever waits comes before the next turn.
+            RwLockWriteGuard::unlock_fair(machine);
+        }
+        Ok(outcomes)
+    }
+}
+
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Engine")
@@ -155,21 +205,15 @@ impl Replicated for Engine {
         entries: &[(u64, Bytes)],
         position: Bytes,
     ) -> Result<Vec<Outcome>, MachineError> {
-        self.wait_for_room();
-        // It has what it lacked, from wherever.
-        self.shortage.clear();
-        let _applying = self.pulses.apply.begin();
-        let mut machine = self.machine.write();
-        let outcomes = entries
-            .iter()
-            .map(|(index, entry)| machine.apply(*index, entry))
-            .collect::<Result<Vec<_>, Fatal>>()
-            .map_err(stop)?;
-        if let Some((index, _)) = entries.last() {
-            machine.fs_mut().set_applied(*index);
-        }
-        machine.fs_mut().set_position(position).map_err(stop)?;
-        Ok(outcomes)
+        self.apply_for(Duration::MAX, entries, &|_| position.clone())
+    }
+
+    fn apply_turn(
+        &self,
+        entries: &[(u64, Bytes)],
+        position: &dyn Fn(usize) -> Bytes,
+    ) -> Result<Vec<Outcome>, MachineError> {
+        self.apply_for(self.turn, entries, position)
     }
 
     fn checkpoint(&self) -> Result<Option<Bytes>, MachineError> {
@@ -310,6 +354,75 @@ mod tests {
         };
         let entries = [(index, entry.encode().unwrap())];
         engine.apply(&entries, Bytes::from_static(b"here")).unwrap();
+    }
+
+    fn noops(indexes: std::ops::Range<u64>) -> Vec<(u64, Bytes)> {
+        let time = Time::default();
+        let entry = Entry::Noop { time }.encode().unwrap();
+        indexes.map(|index| (index, entry.clone())).collect()
+    }
+
+    fn number(count: usize) -> Bytes {
+        Bytes::copy_from_slice(&count.to_be_bytes())
+    }
+
+    #[test]
+    fn a_turn_ends_with_its_time_and_a_checkpoint_fits_between_two() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(RealDisk::open(dir.path()).unwrap());
+        let mut engine = Engine::open(disk).unwrap();
+        // Every entry takes longer than that.
+        Arc::get_mut(&mut engine).unwrap().turn = Duration::ZERO;
+        let entries = noops(1..6);
+        for done in 0..5 {
+            let position = |more| number(done + more);
+            let replies = engine.apply_turn(&entries[done..], &position).unwrap();
+            assert_eq!(replies.len(), 1);
+            let durable = engine.checkpoint().unwrap();
+            assert_eq!(durable, Some(number(done + 1)), "of what was applied");
+        }
+        Arc::get_mut(&mut engine).unwrap().turn = Duration::MAX;
+        let replies = engine.apply_turn(&noops(6..9), &|more| number(5 + more));
+        assert_eq!(replies.unwrap().len(), 3);
+        assert_eq!(engine.position().unwrap(), Some(number(8)));
+    }
+
+    #[test]
+    fn what_is_cut_off_is_given_back_without_being_asked_for() {
+        use haven_fs::{Change, Create, Cred, Filesystem, SetAttr};
+        let (tell, told) = mpsc::channel();
+        let dir = tempfile::tempdir().unwrap();
+        let real = Arc::new(RealDisk::open(dir.path()).unwrap());
+        let disk = FaultyDisk::new(real, move |op: DiskOp, path| {
+            if op == DiskOp::SetLen && path.starts_with("store/gen-1/data") {
+                let _ = tell.send(std::thread::current().name().map(str::to_owned));
+            }
+            Ok(())
+        });
+        let engine = Engine::open(Arc::new(disk)).unwrap();
+        let (at, cred) = (
+            Change {
+                index: 1,
+                time: Time::default(),
+            },
+            Cred::root(),
+        );
+        {
+            let mut machine = engine.machine.write();
+            let fs = machine.fs_mut();
+            let how = Create::Guarded(SetAttr::default());
+            let ino = fs.create(&at, &cred, fs.root(), b"f", &how).unwrap().ino;
+            fs.write(&at, &cred, ino, 0, &[7; 1 << 20]).unwrap();
+            let none = SetAttr {
+                size: Some(0),
+                ..SetAttr::default()
+            };
+            fs.setattr(&at, &cred, ino, &none, None).unwrap();
+        }
+        assert_eq!(told.recv().unwrap().as_deref(), Some("haven-cut"));
+        // Ends its thread, too: nobody holds the directory any more.
+        drop(engine);
+        drop(RealDisk::open(dir.path()).unwrap());
     }
 
     #[test]

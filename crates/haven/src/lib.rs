@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod addresses;
+mod applying;
 pub mod bench;
 mod bulletin;
 pub mod check;
@@ -14,6 +15,7 @@ pub mod clients;
 pub mod clock;
 pub mod cluster;
 pub mod control;
+mod cutting;
 pub mod demo;
 mod desk;
 pub mod driver;
@@ -43,6 +45,7 @@ pub mod standby;
 pub mod status;
 mod strangers;
 mod term;
+mod thread_times;
 mod timer;
 mod watchdog;
 mod witness;

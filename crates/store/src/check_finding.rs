@@ -102,10 +102,10 @@ problems! {
     LeftoverGeneration, "leftover-generation", true, "an interrupted step left another generation; it is removed at the next start";
     LeftoverFile, "leftover-file", true, "an interrupted step left a half-made file; it is removed or replaced at the next start";
     StrangeFile, "strange-file", true, "the store does not know this file and leaves it alone";
-    DataBuried, "data-buried", true, "the data file of a removed inode, marked for removal: it goes with the next checkpoint";
+    DataBuried, "data-buried", true, "the data file of a removed inode, marked for removal: it goes with one of the next checkpoints";
     DataYounger, "data-younger", true, "a data file made after the last checkpoint: replaying the log makes its inode";
     DataUnneeded, "data-unneeded", true, "a data file of a file whose contents are in a row: it outgrew the row after the last checkpoint, replaying the log does it again";
-    DataLonger, "data-longer", true, "a data file longer than its inode says: it was written after the last checkpoint, replaying the log does it again";
+    DataLonger, "data-longer", true, "a data file longer than its inode says: it was written after the last checkpoint, and replaying the log does it again, or what was cut off is not given back yet";
 }
 
 impl Problem {

@@ -10,8 +10,8 @@ use crate::changes::{self, History};
 use crate::check_finding::{Finding, Problem};
 use crate::check_metadata::CheckedRows;
 use crate::check_tree::{NodeKind, Tree};
-use crate::keys;
 use crate::record::{self, Counters, Entry, Inode, Place, decode_named};
+use crate::{keys, remains};
 use bytes::Bytes;
 use haven_fs::{Cookie, FsResult, Ino, rules};
 use std::collections::BTreeSet;
@@ -48,6 +48,7 @@ fn bookkeeping(key: &[u8], value: &[u8]) -> Option<bool> {
     match key {
         keys::APPLIED => Some(value.len() == size_of::<u64>()),
         keys::HISTORY => Some(History::decode(value).is_some()),
+        _ if keys::ino_of_remains(key).is_some() => Some(remains::decode(value).is_some()),
         _ => keys::index_of_changes(key).map(|_| changes::is_readable(value)),
     }
 }

@@ -8,6 +8,7 @@
 //! - File data is durable before any row that speaks of it.
 //! - A data file is unlinked only when a durable checkpoint says that its inode is gone. Until then a
 //!   crash may bring the inode back, and replaying the log reads and writes its file again.
+//! - What a checkpoint says of what remains in data files after cuts (`data::cut`) was so when it was frozen, or more.
 //! - Rows that did not become durable stay in memory, whatever fails.
 //!
 //! It must not know what rows mean.
@@ -21,6 +22,10 @@ use bytes::Bytes;
 use haven_fs::{FsResult, Ino};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// For how long a checkpoint unlinks data files; the rest is left to the next one.
+const UNLINKING_MAX: Duration = Duration::from_secs(2);
 
 /// A frozen checkpoint that is still to be made durable. Dropping it without running it means that this
 /// store makes no checkpoint any more.
@@ -37,6 +42,7 @@ pub struct CheckpointJob {
 #[must_use = "the store keeps the rows in memory until the checkpoint is finished"]
 pub struct Checkpointed {
     generation: Arc<Generation>,
+    /// Removed inodes whose data files are still there.
     graves: Vec<Ino>,
     /// Here to be freed with this, not under the store's lock.
     _rows: Arc<Rows>,
@@ -71,6 +77,7 @@ impl Store {
             return Ok(None);
         }
         self.note_applied();
+        self.note_remains();
         let token = Arc::new(());
         self.in_flight = Arc::downgrade(&token);
         Ok(Some(CheckpointJob {
@@ -81,6 +88,17 @@ impl Store {
             applied: self.applied,
             token,
         }))
+    }
+
+    /// Puts what remains of cuts among the changed rows. What is given back from here on and until the data files that
+    /// changed are taken is said to remain, and does not: it is zeros either way.
+    fn note_remains(&mut self) {
+        for (ino, row) in self.generation.data.changed_remains() {
+            match row {
+                Some(row) => self.layers.put(keys::remains(ino), row),
+                None => self.layers.remove(keys::remains(ino)),
+            }
+        }
     }
 
     /// Takes note that a checkpoint is durable. Returns the position that is durable now. Drop `done`
@@ -114,23 +132,32 @@ impl CheckpointJob {
     /// # Errors
     /// [`FsError::Fatal`](haven_fs::FsError::Fatal) when the disk fails. The store can still be read.
     pub fn run(mut self) -> FsResult<Checkpointed> {
-        let result = self.make_durable();
+        let mut left = Vec::new();
+        let result = self.make_durable(&mut left);
         if !self.generation.is_retired() {
             result?;
         }
+        left.extend(graves(&self.rows));
         Ok(Checkpointed {
             generation: self.generation,
-            graves: graves(&self.rows),
+            graves: left,
             _rows: self.rows,
             _token: self.token,
         })
     }
 
-    fn make_durable(&mut self) -> FsResult<()> {
+    /// Removed inodes whose data files take long to remove go into `left`.
+    fn make_durable(&mut self, left: &mut Vec<Ino>) -> FsResult<()> {
         let data = &self.generation.data;
         let mut dirty = std::mem::take(&mut self.dirty);
+        let mut unlinked = Vec::new();
+        let began = Instant::now();
         for &ino in &self.buried {
-            data.unlink(ino, &mut dirty)?;
+            let in_time = began.elapsed() < UNLINKING_MAX;
+            match in_time && data.unlink(ino, &mut dirty)? {
+                true => unlinked.push(ino),
+                false => left.push(ino),
+            }
         }
         data.flush(&dirty)?;
         let base = &self.generation.base;
@@ -145,7 +172,7 @@ impl CheckpointJob {
             record.extend(recorder.push(&keys::range(ino, start, end)));
         }
         record.extend(recorder.finish(&view)?);
-        base.commit_layer(&self.rows, &self.buried, &record)
+        base.commit_layer(&self.rows, &unlinked, &record)
     }
 }
 

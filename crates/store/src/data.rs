@@ -4,8 +4,10 @@
 //! Replay safety: after a crash (or in a received snapshot) a data file may be ahead of the metadata.
 //! Writing and cutting the same ranges again gives the same contents. Growing does not by itself: it
 //! would show what a later write had already put past the size. Therefore every operation that may grow
-//! a file first cuts it to the size the metadata says, once per opening; from then on the file is never
-//! longer than the metadata says, because every change goes through here.
+//! a file first cuts it to the size the metadata says, once per opening; from then on nothing in it past that size
+//! counts, because every change goes through here.
+//!
+//! Cutting much costs time that changes have not got, so it is put off: `cut`.
 //!
 //! The same holds when a flush failed before the crash, so that not everything that can be read is on the disk: whatever was
 //! written since the checkpoint is written again. But cutting a file that is short enough changes nothing, so nothing
@@ -20,11 +22,14 @@
 //!
 //! It must not know attributes or permissions.
 
+mod cut;
+
 use crate::changed_ranges::ChangedRanges;
 use crate::fatal;
+use cut::Cuts;
 use haven_disk::{Disk, DiskFile, renew};
 use haven_fs::{FsError, FsResult, Ino};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::ops::Range;
@@ -63,6 +68,10 @@ pub struct DataFiles {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     state: Mutex<State>,
+    /// There is something to give back.
+    cut_wanted: Condvar,
+    /// A piece was given back, or a file is not written any more.
+    cut_ended: Condvar,
 }
 
 struct State {
@@ -71,12 +80,13 @@ struct State {
     uses: u64,
     dirty: Dirty,
     known_dirs: [bool; DIRS],
+    cuts: Cuts,
 }
 
 struct Open {
     file: Arc<dyn DiskFile>,
     used: u64,
-    /// Whether the file is known to be no longer than the metadata says.
+    /// Whether nothing past the size that the metadata says is known to count.
     trimmed: bool,
     /// What was written and not yet sent to the device.
     stream: Stream,
@@ -131,11 +141,14 @@ impl DataFiles {
             uses: 0,
             dirty: Dirty::default(),
             known_dirs: [false; DIRS],
+            cuts: Cuts::default(),
         };
         Self {
             disk,
             dir,
             state: Mutex::new(state),
+            cut_wanted: Condvar::new(),
+            cut_ended: Condvar::new(),
         }
     }
 
@@ -168,12 +181,16 @@ impl DataFiles {
 
     /// The `len` bytes at `offset`; zeros where the file has none.
     pub fn read(&self, ino: Ino, offset: u64, len: usize) -> FsResult<Vec<u8>> {
+        let end = offset.saturating_add(len as u64);
+        // Asked before: what is given back meanwhile reads as zeros either way.
+        let remains = self.state.lock().cuts.remains.within(ino, offset, end);
         let mut out = Vec::with_capacity(len);
         if let Some(file) = self.existing(ino)? {
             file.read_onto(offset, len, &mut out)
                 .map_err(|e| self.failed("read", ino, e))?;
         }
         out.resize(len, 0);
+        hide(&mut out, offset, &remains);
         Ok(out)
     }
 
@@ -182,16 +199,25 @@ impl DataFiles {
         let Some(file) = self.existing(ino)? else {
             return Ok(None);
         };
-        file.next_data(offset)
-            .map_err(|e| self.failed("look for data in", ino, e))
+        let mut at = offset;
+        loop {
+            let found = file.next_data(at);
+            let found = found.map_err(|e| self.failed("look for data in", ino, e))?;
+            let Some(found) = found else {
+                return Ok(None);
+            };
+            match self.state.lock().cuts.remains.end_of(ino, found) {
+                Some(end) => at = end,
+                None => return Ok(Some(found)),
+            }
+        }
     }
 
     /// Makes the file hold these bytes and nothing else, whatever it held.
     pub fn start_over(&self, ino: Ino, contents: &[u8]) -> FsResult<()> {
         let file = self.create(ino)?;
         self.cut(ino, file.as_ref(), 0)?;
-        file.write_at(0, contents)
-            .map_err(|e| self.failed("write", ino, e))?;
+        self.put(ino, file.as_ref(), 0, contents)?;
         let mut state = self.state.lock();
         state.dirty.files.insert(ino.0);
         state.dirty.ranges.mark(ino, 0, u64::MAX);
@@ -204,8 +230,7 @@ impl DataFiles {
             Some(file) => file,
             None => self.create(ino)?,
         };
-        file.write_at(offset, data)
-            .map_err(|e| self.failed("write", ino, e))?;
+        self.put(ino, file.as_ref(), offset, data)?;
         let stream = {
             let mut state = self.state.lock();
             state.dirty.files.insert(ino.0);
@@ -240,6 +265,7 @@ impl DataFiles {
         }
         state.dirty.files.remove(&ino.0);
         state.dirty.ranges.forget(ino);
+        state.cuts.remains.forget(ino);
     }
 
     /// Nothing is known of the open files any more: they may be longer than the metadata says, as after
@@ -257,8 +283,7 @@ impl DataFiles {
             Some(file) => file,
             None => self.create(ino)?,
         };
-        file.write_at(offset, bytes)
-            .map_err(|e| self.failed("write", ino, e))?;
+        self.put(ino, file.as_ref(), offset, bytes)?;
         self.state.lock().dirty.files.insert(ino.0);
         Ok(())
     }
@@ -268,18 +293,14 @@ impl DataFiles {
         let Some(file) = self.existing(ino)? else {
             return Ok(());
         };
-        let failed = |e| self.failed("clear", ino, e);
-        let len = file.len().map_err(failed)?;
+        let len = file.len().map_err(|e| self.failed("clear", ino, e))?;
         if start >= len {
             // What was cut off may be gone from memory only, see the module's head comment.
-            renew::length(file.as_ref(), 1).map_err(failed)?;
-        } else if end >= len {
-            file.set_len(start).map_err(failed)?;
-        } else {
-            file.punch(start, end - start).map_err(failed)?;
+            renew::length(file.as_ref(), 1).map_err(|e| self.failed("clear", ino, e))?;
+            self.state.lock().dirty.files.insert(ino.0);
+            return Ok(());
         }
-        self.state.lock().dirty.files.insert(ino.0);
-        Ok(())
+        self.clear(ino, file.as_ref(), start, end.min(len))
     }
 
     /// Takes the list of what must be flushed.
@@ -302,16 +323,19 @@ impl DataFiles {
         Ok(())
     }
 
-    /// Removes the file of an inode that no durable state knows; its directory joins `dirty`.
-    pub fn unlink(&self, ino: Ino, dirty: &mut Dirty) -> FsResult<()> {
-        match self.disk.remove_file(&self.path(ino)) {
-            Ok(()) => {
-                dirty.dirs.insert(low_byte(ino));
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(self.failed("remove", ino, error)),
+    /// Removes the file of an inode that no durable state knows; its directory joins `dirty`. False: that would take
+    /// long, so its space is given back first.
+    pub fn unlink(&self, ino: Ino, dirty: &mut Dirty) -> FsResult<bool> {
+        let failed = |e| self.failed("remove", ino, e);
+        if self.is_too_large(ino).map_err(failed)? {
+            return Ok(false);
         }
+        match self.disk.remove_file(&self.path(ino)) {
+            Ok(()) => drop(dirty.dirs.insert(low_byte(ino))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        Ok(true)
     }
 
     /// Where the file of `ino` is.
@@ -373,20 +397,18 @@ impl DataFiles {
         Ok(Some(file))
     }
 
-    fn cut(&self, ino: Ino, file: &dyn DiskFile, size: u64) -> FsResult<()> {
-        let failed = |e| self.failed("cut", ino, e);
-        let longer = file.len().map_err(failed)? > size;
-        if longer {
-            file.set_len(size).map_err(failed)?;
+    /// Writes into the file; what is written is no remainder of a cut any more.
+    fn put(&self, ino: Ino, file: &dyn DiskFile, offset: u64, bytes: &[u8]) -> FsResult<()> {
+        let held = self.hold(ino, offset, offset.saturating_add(bytes.len() as u64));
+        file.write_at(offset, bytes)
+            .map_err(|e| self.failed("write", ino, e))?;
+        match held {
+            None => Ok(()),
+            Some(held) => {
+                drop(held);
+                self.bound_remains()
+            }
         }
-        let mut state = self.state.lock();
-        if longer {
-            state.dirty.files.insert(ino.0);
-        }
-        if let Some(open) = state.open.get_mut(&ino.0) {
-            open.trimmed = true;
-        }
-        Ok(())
     }
 
     fn existing(&self, ino: Ino) -> FsResult<Option<Arc<dyn DiskFile>>> {
@@ -459,6 +481,17 @@ impl State {
                 break;
             };
             self.open.remove(&oldest);
+        }
+    }
+}
+
+/// Makes zeros of the `ranges` of a file among its bytes from `offset` on.
+pub fn hide(bytes: &mut [u8], offset: u64, ranges: &[(u64, u64)]) {
+    for (start, end) in ranges {
+        let place = |at: u64| usize::try_from(at.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let (start, end) = (place(*start), place(*end).min(bytes.len()));
+        if let Some(part) = bytes.get_mut(start..end) {
+            part.fill(0);
         }
     }
 }

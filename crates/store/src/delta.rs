@@ -26,6 +26,7 @@ use crate::{CHUNK_BYTES_MAX, fatal, keys};
 use bytes::Bytes;
 use haven_disk::{Disk, DiskFile};
 use haven_fs::{FILE_SIZE_MAX, FsResult, Ino};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -258,13 +259,15 @@ impl Store {
                 Piece::Hole { start, end } => data.patch_hole(ino, start, end),
             })?;
             data.forget_all();
+            // In this order: what is given back from here on is said to remain.
+            let remains = data.all_remains();
             data.flush(&data.take_dirty())?;
-            store.commit_delta(staged)?;
+            store.commit_delta(staged, &remains)?;
             store.adopt(Arc::clone(&store.generation))
         })
     }
 
-    fn commit_delta(&self, staged: &StagedDelta) -> FsResult<()> {
+    fn commit_delta(&self, staged: &StagedDelta, remains: &[(Ino, Vec<u8>)]) -> FsResult<()> {
         let base = &self.generation.base;
         let view = base.view()?;
         let mut recorder = Some(Recorder::new(&view, staged.applied)?);
@@ -299,10 +302,24 @@ impl Store {
             for (key, value) in last.into_iter().chain(rest) {
                 put(&key, value.as_deref())?;
             }
+            put_remains(&view, remains, put)?;
             put(keys::APPLIED, Some(&staged.applied.to_be_bytes()))?;
             put(keys::POSITION, Some(&staged.position))
         })
     }
+}
+
+/// Puts the rows of what remains of cuts in place of all that were there: what came into data files is none any more.
+fn put_remains(before: &View, remains: &[(Ino, Vec<u8>)], put: Put<'_>) -> FsResult<()> {
+    let end = keys::after_prefix(keys::REMAINS);
+    let end = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let mut old = base::range(before, Bound::Included(keys::REMAINS), end)?;
+    while let Some((key, _)) = base::next(&mut old)? {
+        put(key.value(), None)?;
+    }
+    remains
+        .iter()
+        .try_for_each(|(ino, row)| put(&keys::remains(*ino), Some(row)))
 }
 
 /// Ranges that follow each other, as one.

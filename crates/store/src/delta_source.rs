@@ -13,6 +13,7 @@
 use crate::base::{self, View};
 use crate::changes::{Changed, Ranges};
 use crate::extents::Extents;
+use crate::masked::masked;
 use crate::open::Generation;
 use crate::record::{Inode, Place};
 use crate::stream::{Piece, PiecesChunk, RowsChunk, Totals};
@@ -216,7 +217,7 @@ impl Patched {
         let (path, size) = (generation.data.path(ino), inode.attr.size);
         let failed = |e| fatal(format!("cannot open data file {}", path.display()), e);
         let file = match disk.open(&path, false) {
-            Ok(file) => Some(file),
+            Ok(file) => Some(masked(file, ino, view)?),
             // Never written, or removed since the checkpoint.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),

@@ -34,6 +34,8 @@ pub const POSITION: &[u8] = b"zposition";
 /// Data files to unlink: removed inodes.
 pub const GRAVEYARD: &[u8] = b"zgraveyard/";
 
+/// What was cut off data files and is still in them.
+pub const REMAINS: &[u8] = b"zremains/";
 /// The log index of the last entry in this checkpoint.
 pub const APPLIED: &[u8] = b"zapplied";
 /// What the records of changes cover.
@@ -105,6 +107,13 @@ pub fn grave(ino: Ino) -> Vec<u8> {
     row
 }
 
+/// The row of what was cut off the data file of `ino` and is still in it.
+pub fn remains(ino: Ino) -> Vec<u8> {
+    let mut row = REMAINS.to_vec();
+    row.extend_from_slice(&ino.0.to_be_bytes());
+    row
+}
+
 /// The row of part `part` of the record of changes of the checkpoint at `index`.
 pub fn changes(index: u64, part: u32) -> [u8; CHANGES_KEY_BYTES] {
     let mut key = [0; CHANGES_KEY_BYTES];
@@ -152,6 +161,12 @@ pub fn cookie_of(key: &[u8]) -> Option<Cookie> {
 /// The inode number in a key made by [`grave`].
 pub fn ino_of_grave(key: &[u8]) -> Option<Ino> {
     number_at(key, GRAVEYARD.len()).map(Ino)
+}
+
+/// The inode number in a key made by [`remains`].
+pub fn ino_of_remains(key: &[u8]) -> Option<Ino> {
+    let number: &[u8; NUMBER_BYTES] = key.strip_prefix(REMAINS)?.try_into().ok()?;
+    Some(Ino(u64::from_be_bytes(*number)))
 }
 
 /// Whether the key has the shape its table asks for.
@@ -206,6 +221,8 @@ mod tests {
         assert_eq!(cookie_of(&high), Some(Cookie(256)));
         assert_eq!(ino_of(&high), Some(Ino(5)));
         assert_eq!(ino_of_grave(&grave(Ino(77))), Some(Ino(77)));
+        assert_eq!(ino_of_remains(&remains(Ino(77))), Some(Ino(77)));
+        assert_eq!(ino_of_remains(&grave(Ino(77))), None);
     }
 
     #[test]

@@ -9,8 +9,8 @@
 //!
 //! Invariants
 //! - Rows on disk are those of one checkpoint, with its position; never a mixture.
-//! - A data file never holds bytes at or past its inode's size once it was opened for writing: what a
-//!   crash left there is cut before the file can grow again.
+//! - Nothing that a data file holds at or past its inode's size counts once it was opened for writing: what a
+//!   crash left there is cut before the file can grow again. What is cut may lie there for a while, and reads as zeros.
 //! - The data file of a removed inode stays until a checkpoint without the inode is durable.
 //! - After a [`haven_fs::FsError::Fatal`] in a mutation nothing more is applied or checkpointed.
 //! - Equal entries applied to equal states give equal [`Store::state_hash`]es, whatever was
@@ -32,6 +32,7 @@ mod check_rows;
 mod check_tree;
 mod checkpoint;
 mod current;
+mod cutter;
 mod data;
 mod delta;
 mod delta_source;
@@ -43,9 +44,11 @@ pub mod fuzzing;
 mod hash;
 mod keys;
 mod layers;
+mod masked;
 mod open;
 mod receive;
 mod record;
+mod remains;
 mod room;
 mod row_key;
 mod snapshot;
@@ -56,6 +59,7 @@ pub use check::{CheckError, Checked, Summary, check};
 pub use check_finding::{Finding, Problem};
 pub use check_metadata::CheckedRows;
 pub use checkpoint::{CheckpointJob, Checkpointed};
+pub use cutter::Cutter;
 pub use engine::system::{SYSTEM_KEY_BYTES_MAX, SYSTEM_VALUE_BYTES_MAX};
 pub use keys::POSITION_BYTES_MAX;
 pub use open::{Store, StoreOptions};

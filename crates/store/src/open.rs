@@ -14,7 +14,7 @@ use crate::data::DataFiles;
 use crate::layers::Layers;
 use crate::record::{Counters, Entry, Inode};
 use crate::row_key::RowKey;
-use crate::{fatal, keys};
+use crate::{fatal, keys, remains};
 use bytes::Bytes;
 use haven_disk::{Disk, renew};
 use haven_fs::{FILE_SIZE_MAX, FsError, FsResult, Ino, Level, rules};
@@ -138,7 +138,7 @@ impl Store {
         let number = match current::read(disk.as_ref(), dir)? {
             Current::Generation(number) => {
                 check_present(disk.as_ref(), dir, number)?;
-                // Before the one that it replaced goes.
+                // Before the one that it replaced goes, and before anything of this format gets into one of an older format.
                 current::write(disk.as_ref(), dir, number)?;
                 remove_leftovers(disk.as_ref(), dir, Some(number))?;
                 number
@@ -152,6 +152,7 @@ impl Store {
         let generation = Arc::new(Generation::open(&disk, dir, number, options)?);
         generation.data.renew_names()?;
         let loaded = Loaded::from(generation.base.view()?)?;
+        load_remains(&loaded.layers, &generation.data)?;
         Ok(Self {
             disk,
             dir: dir.to_path_buf(),
@@ -301,6 +302,18 @@ impl Loaded {
     }
 }
 
+/// Tells `data` what remains in data files of what was cut off.
+fn load_remains(layers: &Layers, data: &DataFiles) -> FsResult<()> {
+    let damaged = || fatal("the metadata is damaged", "what was cut off a data file");
+    layers
+        .scan_prefix(keys::REMAINS, &mut |key, value| {
+            let ino = keys::ino_of_remains(key).ok_or_else(damaged)?;
+            data.load_remains(ino, &remains::decode(value).ok_or_else(damaged)?);
+            Ok(ControlFlow::Continue(()))
+        })
+        .map(drop)
+}
+
 /// Makes the first generation and names it in `CURRENT`.
 fn make(disk: &Arc<dyn Disk>, dir: &Path, options: StoreOptions) -> FsResult<u64> {
     current::write(disk.as_ref(), dir, 0)?;
@@ -394,5 +407,82 @@ fn refuse_orphans(disk: &dyn Disk, dir: &Path) -> FsResult<()> {
             format!("{shown} holds {name} but no CURRENT file"),
             "restore CURRENT, or empty the directory to fetch everything from the other nodes",
         )),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+mod tests {
+    use super::*;
+    use haven_disk::testing::{DiskOp, FaultyDisk};
+    use haven_disk::{RealDisk, VolatileDisk};
+    use haven_fs::{Change, Cred, Filesystem, SetAttr, Time};
+    use std::sync::atomic::AtomicI64;
+
+    const DIR: &str = "store";
+
+    fn open(disk: Arc<dyn Disk>) -> FsResult<Store> {
+        Store::open(disk, Path::new(DIR), StoreOptions::default())
+    }
+
+    /// A store of the format before, with a directory in it.
+    fn older(root: &Path) {
+        let disk = Arc::new(RealDisk::open(root).unwrap());
+        let mut store = open(disk.clone()).unwrap();
+        let at = Change {
+            index: 1,
+            time: Time::default(),
+        };
+        let made = store.mkdir(&at, &Cred::root(), Ino(1), b"d", &SetAttr::default());
+        made.unwrap();
+        store.set_position(Bytes::from_static(b"here")).unwrap();
+        store.checkpoint().unwrap();
+        drop(store);
+        let text = current::contents_in(current::FORMAT_OLDEST, FIRST_GENERATION);
+        let file = disk.open(&Path::new(DIR).join("CURRENT"), false).unwrap();
+        file.write_at(0, text.as_bytes()).unwrap();
+        file.sync().unwrap();
+    }
+
+    #[test]
+    fn a_store_of_the_format_before_is_opened_and_says_the_new_one_before_anything_else() {
+        let mut failed = 0;
+        let early = Arc::new(AtomicBool::new(false));
+        for fails_at in 0.. {
+            let root = tempfile::tempdir().unwrap();
+            older(root.path());
+            let disk = Arc::new(VolatileDisk::open(root.path()).unwrap());
+            // The power goes at any step of the opening.
+            let left = AtomicI64::new(fails_at);
+            let (power, said, early) = (disk.clone(), AtomicBool::new(false), Arc::clone(&early));
+            let watched = FaultyDisk::new(disk.clone(), move |op, path| {
+                match op {
+                    DiskOp::Rename => said.store(true, Ordering::Relaxed),
+                    DiskOp::Write if path.ends_with(METADATA_FILE) => {
+                        early.fetch_or(!said.load(Ordering::Relaxed), Ordering::Relaxed);
+                    }
+                    _ => {}
+                }
+                if left.fetch_sub(1, Ordering::Relaxed) == 0 {
+                    power.forget();
+                }
+                Ok(())
+            });
+            let opened = open(Arc::new(watched)).is_ok();
+            disk.forget();
+            drop(disk);
+            let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(root.path()).unwrap());
+            let store = open(disk.clone()).unwrap();
+            assert!(store.lookup(&Cred::root(), Ino(1), b"d").is_ok());
+            assert_eq!(current::other_format(disk.as_ref(), Path::new(DIR)), None);
+            let text = std::fs::read_to_string(root.path().join(DIR).join("CURRENT"));
+            assert_eq!(text.unwrap(), current::contents(FIRST_GENERATION));
+            failed += i32::from(!opened);
+            if opened {
+                break;
+            }
+        }
+        assert!(failed > 5, "{failed}");
+        assert!(!early.load(Ordering::Relaxed));
     }
 }

@@ -16,6 +16,7 @@ use crate::delta_source::{DeltaSource, From};
 use crate::extents::Extents;
 use crate::fatal;
 use crate::keys;
+use crate::masked::masked;
 use crate::open::{Generation, Store};
 use crate::record::{Inode, Place};
 use crate::room::Announced;
@@ -149,7 +150,8 @@ impl SnapshotReader {
                     }
                 }
                 Stage::Files { inodes, file } => {
-                    match next_data(self.disk.as_ref(), &self.generation, inodes, file)? {
+                    let from = (self.disk.as_ref(), &*self.generation, &self.view);
+                    match next_data(from, inodes, file)? {
                         Some((chunk, bytes)) => {
                             self.totals.data_chunks += 1;
                             self.totals.data_bytes += bytes as u64;
@@ -235,8 +237,7 @@ fn next_rows(
 
 /// The next chunk of data of a file, and how many bytes of data are in it. Holes are left out: the receiver has nothing.
 fn next_data(
-    disk: &dyn Disk,
-    generation: &Generation,
+    from: From<'_>,
     inodes: &mut ViewRange,
     at: &mut Option<FileCursor>,
 ) -> FsResult<Option<(Vec<u8>, usize)>> {
@@ -245,7 +246,7 @@ fn next_data(
             let Some((key, value)) = base::next(inodes)? else {
                 return Ok(None);
             };
-            *at = open_file(disk, generation, key.value(), value.value())?;
+            *at = open_file(from, key.value(), value.value())?;
             continue;
         };
         let mut chunk = PiecesChunk::new(cursor.ino);
@@ -271,8 +272,7 @@ fn next_data(
 }
 
 fn open_file(
-    disk: &dyn Disk,
-    generation: &Generation,
+    (disk, generation, view): From<'_>,
     key: &[u8],
     value: &[u8],
 ) -> FsResult<Option<FileCursor>> {
@@ -286,12 +286,14 @@ fn open_file(
     let path = generation.data.path(ino);
     let opened = disk.open(&path, false).and_then(|file| {
         let end = file.len()?.min(inode.attr.size);
-        let mut extents = Extents::new(file);
-        extents.go_to(0, end);
-        Ok(FileCursor { ino, extents })
+        Ok((file, end))
     });
     match opened {
-        Ok(cursor) => Ok(Some(cursor)),
+        Ok((file, end)) => {
+            let mut extents = Extents::new(masked(file, ino, view)?);
+            extents.go_to(0, end);
+            Ok(Some(FileCursor { ino, extents }))
+        }
         // Never written, or removed since the checkpoint.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(fatal(

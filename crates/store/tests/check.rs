@@ -454,6 +454,14 @@ const CASES: &[(&str, Damage, &[Problem])] = &[
         &[Problem::RowDamaged],
     ),
     (
+        "remains of a cut that overlap",
+        |r| {
+            let ranges = [1, 9, 5, 7].map(number).concat();
+            put(r, &[b"zremains/", &number(7)[..]].concat(), Some(&ranges));
+        },
+        &[Problem::RowDamaged],
+    ),
+    (
         "a data file of nobody",
         |r| put(r, &[b"zgraveyard/", &number(7)[..]].concat(), None),
         &[Problem::DataStray],

@@ -26,6 +26,8 @@ struct Machine {
     pending: Pending,
     crashes: u64,
     checkpoints: u64,
+    /// Pieces of what was cut off that were given back.
+    pieces: u64,
     /// The last position that was said to be durable.
     promised: u64,
 }
@@ -40,6 +42,7 @@ impl Machine {
             pending: Pending::None,
             crashes: 0,
             checkpoints: 0,
+            pieces: 0,
             promised: 0,
         }
     }
@@ -116,7 +119,7 @@ impl Machine {
     }
 }
 
-fn history(seed: u64) -> (u64, u64) {
+fn history(seed: u64) -> [u64; 3] {
     let root = tempfile::tempdir().unwrap();
     let rng = &mut Rng(seed);
     let mut machine = Machine::new(root.path(), seed);
@@ -124,6 +127,10 @@ fn history(seed: u64) -> (u64, u64) {
         machine.twins.step();
         if rng.chance(6) {
             machine.go_on_with_checkpoint();
+        }
+        if rng.chance(8) {
+            let piece = machine.twins.store.cutter().piece(1 + rng.below(100_000));
+            machine.pieces += u64::from(piece.unwrap().is_some());
         }
         if rng.chance(40) {
             machine.crash(root.path(), rng);
@@ -150,19 +157,17 @@ fn history(seed: u64) -> (u64, u64) {
         other.store.state_hash().unwrap(),
         "seed {seed}: the hash misses a change"
     );
-    (machine.crashes, machine.checkpoints)
+    [machine.crashes, machine.checkpoints, machine.pieces]
 }
 
 #[test]
 fn replay_restores_every_history() {
-    let (mut crashes, mut checkpoints) = (0, 0);
-    for seed in 1..=8 {
-        let (c, p) = history(seed);
-        crashes += c;
-        checkpoints += p;
-    }
+    let sums = (1..=8).map(history).fold([0; 3], |sums, counts| {
+        std::array::from_fn(|at| sums[at] + counts[at])
+    });
+    let [crashes, checkpoints, pieces] = sums;
     assert!(
-        crashes > 30 && checkpoints > 60,
-        "{crashes} crashes, {checkpoints} checkpoints"
+        crashes > 30 && checkpoints > 60 && pieces > 20,
+        "{crashes} crashes, {checkpoints} checkpoints, {pieces} pieces given back"
     );
 }
