@@ -352,7 +352,8 @@ mod tests {
         // It did not get as far as to promise anything.
         std::fs::remove_dir_all(dir.path().join(LOG_DIR)).unwrap();
         drop(open(&disk, &config).unwrap());
-        cluster::note_started(dir.path()).unwrap();
+        let mut identities = haven_pki::Identity::found(1, |_| Ok(Vec::new())).unwrap();
+        cluster::note_started(dir.path(), &identities.remove(0)).unwrap();
         drop(open(&disk, &config).unwrap());
         std::fs::remove_dir_all(dir.path().join(LOG_DIR)).unwrap();
         let why = open(&disk, &config).map(drop).unwrap_err();
@@ -363,6 +364,29 @@ mod tests {
         assert!(open(&disk, &config).is_err());
         config.cluster.shared = false;
         assert!(open(&disk, &config).is_ok(), "alone, it promises nobody");
+    }
+
+    #[test]
+    fn a_flush_that_fails_at_any_step_leaves_a_log_that_knows_the_vote() {
+        let mut failed = 0;
+        for flush in 0.. {
+            let dir = tempfile::tempdir().unwrap();
+            damaged(dir.path());
+            let volatile = Arc::new(VolatileDisk::open(dir.path()).unwrap());
+            let disk: Arc<dyn Disk> = Arc::clone(&volatile) as _;
+            volatile.fail_flush(flush, flush);
+            drop(open_on(&disk, dir.path(), 3));
+            if volatile.flush_will_fail() {
+                break; // there are no more flushes
+            }
+            failed += 1;
+            // What another process makes of it, and what is left of that after a power loss.
+            assert_remembers(&open_on(&disk, dir.path(), 3).unwrap());
+            volatile.forget();
+            drop((disk, volatile));
+            assert_remembers(&open_real(dir.path(), 3).unwrap());
+        }
+        assert!(failed > 10, "{failed}");
     }
 
     #[test]

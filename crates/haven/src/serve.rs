@@ -285,9 +285,9 @@ impl Node {
     ) -> Result<Self, String> {
         let identity = cluster::identity(&config)?;
         let (log, engine) = rebuild::open(&disk, &config)?;
-        if identity.is_some() {
+        if let Some(identity) = &identity {
             // Before anything is promised to anybody.
-            cluster::note_started(&config.node.data)?;
+            cluster::note_started(&config.node.data, identity)?;
         }
         let standby = Arc::new(Standby::open(Arc::clone(&disk))?);
         let kept_on = Arc::clone(&disk);

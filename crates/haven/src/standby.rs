@@ -11,7 +11,7 @@ use crate::driver::Handle;
 use crate::engine::Outcome;
 use haven_cluster::Phase;
 use haven_consensus::Consensus;
-use haven_disk::Disk;
+use haven_disk::{Disk, renew};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -40,11 +40,13 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Reads what was wished before.
+    /// Reads what was wished before. A change of it whose flush failed may be in memory only, so it is made durable.
     ///
     /// # Errors
     /// The disk's, in words.
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self, String> {
+        renew::names(disk.as_ref(), Path::new(""))
+            .map_err(|e| format!("cannot write to the data directory: {e}"))?;
         let wished = disk
             .exists(Path::new(FILE))
             .map_err(|e| format!("cannot tell whether this node is in standby: {e}"))?;
@@ -145,7 +147,32 @@ fn heir(bulletins: &Bulletins, consensus: &Consensus<Outcome>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use haven_disk::RealDisk;
+    use haven_disk::{RealDisk, VolatileDisk};
+
+    #[test]
+    fn a_wish_whose_flush_failed_is_durable_once_a_start_has_found_it() {
+        for (wish, seed) in [true, false]
+            .into_iter()
+            .flat_map(|w| (0..20).map(move |s| (w, s)))
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let disk = Arc::new(VolatileDisk::open(dir.path()).unwrap());
+            let standby = Standby::open(disk.clone()).unwrap();
+            standby.wish(!wish).unwrap();
+            // The last flush is that of the name.
+            disk.fail_flush(u64::from(wish), seed);
+            standby.wish(wish).unwrap_err();
+            let found = Standby::open(disk.clone()).unwrap().is_wished();
+            assert_eq!(found, wish, "it is in memory");
+            disk.forget();
+            let disk = Arc::new(VolatileDisk::open(dir.path()).unwrap());
+            assert_eq!(
+                Standby::open(disk).unwrap().is_wished(),
+                found,
+                "seed {seed}"
+            );
+        }
+    }
 
     #[test]
     fn the_wish_survives_a_restart() {

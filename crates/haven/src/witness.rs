@@ -25,7 +25,7 @@ use bytes::Bytes;
 use desk::Desk;
 use haven_config::Config;
 use haven_consensus::{Consensus, MachineError, Replicated, SnapshotSink, SnapshotSource, Wanted};
-use haven_disk::Disk;
+use haven_disk::{Disk, renew};
 use haven_log::{Log, LogOptions};
 use haven_store::POSITION_BYTES_MAX;
 use parking_lot::Mutex;
@@ -79,9 +79,9 @@ pub(crate) async fn serve(
     rebuild::refuse_without_log(disk.as_ref(), &config, used)?;
     let log = Log::open(Arc::clone(&disk), Path::new(LOG_DIR), LogOptions::default())
         .map_err(|e| format!("the log in {data}: {e}"))?;
-    if identity.is_some() {
+    if let Some(identity) = &identity {
         // Before anything is promised to anybody.
-        cluster::note_started(&config.node.data)?;
+        cluster::note_started(&config.node.data, identity)?;
     }
     let socket = control::bind(&config.node.control)
         .map_err(|e| format!("control socket {}: {e}", config.node.control.display()))?;
@@ -186,8 +186,13 @@ impl Memory {
             Err(why) => return Err(format!("cannot look for {STORE_DIR}: {why}")),
         }
         let failed = |why| format!("cannot read {POSITION}: {why}");
-        disk.create_dir_all(Path::new(DIR)).map_err(failed)?;
+        renew::dir(disk.as_ref(), Path::new(DIR)).map_err(failed)?;
         let position = read(disk.as_ref())?;
+        if let Some(position) = &position {
+            // The log up to there may go because of it, so it must be durable: a flush may have failed.
+            write(disk.as_ref(), position)
+                .map_err(|why| format!("cannot write {POSITION}: {why}"))?;
+        }
         Ok(Arc::new(Self {
             disk,
             position: Arc::new(Mutex::new(position.clone())),
@@ -217,13 +222,9 @@ fn read(disk: &dyn Disk) -> Result<Option<Bytes>, String> {
 }
 
 fn write(disk: &dyn Disk, position: &Bytes) -> io::Result<()> {
-    let file = disk.open(Path::new(POSITION_NEW), true)?;
-    file.set_len(0)?;
     let checksum = blake3::hash(position);
-    file.write_vectored_at(0, &[MAGIC, checksum.as_bytes(), position])?;
-    file.sync()?;
-    disk.rename(Path::new(POSITION_NEW), Path::new(POSITION))?;
-    disk.sync_dir(Path::new(DIR))
+    let parts: [&[u8]; 3] = [MAGIC, checksum.as_bytes(), position];
+    renew::replace(disk, Path::new(POSITION), Path::new(POSITION_NEW), &parts)
 }
 
 impl Replicated for Memory {
@@ -336,6 +337,29 @@ mod tests {
         let file = disk.open(Path::new(POSITION), false).unwrap();
         file.write_at(41, b"x").unwrap();
         assert!(read(disk.as_ref()).unwrap_err().contains("damaged"));
+    }
+
+    #[test]
+    fn a_position_whose_flush_failed_is_durable_once_a_start_has_found_it() {
+        for (flush, seed) in (0..2).flat_map(|flush| (0..20).map(move |seed| (flush, seed))) {
+            let dir = tempfile::tempdir().unwrap();
+            let disk = Arc::new(VolatileDisk::open(dir.path()).unwrap());
+            let memory = Memory::open(disk.clone()).unwrap();
+            for position in [&b"first"[..], b"second"] {
+                if position == b"second" {
+                    disk.fail_flush(flush, seed);
+                }
+                memory.apply(&[], Bytes::from_static(position)).unwrap();
+                let _ = memory.checkpoint();
+            }
+            assert!(!disk.flush_will_fail());
+            drop(memory);
+            let found = Memory::open(disk.clone()).unwrap().position().unwrap();
+            disk.forget();
+            let disk = Arc::new(VolatileDisk::open(dir.path()).unwrap());
+            let left = Memory::open(disk).unwrap().position().unwrap();
+            assert_eq!(left, found, "flush {flush}, seed {seed}");
+        }
     }
 
     #[test]

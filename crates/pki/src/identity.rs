@@ -255,10 +255,11 @@ impl Identity {
         let dir = data.join(crate::DIR);
         make_dir(&dir)?;
         let path = dir.join(NODE_KEY);
-        if let Some(text) = read_text(&path)? {
-            return NodeKey::from_pem(&text).map_err(content(&path));
-        }
-        let key = NodeKey::create()?;
+        let key = match read_text(&path)? {
+            Some(text) => NodeKey::from_pem(&text).map_err(content(&path))?,
+            None => NodeKey::create()?,
+        };
+        // Also the one that is there: the flush of the earlier attempt may have failed.
         write_file(&path, key.to_pem().as_bytes(), SECRET)?;
         Ok(key)
     }

@@ -130,14 +130,18 @@ pub(crate) fn has_started(config: &Config) -> bool {
 
 /// Notes that this node starts: from now on it must not come back without its log. The log has been made.
 ///
+/// The note is written at every start, and before the first one the identity, too: when they were first written the flush
+/// may have failed, and then they are in memory only.
+///
 /// # Errors
 /// What the system says.
-pub(crate) fn note_started(data: &Path) -> Result<(), String> {
+pub(crate) fn note_started(data: &Path, identity: &Identity) -> Result<(), String> {
     let marker = marker(data, STARTED);
-    match marker.exists() {
-        true => Ok(()),
-        false => haven_pki::write_file(&marker, b"", 0o644).map_err(|e| e.to_string()),
+    if !marker.exists() {
+        identity.save(data).map_err(|e| e.to_string())?;
+        setup::give_to_owner(data)?;
     }
+    haven_pki::write_file(&marker, b"", 0o644).map_err(|e| e.to_string())
 }
 
 /// Says when the others know this node elsewhere than it listens, so that the network is not blamed.
@@ -163,9 +167,10 @@ pub(crate) fn noted_voters(data: &Path) -> Option<usize> {
     String::from_utf8(bytes).ok()?.trim().parse().ok()
 }
 
-/// Notes how many nodes vote whenever that changes.
+/// Notes how many nodes vote, once and whenever that changes.
 pub(crate) async fn note_voters(data: PathBuf, consensus: Consensus<Outcome>) {
-    let mut known = noted_voters(&data).unwrap_or(0);
+    // What is noted already need not be durable.
+    let mut known = 0;
     while let Some(now) = consensus.voters_other_than(known).await {
         let path = marker(&data, VOTERS);
         let text = format!("{now}\n");
@@ -203,6 +208,41 @@ pub(crate) fn security(config: &Config, identity: &Identity) -> Result<Security,
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Files that are written anew get other inodes.
+    fn inodes(dir: &Path) -> BTreeMap<std::ffi::OsString, u64> {
+        use std::os::unix::fs::MetadataExt;
+        let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+        let of = |entry: std::fs::DirEntry| (entry.file_name(), entry.metadata().unwrap().ino());
+        entries.map(of).collect()
+    }
+
+    #[test]
+    fn a_start_writes_its_mark_anew_and_the_first_one_the_identity_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::found(1, |_| Ok(Vec::new())).unwrap().remove(0);
+        identity.save(dir.path()).unwrap();
+        let files = dir.path().join(haven_pki::DIR);
+        let made = inodes(&files);
+        // Kept open, so that no inode is used again meanwhile.
+        let _open: Vec<_> = made
+            .keys()
+            .map(|name| std::fs::File::open(files.join(name)).unwrap())
+            .collect();
+        note_started(dir.path(), &identity).unwrap();
+        let first = inodes(&files);
+        assert!(
+            made.iter().all(|(name, ino)| first[name] != *ino),
+            "{first:?}"
+        );
+        let _mark = std::fs::File::open(files.join(STARTED)).unwrap();
+        note_started(dir.path(), &identity).unwrap();
+        let second = inodes(&files);
+        let changed = second.iter().filter(|(name, ino)| first[*name] != **ino);
+        let changed: Vec<_> = changed.map(|(name, _)| name).collect();
+        assert_eq!(changed, [STARTED]);
+        assert!(Identity::load(dir.path()).is_ok());
+    }
 
     #[test]
     fn addresses_for_peers() {
