@@ -16,7 +16,7 @@ use crate::space::SpaceGuard;
 use bytes::Bytes;
 use haven_config::Config;
 use haven_consensus::{Consensus, Leadership, ProposeError};
-use haven_net::{Begun, DATAGRAM_BYTES_MAX, Endpoint, Handler, Verdict};
+use haven_net::{Begun, DATAGRAM_BYTES_MAX, Endpoint, Handler, Line, Verdict};
 use haven_nfsd::{
     Binding, ClientNames, Fatal, Machine, Origin, Prepared, Request, Transport, prepare,
 };
@@ -333,21 +333,21 @@ impl Service {
 impl Handler for Service {
     type Work = Work;
 
-    fn begin(&self, connection: Endpoint, record: Bytes) -> Begun<Work> {
+    fn begin(&self, connection: &Arc<Line>, record: Bytes) -> Begun<Work> {
         let (began, bytes) = (Instant::now(), record.len());
         let call = match decode_call(record) {
             Ok(call) => call,
             Err(Refusal::Reply { reply, .. }) => return Begun::Done(Verdict::Reply(reply)),
             Err(Refusal::Drop(why)) => {
-                debug!(peer = %connection.remote, %why, "not a call");
+                debug!(peer = %connection.ends.remote, %why, "not a call");
                 return Begun::Done(Verdict::HangUp);
             }
         };
         // Before the clock is read: the entry belongs to this term or to none.
         let term = self.leadership.borrow().term;
         let ticket = self.meter.begin(&call, began, bytes);
-        let rest = match self.sort(&call, connection, Transport::Stream) {
-            Prepared::WantsNames => Rest::Unsorted(term, call, connection),
+        let rest = match self.sort(&call, connection.ends, Transport::Stream) {
+            Prepared::WantsNames => Rest::Unsorted(term, call, connection.ends),
             sorted => match self.now(&sorted) {
                 Some(verdict) => return Begun::Done(self.done(ticket, verdict)),
                 None => Rest::Sorted(term, sorted),
