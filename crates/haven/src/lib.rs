@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod bench;
 mod bulletin;
+mod callers;
 pub mod check;
 pub mod classic;
 #[doc(hidden)]

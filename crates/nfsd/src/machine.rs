@@ -5,6 +5,8 @@
 //!   again ([`Machine::reload`]).
 //! - Server time never runs backwards: each entry's is above the last one's, by a nanosecond at least.
 //! - A mutating request that is in the reply cache is answered from it and not executed.
+//! - The time that was served goes on with each entry of version 2, by what passed since the entry before, but by no more
+//!   than [`SERVED_STEP_NS_MAX`]: outages do not count.
 //!
 //! It must not know how entries come to be or where replies go.
 
@@ -14,8 +16,9 @@ use crate::exports::normal_path;
 use crate::handle::{ExportId, HandleKey, VolumeId};
 use crate::identity::Identity;
 use crate::mounts::Mounts;
-use crate::reply_cache::{ReplyCache, RequestKey};
-use crate::rows::{ExportRow, KEY_IDENTITY, KEY_TIME, MountRow, PREFIX_EXPORT};
+use crate::over::News;
+use crate::reply_cache::{self, ReplyCache};
+use crate::rows::{ExportRow, KEY_IDENTITY, KEY_SERVED, KEY_TIME, MountRow, PREFIX_EXPORT};
 use crate::v3::{self, Edit, View};
 use crate::{Fatal, export, mountd};
 use bytes::Bytes;
@@ -28,6 +31,10 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 pub(crate) const NANOS_PER_SEC: u32 = 1_000_000_000;
+/// By how much the time that was served goes on at most with one entry, in nanoseconds.
+const SERVED_STEP_NS_MAX: u64 = 1_000_000_000;
+/// With no more bytes of arguments than this, a request that was executed before is proposed though there is no space.
+const SMALL_ARGS_BYTES_MAX: usize = 4 << 10;
 
 /// What came of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +63,7 @@ pub struct Machine<F> {
     /// The directory of each of `exports`.
     roots: BTreeMap<ExportId, Ino>,
     last_time: Time,
+    served_ns: u64,
 }
 
 impl<F: Filesystem + SystemTable> Machine<F> {
@@ -70,6 +78,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             mounts,
             exports,
             last_time,
+            served_ns,
         } = Loaded::from(&fs)?;
         Ok(Self {
             fs,
@@ -79,6 +88,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             roots: exports.values().map(|row| (row.id, row.ino)).collect(),
             exports,
             last_time,
+            served_ns,
         })
     }
 
@@ -91,6 +101,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             mounts: self.mounts,
             exports: self.exports,
             last_time: self.last_time,
+            served_ns: self.served_ns,
         } = loaded;
         self.roots = self.exports.values().map(|row| (row.id, row.ino)).collect();
         Ok(())
@@ -158,12 +169,17 @@ impl<F: Filesystem + SystemTable> Machine<F> {
     pub fn apply(&mut self, index: u64, entry: &Bytes) -> Result<Outcome, Fatal> {
         let entry =
             Entry::decode(entry).map_err(|error| Fatal(format!("log index {index}: {error}")))?;
+        let before = self.last_time;
         let at = Change {
             index,
             time: self.advance(entry.time())?,
         };
+        if let Some(news) = news(&entry) {
+            self.serve(before, at.time)?;
+            self.replies.hear(&mut self.fs, news)?;
+        }
         match entry {
-            Entry::Noop { .. } => Ok(Outcome::Done),
+            Entry::Noop { .. } | Entry::News { .. } => Ok(Outcome::Done),
             Entry::Genesis {
                 volume_id,
                 handle_key,
@@ -230,12 +246,12 @@ impl<F: Filesystem + SystemTable> Machine<F> {
         let (Some(identity), Some(proc)) = (&self.identity, Proc3::from_wire(entry.proc)) else {
             return Ok(None);
         };
+        let known = self.replies.find(&request(&entry));
+        if known.is_some() && entry.args.len() <= SMALL_ARGS_BYTES_MAX {
+            // It finds its reply, and executes nothing.
+            return Ok(None);
+        }
         let args = Args3::decode(proc, entry.args).map_err(|e| own(e.to_string()))?;
-        let key = RequestKey {
-            client: entry.client,
-            xid: entry.xid,
-            checksum: entry.checksum,
-        };
         let view = View {
             fs: &self.fs,
             identity,
@@ -243,9 +259,9 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             cred: &entry.cred,
             read_only: false,
         };
-        let body = match (v3::refuse_growth(&view, &args)?, self.replies.get(&key)) {
+        let body = match (v3::refuse_growth(&view, &args)?, known) {
             (None, _) => return Ok(None),
-            (Some(_), Some(reply)) => reply.clone().into(),
+            (Some(_), Some(reply)) => Bytes::copy_from_slice(reply).into(),
             (Some(refusal), None) => refusal,
         };
         Ok(Some(accepted(entry.xid, body)))
@@ -260,6 +276,15 @@ impl<F: Filesystem + SystemTable> Machine<F> {
         self.put(KEY_TIME, &stored)?;
         self.last_time = time;
         Ok(time)
+    }
+
+    /// Counts the time between two entries as served.
+    fn serve(&mut self, before: Time, now: Time) -> Result<(), Fatal> {
+        let nanos =
+            |time: Time| i128::from(time.secs) * i128::from(NANOS_PER_SEC) + i128::from(time.nanos);
+        let step = u64::try_from(nanos(now) - nanos(before)).unwrap_or(0);
+        self.served_ns = self.served_ns.saturating_add(step.min(SERVED_STEP_NS_MAX));
+        self.put(KEY_SERVED, &self.served_ns.to_be_bytes())
     }
 
     fn genesis(&mut self, volume_id: [u8; 16], handle_key: [u8; 16]) -> Result<Outcome, Fatal> {
@@ -367,32 +392,19 @@ impl<F: Filesystem + SystemTable> Machine<F> {
     }
 
     fn nfs3(&mut self, at: &Change, entry: Nfs3Entry) -> Result<Outcome, Fatal> {
-        let Nfs3Entry {
-            client,
-            xid,
-            checksum,
-            cred,
-            proc,
-            args,
-            ..
-        } = entry;
-        let key = RequestKey {
-            client,
-            xid,
-            checksum,
-        };
-        if let Some(reply) = self.replies.get(&key) {
-            let message = accepted(xid, reply.clone().into());
+        let (index, served_ns) = (at.index, self.served_ns);
+        let same = request(&entry);
+        let xid = entry.xid;
+        if let Some(reply) = self.replies.take(&mut self.fs, index, &same, served_ns)? {
             return Ok(Outcome::Reply {
-                message,
+                message: accepted(xid, reply.into()),
                 replayed: true,
             });
         }
-        let index = at.index;
         let undecodable = |why: String| Fatal(format!("log index {index}: {why}"));
-        let proc = Proc3::from_wire(proc)
-            .ok_or_else(|| undecodable(format!("NFSv3 has no procedure {proc}")))?;
-        let args = Args3::decode(proc, args)
+        let proc = Proc3::from_wire(entry.proc)
+            .ok_or_else(|| undecodable(format!("NFSv3 has no procedure {}", entry.proc)))?;
+        let args = Args3::decode(proc, entry.args.clone())
             .map_err(|error| undecodable(format!("arguments of {proc:?}: {error}")))?;
         // No handle was ever given out: nobody can have meant anything.
         let Some(identity) = &self.identity else {
@@ -407,12 +419,12 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             fs,
             identity,
             roots: &self.roots,
-            cred: &cred,
+            cred: &entry.cred,
             at: *at,
         };
         let body = v3::execute(&mut edit, &args)?.into_bytes();
         self.replies
-            .insert(&mut self.fs, index, key, body.clone())?;
+            .keep(&mut self.fs, index, &same, &body, served_ns)?;
         Ok(Outcome::Reply {
             message: accepted(xid, body.into()),
             replayed: false,
@@ -426,6 +438,24 @@ impl<F: Filesystem + SystemTable> Machine<F> {
     }
 }
 
+/// What an entry of version 2 tells of connections.
+fn news(entry: &Entry) -> Option<&[News]> {
+    match entry {
+        Entry::Nfs3(entry) => entry.asked.as_ref().map(|asked| &asked.news[..]),
+        Entry::News { news, .. } => Some(news),
+        _ => None,
+    }
+}
+
+fn request(entry: &Nfs3Entry) -> reply_cache::Request<'_> {
+    reply_cache::Request {
+        client: entry.client,
+        xid: entry.xid,
+        checksum: entry.checksum,
+        asked: entry.asked.as_ref(),
+    }
+}
+
 /// What the system table holds for the machine.
 struct Loaded {
     identity: Option<Identity>,
@@ -433,6 +463,7 @@ struct Loaded {
     mounts: Mounts,
     exports: BTreeMap<Bytes, ExportRow>,
     last_time: Time,
+    served_ns: u64,
 }
 
 impl Loaded {
@@ -452,12 +483,19 @@ impl Loaded {
             Some(stored) => time_from(&stored).ok_or_else(|| malformed("server time"))?,
             None => Time::default(),
         };
+        let served_ns = match get(KEY_SERVED)? {
+            Some(stored) => {
+                served_from(&stored).ok_or_else(|| malformed("time that was served"))?
+            }
+            None => 0,
+        };
         Ok(Self {
             identity,
             replies: ReplyCache::load(fs)?,
             mounts: Mounts::load(fs)?,
             exports: load_exports(fs)?,
             last_time,
+            served_ns,
         })
     }
 }
@@ -492,6 +530,10 @@ pub(crate) fn time_from(stored: &[u8]) -> Option<Time> {
         secs: i64::from_be_bytes(*secs),
         nanos: u32::from_be_bytes(nanos.try_into().ok()?),
     })
+}
+
+pub(crate) fn served_from(stored: &[u8]) -> Option<u64> {
+    stored.try_into().ok().map(u64::from_be_bytes)
 }
 
 /// A nanosecond later.

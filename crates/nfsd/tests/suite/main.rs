@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod asking;
 mod exports;
 mod failing;
 mod machine;
@@ -11,6 +12,7 @@ mod mounts;
 mod no_space;
 mod portmap;
 mod read_only;
+mod retries;
 mod robust;
 mod server;
 mod v3_dirs;
