@@ -4,8 +4,8 @@ use crate::Seed;
 use bytes::Bytes;
 use haven_fs::{Cred, Ino, Level, Time};
 use haven_nfsd::{
-    Entry, ExportId, HandleCodec, HandleKey, MntRules, MountEntry, MountOp, Nfs3Entry, Target,
-    VolumeId, request_checksum,
+    Asked, ChangeId, ConnectionId, Entry, ExportId, HandleCodec, HandleKey, MntRules, MountEntry,
+    MountOp, News, Nfs3Entry, Target, VolumeId, request_checksum,
 };
 use haven_proto::nfs3::Proc3;
 use std::net::Ipv6Addr;
@@ -28,6 +28,37 @@ pub(crate) fn log_entry_seeds() -> Vec<Seed> {
     };
     let args = Bytes::from_static(b"\0\0\0\x04abcd");
     let proc = Proc3::Remove.to_wire();
+    let connection = ConnectionId { term: 3, number: 4 };
+    let news = vec![
+        News::Arrived {
+            connection,
+            first: 5,
+            last: 6,
+        },
+        News::Gone { connection },
+    ];
+    let nfs3 = |asked| {
+        Entry::Nfs3(Nfs3Entry {
+            time,
+            client: Ipv6Addr::LOCALHOST.into(),
+            xid: 9,
+            checksum: request_checksum(proc, &args),
+            asked,
+            cred: Cred {
+                uid: 1000,
+                gid: 100,
+                groups: vec![10, 100],
+            },
+            proc,
+            args: args.clone(),
+        })
+    };
+    let asked = Asked {
+        caller: 7,
+        id: ChangeId { connection, seq: 8 },
+        port: 700,
+        news: news.clone(),
+    };
     let entries = [
         (
             "genesis",
@@ -47,22 +78,9 @@ pub(crate) fn log_entry_seeds() -> Vec<Seed> {
                 time,
             },
         ),
-        (
-            "nfs3",
-            Entry::Nfs3(Nfs3Entry {
-                time,
-                client: Ipv6Addr::LOCALHOST.into(),
-                xid: 9,
-                checksum: request_checksum(proc, &args),
-                cred: Cred {
-                    uid: 1000,
-                    gid: 100,
-                    groups: vec![10, 100],
-                },
-                proc,
-                args,
-            }),
-        ),
+        ("nfs3", nfs3(None)),
+        ("nfs3-asked", nfs3(Some(asked))),
+        ("news", Entry::News { time, news }),
         (
             "mount",
             Entry::Mount(MountEntry {

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use haven_fs::model::Model;
 use haven_fs::{Cred, Filesystem, FsError, FsResult, Ino, Kind, Level, SystemTable, Time};
 use haven_nfsd::{
-    Entry, Machine, MntRules, MountEntry, MountOp, Nfs3Entry, Surroundings, check_system, fuzzing,
-    request_checksum,
+    Asked, ChangeId, ConnectionId, Entry, Machine, MntRules, MountEntry, MountOp, News, Nfs3Entry,
+    Surroundings, check_system, fuzzing, request_checksum,
 };
 use haven_proto::nfs3::{Diropargs3, Fh3, Filename3, Proc3, RemoveArgs};
 use haven_xdr::encode_all;
@@ -93,6 +93,35 @@ fn entries() -> Vec<Bytes> {
         },
     });
     let (proc, args) = (Proc3::Remove.to_wire(), args.into_bytes());
+    let nfs3 = |xid, asked| {
+        Entry::Nfs3(Nfs3Entry {
+            time,
+            client: CLIENT.into(),
+            xid,
+            checksum: request_checksum(proc, &args),
+            asked,
+            cred: Cred {
+                uid: 1000,
+                gid: 100,
+                groups: vec![10],
+            },
+            proc,
+            args: args.clone(),
+        })
+    };
+    let connection = ConnectionId { term: 3, number: 1 };
+    let asked = |number, news| Asked {
+        caller: 7,
+        id: ChangeId {
+            connection: ConnectionId {
+                number,
+                ..connection
+            },
+            seq: 1,
+        },
+        port: 700,
+        news,
+    };
     let entries = [
         Entry::Genesis {
             volume_id: [1; 16],
@@ -116,19 +145,10 @@ fn entries() -> Vec<Bytes> {
             xid: 10,
             op: MountOp::Umntall,
         }),
-        Entry::Nfs3(Nfs3Entry {
-            time,
-            client: CLIENT.into(),
-            xid: 9,
-            checksum: request_checksum(proc, &args),
-            cred: Cred {
-                uid: 1000,
-                gid: 100,
-                groups: vec![10],
-            },
-            proc,
-            args,
-        }),
+        nfs3(8, None),
+        nfs3(9, Some(asked(1, Vec::new()))),
+        // What came over the first connection may be asked for again; this is not that.
+        nfs3(10, Some(asked(2, vec![News::Gone { connection }]))),
     ];
     let encoded = entries.iter().filter_map(|entry| entry.encode().ok());
     encoded.collect()
@@ -203,7 +223,15 @@ mod tests {
         let seeds = machine_rows_seeds();
         let whole = seeds.iter().find(|seed| seed.name == "without-exports");
         let rows = rows(&whole.unwrap().bytes);
-        for prefix in ["m/identity", "m/level", "m/time", "m/mount/", "r/"] {
+        for prefix in [
+            "m/identity",
+            "m/level",
+            "m/time",
+            "m/served",
+            "m/mount/",
+            "r/",
+            "g/",
+        ] {
             assert!(
                 rows.iter()
                     .any(|(key, _)| key.starts_with(prefix.as_bytes()))

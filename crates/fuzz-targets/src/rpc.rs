@@ -6,8 +6,8 @@ use haven_fs::Time;
 use haven_net::Limits;
 use haven_net::fuzzing::{RECORD_EMPTY_FRAGMENTS_MAX, records};
 use haven_nfsd::{
-    Client, ClientNames, Entry, Export, ExportId, Exports, Options, Origin, Prepared, Service,
-    Transport, Who, prepare,
+    ChangeId, Client, ClientNames, Entry, Export, ExportId, Exports, Options, Origin, Prepared,
+    Service, Transport, Who, prepare,
 };
 use haven_proto::{mount, nfs3, portmap};
 use haven_rpc::record::{FragmentHeader, HEADER_BYTES, frame};
@@ -154,7 +154,10 @@ fn serve(call: &Call) {
             Err(error) => panic!("{call:?} gets a reply that is none: {error}"),
         },
         Prepared::Query(request) => assert_eq!(request.xid(), call.xid),
-        Prepared::Mutation(entry) => readable(call, &entry),
+        Prepared::Mutation(change) => match change.entry(ChangeId::default(), Vec::new()) {
+            Ok(entry) => readable(call, &entry),
+            Err(error) => panic!("{call:?} has no entry: {error}"),
+        },
         Prepared::Mount { request, entry } => {
             assert_eq!(request.xid(), call.xid);
             readable(call, &entry);

@@ -8,6 +8,7 @@ pub mod addresses;
 mod applying;
 pub mod bench;
 mod bulletin;
+mod callers;
 pub mod check;
 pub mod classic;
 pub mod clients;

@@ -330,6 +330,7 @@ impl Node {
         );
         let meter = service.meter();
         let exports = service.exports();
+        tokio::spawn(service.callers().mind(consensus.clone()));
         let (own, log_of) = (Arc::clone(&exports), consensus.clone());
         tokio::spawn(exports::follow(own, log_of, Arc::clone(&engine)));
         tokio::spawn(resolve::keep_hosts(Arc::clone(&exports)));

@@ -4,7 +4,11 @@
 //! changes become log entries, and their replies come from applying them. A request that cannot be answered
 //! now waits, through lapses of the lease, too; the gate drops it when this node's term is over, and hangs up, so that the
 //! client asks the next leader, where a change that was executed meanwhile answers from the reply cache.
+//!
+//! A change gets a turn before it is proposed (`callers`), which waits while it is not known whether the change is another
+//! one, asked again.
 
+use crate::callers::{Callers, Came, Turn};
 use crate::clock;
 use crate::engine::{Engine, Outcome};
 use crate::exports::Exports;
@@ -16,9 +20,10 @@ use crate::space::SpaceGuard;
 use bytes::Bytes;
 use haven_config::Config;
 use haven_consensus::{Consensus, Leadership, ProposeError};
-use haven_net::{Begun, DATAGRAM_BYTES_MAX, Endpoint, Gate, Handler, Verdict};
+use haven_net::{Begun, DATAGRAM_BYTES_MAX, Endpoint, Gate, Handler, Line, Look, Verdict};
 use haven_nfsd::{
-    Binding, ClientNames, Fatal, Machine, Origin, Prepared, Request, Room, Transport, prepare,
+    Binding, ClientNames, Decision, Fatal, Machine, Mutation, Origin, Prepared, Request, Room,
+    Transport, prepare,
 };
 use haven_proto::nfs3::Args3;
 use haven_proto::rpcbind::{self, Netid, Uaddr};
@@ -52,6 +57,26 @@ pub struct Service {
     space: Arc<SpaceGuard>,
     meter: Arc<Meter>,
     history: Arc<History>,
+    callers: Arc<Callers>,
+}
+
+/// What became of a change.
+enum Changed {
+    /// It was applied; this is its reply.
+    Applied(Gather),
+    /// It was not proposed; this is what to say.
+    Refused(Gather),
+    /// Nobody knows.
+    Unknown,
+}
+
+impl From<Changed> for Verdict {
+    fn from(changed: Changed) -> Self {
+        match changed {
+            Changed::Applied(reply) | Changed::Refused(reply) => Self::Reply(reply),
+            Changed::Unknown => Self::HangUp,
+        }
+    }
 }
 
 impl Service {
@@ -76,7 +101,13 @@ impl Service {
             space,
             meter: Arc::default(),
             history,
+            callers: Callers::new(),
         }
+    }
+
+    /// Who asks for what.
+    pub fn callers(&self) -> Arc<Callers> {
+        Arc::clone(&self.callers)
     }
 
     /// What counts requests.
@@ -86,7 +117,7 @@ impl Service {
 
     /// Counts a request that is done.
     fn done(&self, ticket: Ticket, verdict: Verdict) -> Verdict {
-        if let Verdict::Reply(reply) = &verdict {
+        if let Verdict::Reply(reply) | Verdict::Noted(reply, _) = &verdict {
             self.meter.end(ticket, reply);
             self.history.answered();
         }
@@ -192,8 +223,36 @@ impl Service {
         }
     }
 
+    /// Proposes a change when it is decided that it is one.
+    async fn take_turn(
+        &self,
+        term: u64,
+        mut turn: Turn,
+        decision: Decision,
+        change: Mutation,
+    ) -> Verdict {
+        let Some((id, news)) = turn.decided(decision).await else {
+            return Verdict::Silent;
+        };
+        let entry = match change.entry(id, news) {
+            Ok(entry) => entry,
+            Err(why) => {
+                error!(%why, "cannot write down a change");
+                return Verdict::HangUp;
+            }
+        };
+        match self.change(term, entry).await {
+            Changed::Applied(reply) => {
+                turn.applied();
+                Verdict::Noted(reply, turn.seq())
+            }
+            Changed::Refused(reply) => Verdict::Noted(reply, turn.seq()),
+            Changed::Unknown => Verdict::HangUp,
+        }
+    }
+
     /// Proposes a change, if there is space for it.
-    async fn change(&self, term: u64, entry: Bytes) -> Verdict {
+    async fn change(&self, term: u64, entry: Bytes) -> Changed {
         if let Some(_admitted) = self.space.admit(entry.len()).await {
             return self.propose(term, entry).await;
         }
@@ -206,35 +265,35 @@ impl Service {
         let asked = entry.clone();
         let refusal = self.look(move |machine| machine.refuse_growth(&asked));
         match refusal.await {
-            Some(Some(refusal)) => Verdict::Reply(refusal),
+            Some(Some(refusal)) => Changed::Refused(refusal),
             Some(None) => self.propose(term, entry).await,
-            None => Verdict::HangUp,
+            None => Changed::Unknown,
         }
     }
 
     /// Proposes until there is an outcome, but only in the term in which the request came: by the next one
     /// the client has asked elsewhere, and may have gone on. Within the term, proposing again after an
     /// unknown outcome is safe: if the entry was executed, the reply cache answers.
-    async fn propose(&self, term: u64, entry: Bytes) -> Verdict {
+    async fn propose(&self, term: u64, entry: Bytes) -> Changed {
         loop {
             match self.consensus.propose_in(term, entry.clone()).await {
                 Ok(Outcome::Reply { message, replayed }) => {
                     if replayed {
                         self.meter.replayed();
                     }
-                    return Verdict::Reply(message);
+                    return Changed::Applied(message);
                 }
                 Ok(outcome) => {
                     error!(?outcome, "a client's change had no reply");
-                    return Verdict::HangUp;
+                    return Changed::Unknown;
                 }
                 Err(why @ ProposeError::TooLarge(_)) => {
                     warn!(%why, "cannot take a change");
-                    return Verdict::HangUp;
+                    return Changed::Unknown;
                 }
                 Err(why) if self.leadership.borrow().term != term => {
                     debug!(%why, "a change is left to the next leader");
-                    return Verdict::HangUp;
+                    return Changed::Unknown;
                 }
                 Err(why) => {
                     debug!(%why, "a change waits");
@@ -321,10 +380,17 @@ pub struct Work {
 
 /// What is left to do for it.
 enum Rest {
-    /// It is sorted: waits for the disk, the lease or the log.
-    Sorted(u64, Prepared),
+    Sorted(Box<Todo>),
     /// It is not even sorted: waits for the names of its client.
-    Unsorted(u64, Call, Endpoint),
+    Unsorted(u64, Call, Arc<Line>),
+}
+
+/// What a sorted request that came in this term waits for.
+enum Todo {
+    /// The disk, the lease or the log.
+    Call(u64, Prepared),
+    /// A change: its turn, then the log.
+    Change(u64, Turn, Decision, Mutation),
 }
 
 impl Service {
@@ -342,14 +408,17 @@ impl Service {
         match sorted {
             Prepared::Reply(reply) => Verdict::Reply(reply),
             Prepared::Query(request) => self.query(request).await,
-            Prepared::Mutation(entry) => self.change(term, entry).await,
+            Prepared::Mutation(_) => {
+                error!("a change was not given a turn");
+                Verdict::HangUp
+            }
             Prepared::Mount { request, entry } => {
                 let asked = request.clone();
                 match self
                     .look(move |machine| Ok(machine.needs_entry(&asked)))
                     .await
                 {
-                    Some(true) => self.change(term, entry).await,
+                    Some(true) => self.change(term, entry).await.into(),
                     Some(false) => self.query(request).await,
                     None => Verdict::HangUp,
                 }
@@ -362,41 +431,83 @@ impl Service {
     }
 }
 
+impl Service {
+    /// What to do about a sorted call: its verdict, or what is left to do.
+    fn begin_sorted(&self, term: u64, line: &Line, sorted: Prepared) -> Result<Verdict, Box<Todo>> {
+        if let Some(verdict) = self.now(&sorted) {
+            return Ok(verdict);
+        }
+        let Prepared::Mutation(change) = sorted else {
+            return Err(Box::new(Todo::Call(term, sorted)));
+        };
+        match self.callers.ask(term, line, change.key()) {
+            Came::Turn(turn, decision) => Err(Box::new(Todo::Change(term, turn, decision, change))),
+            Came::Dropped => Ok(Verdict::Silent),
+            Came::Stale => Ok(Verdict::HangUp),
+        }
+    }
+
+    async fn go_on(&self, todo: Todo) -> Verdict {
+        match todo {
+            Todo::Call(term, sorted) => self.execute(term, sorted).await,
+            Todo::Change(term, turn, decision, change) => {
+                self.take_turn(term, turn, decision, change).await
+            }
+        }
+    }
+}
+
 impl Handler for Service {
     type Work = Work;
 
-    fn begin(&self, connection: Endpoint, record: Bytes) -> Begun<Work> {
+    fn begin(&self, connection: &Arc<Line>, record: Bytes) -> Begun<Work> {
         let (began, bytes) = (Instant::now(), record.len());
         let call = match decode_call(record) {
             Ok(call) => call,
             Err(Refusal::Reply { reply, .. }) => return Begun::Done(Verdict::Reply(reply)),
             Err(Refusal::Drop(why)) => {
-                debug!(peer = %connection.remote, %why, "not a call");
+                debug!(peer = %connection.ends.remote, %why, "not a call");
                 return Begun::Done(Verdict::HangUp);
             }
         };
         // Before the clock is read: the entry belongs to this term or to none.
         let term = self.leadership.borrow().term;
         let ticket = self.meter.begin(&call, began, bytes);
-        let rest = match self.sort(&call, connection, Transport::Stream) {
-            Prepared::WantsNames => Rest::Unsorted(term, call, connection),
-            sorted => match self.now(&sorted) {
-                Some(verdict) => return Begun::Done(self.done(ticket, verdict)),
-                None => Rest::Sorted(term, sorted),
+        let rest = match self.sort(&call, connection.ends, Transport::Stream) {
+            Prepared::WantsNames => Rest::Unsorted(term, call, Arc::clone(connection)),
+            sorted => match self.begin_sorted(term, connection, sorted) {
+                Ok(verdict) => return Begun::Done(self.done(ticket, verdict)),
+                Err(todo) => Rest::Sorted(todo),
             },
         };
         Begun::Work(Work { ticket, rest })
     }
 
+    fn opened(&self, connection: &Arc<Line>) {
+        let term = self.leadership.borrow().term;
+        self.callers.opened(term, connection);
+    }
+
+    fn looked(&self, connection: &Line, found: Look) {
+        self.callers.looked(connection, found);
+    }
+
+    fn ended(&self, connection: &Line, by_peer: bool) {
+        self.callers.ended(connection, by_peer);
+    }
+
     async fn finish(&self, work: Work) -> Verdict {
-        let verdict = match work.rest {
-            Rest::Sorted(term, sorted) => self.execute(term, sorted).await,
-            Rest::Unsorted(term, call, connection) => {
-                let sorted = self
-                    .sort_with_names(&call, connection, Transport::Stream)
-                    .await;
-                self.execute(term, sorted).await
+        let begun = match work.rest {
+            Rest::Sorted(todo) => Err(todo),
+            Rest::Unsorted(term, call, line) => {
+                let over = Transport::Stream;
+                let sorted = self.sort_with_names(&call, line.ends, over).await;
+                self.begin_sorted(term, &line, sorted)
             }
+        };
+        let verdict = match begun {
+            Ok(verdict) => verdict,
+            Err(todo) => self.go_on(*todo).await,
         };
         self.done(work.ticket, verdict)
     }

@@ -12,7 +12,7 @@ use haven::{exports, found, resolve};
 use haven_config::Config;
 use haven_consensus::{CheckpointPolicy, Consensus, ConsensusOptions, Timing};
 use haven_log::{Log, LogOptions};
-use haven_net::{Begun, Endpoint, Handler, Verdict};
+use haven_net::{Begun, Endpoint, Handler, Line, Verdict};
 use haven_proto::mount::{self, Dirpath, Mountlist, Mountres3, Mountstat3};
 use haven_proto::nfs3::{
     self, Diropargs3, Fh3, GetattrArgs, GetattrRes, MkdirArgs, MkdirRes, Nfsstat3, Proc3, Sattr3,
@@ -143,13 +143,18 @@ impl Node {
             remote: from.parse().unwrap(),
         };
         let handled = async {
-            match self.service.begin(connection, call) {
+            let line = Arc::new(Line::new(u64::from(xid), connection));
+            self.service.opened(&line);
+            let verdict = match self.service.begin(&line, call) {
                 Begun::Done(verdict) => verdict,
                 Begun::Work(work) => self.service.finish(work).await,
-            }
+            };
+            self.service.ended(&line, true);
+            verdict
         };
         let handled = tokio::time::timeout(PATIENCE, handled).await;
-        let Verdict::Reply(reply) = handled.expect("answered in time") else {
+        let (Verdict::Reply(reply) | Verdict::Noted(reply, _)) = handled.expect("answered in time")
+        else {
             panic!("hung up")
         };
         match decode_reply(reply.into_bytes()).unwrap().outcome {

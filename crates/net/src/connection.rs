@@ -3,11 +3,13 @@
 //! Every turn begins what has arrived whole, writes what is ready, and then waits for more of either.
 //! Requests that take longer run as tasks beside it and hand their verdicts back.
 
+use crate::delivery::{Deliveries, Line, NOTED_IN_ALL_MAX, NOTED_MAX, NOTED_WHEN_MANY_MAX, Seen};
 use crate::gate::Entry;
 use crate::input::{Accounted, Input, Next};
 use crate::output::Output;
-use crate::{Begun, Endpoint, Handler, Pass, Server, Verdict};
+use crate::{Begun, Handler, Pass, Server, Verdict, sys};
 use bytes::Bytes;
+use haven_xdr::Gather;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,20 +31,26 @@ const OUTPUT_BYTES_MAX: usize = 4 << 20;
 pub(crate) async fn serve<H: Handler>(
     server: &Arc<Server<H>>,
     stream: TcpStream,
-    ends: Endpoint,
+    line: Arc<Line>,
     mut hang_ups: watch::Receiver<u64>,
 ) {
     let mut stream = Disconnecting(stream);
     let (read, write) = stream.0.split();
     let activity = Activity::default();
-    let peer = ends.remote;
-    let mut connection = Connection::new(server, ends, write, &activity);
+    let peer = line.ends.remote;
+    let mut connection = Connection::new(server, Arc::clone(&line), write, &activity);
+    let mut by_peer = false;
     tokio::select! {
         biased;
         _ = hang_ups.changed() => debug!(%peer, "hung up"),
-        end = connection.run(read) => tell_end(server, peer, &end),
+        () = line.hung_up() => debug!(%peer, "hung up: its client has another connection"),
+        end = connection.run(read) => {
+            by_peer = end.kind() == io::ErrorKind::UnexpectedEof;
+            tell_end(server, peer, &end);
+        }
         () = activity.over(server.limits.idle) => debug!(%peer, "closed a connection that was not used"),
     }
+    connection.conclude(by_peer);
 }
 
 /// Says why a connection ended: aloud, but rarely, if its peer misbehaved.
@@ -93,10 +101,11 @@ impl Drop for Disconnecting {
 
 struct Connection<'a, H: Handler> {
     server: &'a Arc<Server<H>>,
-    ends: Endpoint,
+    line: Arc<Line>,
     write: WriteHalf<'a>,
     input: Input,
     output: Output,
+    deliveries: Deliveries,
     /// What tasks hand back. As many places as tasks: a finished one never waits.
     done: mpsc::Receiver<Verdict>,
     done_to: mpsc::Sender<Verdict>,
@@ -121,17 +130,18 @@ enum Blocked {
 impl<'a, H: Handler> Connection<'a, H> {
     fn new(
         server: &'a Arc<Server<H>>,
-        ends: Endpoint,
+        line: Arc<Line>,
         write: WriteHalf<'a>,
         activity: &'a Activity,
     ) -> Self {
         let (done_to, done) = mpsc::channel(server.limits.inflight_per_connection_max);
         Self {
             server,
-            ends,
+            line,
             write,
             input: Input::new(Arc::clone(&server.memory)),
             output: Output::default(),
+            deliveries: Deliveries::new(),
             done,
             done_to,
             tasks: 0,
@@ -152,6 +162,9 @@ impl<'a, H: Handler> Connection<'a, H> {
     async fn turn(&mut self, read: &mut ReadHalf<'_>) -> io::Result<()> {
         let blocked = self.begin_arrived()?;
         let may_answer = self.output.is_empty() || self.write_ready()?;
+        if self.owes_much() {
+            self.look(false);
+        }
         if matches!(blocked, Blocked::Requests) && self.has_room() {
             // What was in the way has just been written.
             return Ok(());
@@ -159,7 +172,7 @@ impl<'a, H: Handler> Connection<'a, H> {
         let held = self.server.gate.is_suspended();
         self.note_progress(&blocked, held);
         let deadline = self.deadline(may_answer, held);
-        let budget = Arc::clone(&self.server.memory);
+        let (budget, line) = (Arc::clone(&self.server.memory), Arc::clone(&self.line));
         tokio::select! {
             verdict = self.done.recv(), if self.tasks > 0 => {
                 self.tasks -= 1;
@@ -172,7 +185,12 @@ impl<'a, H: Handler> Connection<'a, H> {
                 if got? == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
+                // Before anything of it is begun.
+                if self.deliveries.noted() > 0 {
+                    self.look(false);
+                }
             }
+            () = line.asked() => self.look(true),
             permit = budget.acquire_many_owned(blocked.memory()), if blocked.memory() > 0 => {
                 let permit = permit.map_err(|_| io::Error::other("the server is going away"))?;
                 self.input.grant(permit);
@@ -208,11 +226,49 @@ impl<'a, H: Handler> Connection<'a, H> {
     fn has_room(&self) -> bool {
         self.tasks < self.server.limits.inflight_per_connection_max
             && self.output.bytes() <= OUTPUT_BYTES_MAX
+            && !self.owes_much()
+    }
+
+    /// Whether so many noted replies have not arrived that nothing more is begun.
+    fn owes_much(&self) -> bool {
+        let max = match self.server.noted.load(Ordering::Relaxed) {
+            ..NOTED_IN_ALL_MAX => NOTED_MAX,
+            _ => NOTED_WHEN_MANY_MAX,
+        };
+        self.deliveries.noted() >= max
+    }
+
+    /// Asks the kernel what has arrived; `closely`, also what is to be seen of the peer.
+    fn look(&mut self, closely: bool) {
+        let (socket, now) = (self.write.as_ref(), Instant::now().into_std());
+        let Ok(unacknowledged) = sys::unacknowledged_bytes(socket) else {
+            // Then it is not known; the socket's end is told by reading.
+            return;
+        };
+        let mut found = self.deliveries.look(unacknowledged, now);
+        if closely
+            && let Ok(peer) = sys::peer(socket)
+            && let Some(heard_at) = now.checked_sub(peer.silent)
+        {
+            let is_over = peer.is_over;
+            found.seen = Some(Seen { heard_at, is_over });
+        }
+        let arrived = found.arrived.len();
+        self.server.noted.fetch_sub(arrived, Ordering::Relaxed);
+        self.server.handler.looked(&self.line, found);
+    }
+
+    /// The connection has ended.
+    fn conclude(mut self, by_peer: bool) {
+        self.look(false);
+        let left = self.deliveries.noted();
+        self.server.noted.fetch_sub(left, Ordering::Relaxed);
+        self.server.handler.ended(&self.line, by_peer);
     }
 
     fn begin(&mut self, (record, memory): Accounted) -> io::Result<()> {
         match self.server.gate.try_enter() {
-            Entry::Pass(pass) => match self.server.handler.begin(self.ends, record) {
+            Entry::Pass(pass) => match self.server.handler.begin(&self.line, record) {
                 Begun::Done(verdict) if pass.is_valid() => return self.take(verdict),
                 Begun::Done(_) => {}
                 Begun::Work(work) => {
@@ -221,8 +277,8 @@ impl<'a, H: Handler> Connection<'a, H> {
                 }
             },
             Entry::Later => {
-                let (server, ends) = (Arc::clone(self.server), self.ends);
-                self.spawn(memory, async move { admit(&server, ends, record).await });
+                let (server, line) = (Arc::clone(self.server), Arc::clone(&self.line));
+                self.spawn(memory, async move { admit(&server, &line, record).await });
             }
             Entry::Never => {}
         }
@@ -249,7 +305,12 @@ impl<'a, H: Handler> Connection<'a, H> {
     fn take(&mut self, verdict: Verdict) -> io::Result<()> {
         match verdict {
             Verdict::Reply(reply) => {
-                self.output.push(reply);
+                self.push(reply, None);
+                Ok(())
+            }
+            Verdict::Noted(reply, number) => {
+                self.server.noted.fetch_add(1, Ordering::Relaxed);
+                self.push(reply, Some(number));
                 Ok(())
             }
             Verdict::Silent => Ok(()),
@@ -258,6 +319,12 @@ impl<'a, H: Handler> Connection<'a, H> {
                 Err(io::Error::new(io::ErrorKind::InvalidData, why))
             }
         }
+    }
+
+    fn push(&mut self, reply: Gather, number: Option<u64>) {
+        let before = self.output.bytes();
+        self.output.push(reply);
+        self.deliveries.pushed(self.output.bytes() - before, number);
     }
 
     /// Writes as much as the socket takes; says whether this node may answer at all. An answer is never
@@ -273,6 +340,7 @@ impl<'a, H: Handler> Connection<'a, H> {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     self.output.advance(written);
+                    self.deliveries.wrote(written, Instant::now().into_std());
                     self.stuck_since = None;
                 }
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
@@ -345,11 +413,11 @@ impl Blocked {
 }
 
 /// Lets a request in that has to wait at the gate.
-async fn admit<H: Handler>(server: &Server<H>, ends: Endpoint, record: Bytes) -> Verdict {
+async fn admit<H: Handler>(server: &Server<H>, line: &Arc<Line>, record: Bytes) -> Verdict {
     let Some(pass) = server.gate.enter().await else {
         return Verdict::Silent;
     };
-    match server.handler.begin(ends, record) {
+    match server.handler.begin(line, record) {
         Begun::Done(verdict) if pass.is_valid() => verdict,
         Begun::Done(_) => Verdict::Silent,
         Begun::Work(work) => finish(server, &pass, work).await,

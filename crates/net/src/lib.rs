@@ -17,6 +17,7 @@
 
 mod connection;
 mod datagram;
+mod delivery;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod gate;
@@ -25,14 +26,17 @@ mod list;
 mod listener;
 mod output;
 mod quiet;
+mod sys;
 mod table;
 
 use bytes::Bytes;
 use haven_xdr::Gather;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use datagram::{DATAGRAM_BYTES_MAX, bind_datagram};
+pub use delivery::{Line, Look, Seen};
 pub use gate::{Gate, Pass};
 pub use list::{CONNECTIONS_PER_LIST_MAX, ClientList, LIST_BYTES_MAX};
 pub use listener::{Endpoint, Server, bind};
@@ -44,7 +48,10 @@ pub use table::{CONNECTIONS_PER_TABLE_MAX, ClientTable, TABLE_BYTES_MAX};
 pub enum Verdict {
     /// Send this record.
     Reply(Gather),
-    /// Send nothing. Only for a gate that has closed: on a living connection a client waits for ever.
+    /// Send this record, and say when it has arrived ([`Handler::looked`]), by this number, which is the handler's.
+    Noted(Gather, u64),
+    /// Send nothing: for a gate that has closed, and for a copy of a request whose answer will come over the same
+    /// connection. Otherwise a client waits for ever.
     Silent,
     /// The peer does not speak the protocol: end the connection.
     HangUp,
@@ -66,8 +73,18 @@ pub trait Handler: Send + Sync + 'static {
     type Work: Send + 'static;
 
     /// Looks at one whole record (without its record mark) that came over `connection`, whose other requests
-    /// stand still meanwhile: this must neither block nor take long.
-    fn begin(&self, connection: Endpoint, record: Bytes) -> Begun<Self::Work>;
+    /// stand still meanwhile: this must neither block nor take long. The connection may have ended meanwhile.
+    fn begin(&self, connection: &Arc<Line>, record: Bytes) -> Begun<Self::Work>;
+
+    /// A connection was accepted. Nothing has come over it.
+    fn opened(&self, _connection: &Arc<Line>) {}
+
+    /// Somebody looked at a connection. What was noted and is acknowledged when a record arrives is told before that
+    /// record is begun.
+    fn looked(&self, _connection: &Line, _found: Look) {}
+
+    /// A connection has ended, `by_peer` in order. What is not told to have arrived now never is.
+    fn ended(&self, _connection: &Line, _by_peer: bool) {}
 
     /// Does what takes longer. Dropped when the gate closes: may wait as long as it takes.
     fn finish(&self, work: Self::Work) -> impl Future<Output = Verdict> + Send;

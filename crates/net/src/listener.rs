@@ -1,5 +1,6 @@
 //! Listening sockets and the table of who is connected.
 
+use crate::delivery::Line;
 use crate::{Gate, Handler, Limits, Quiet, connection};
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -7,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -69,6 +71,10 @@ pub struct Server<H> {
     table_changed: watch::Sender<u64>,
     on_connection: OnceLock<OnConnection>,
     pub(crate) complaints: Complaints,
+    /// Connections so far.
+    lines: AtomicU64,
+    /// Replies of all connections that are noted and have not arrived.
+    pub(crate) noted: AtomicUsize,
 }
 
 /// What peers can make this server say.
@@ -136,6 +142,8 @@ impl<H: Handler> Server<H> {
             table_changed: watch::Sender::new(0),
             on_connection: OnceLock::new(),
             complaints: Complaints::default(),
+            lines: AtomicU64::new(0),
+            noted: AtomicUsize::new(0),
         })
     }
 
@@ -205,9 +213,13 @@ impl<H: Handler> Server<H> {
         if let Some(tell) = self.on_connection.get() {
             tell(stream.as_fd(), endpoint);
         }
+        // From 1 on, in the order in which they are accepted: listeners share the counter.
+        let number = self.lines.fetch_add(1, Ordering::SeqCst) + 1;
+        let line = Arc::new(Line::new(number, endpoint));
+        self.handler.opened(&line);
         let server = Arc::clone(self);
         tokio::spawn(async move {
-            connection::serve(&server, stream, endpoint, hang_ups).await;
+            connection::serve(&server, stream, line, hang_ups).await;
             drop(entry);
         });
     }

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use haven_net::{
-    Begun, DATAGRAM_BYTES_MAX, Endpoint, Gate, Handler, Limits, Server, Verdict, bind,
+    Begun, DATAGRAM_BYTES_MAX, Endpoint, Gate, Handler, Limits, Line, Server, Verdict, bind,
     bind_datagram,
 };
 use haven_rpc::record::{FragmentHeader, frame};
@@ -42,9 +42,9 @@ fn local(ends: Endpoint) -> Gather {
 impl Handler for Echo {
     type Work = Bytes;
 
-    fn begin(&self, connection: Endpoint, record: Bytes) -> Begun<Bytes> {
+    fn begin(&self, connection: &Arc<Line>, record: Bytes) -> Begun<Bytes> {
         match &record[..] {
-            b"where" => Begun::Done(Verdict::Reply(local(connection))),
+            b"where" => Begun::Done(Verdict::Reply(local(connection.ends))),
             b"bad" => Begun::Done(Verdict::HangUp),
             b"hold" | b"late" => Begun::Work(record),
             b"much" => Begun::Done(Verdict::Reply(Gather::from(Bytes::from(vec![5; 1 << 20])))),

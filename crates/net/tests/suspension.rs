@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
-use haven_net::{Begun, Endpoint, Gate, Handler, Limits, Server, Verdict, bind};
+use haven_net::{Begun, Endpoint, Gate, Handler, Limits, Line, Server, Verdict, bind};
 use haven_rpc::record::{FragmentHeader, frame};
 use haven_xdr::Gather;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ struct Echo {
 impl Handler for Echo {
     type Work = Bytes;
 
-    fn begin(&self, _: Endpoint, record: Bytes) -> Begun<Bytes> {
+    fn begin(&self, _: &Arc<Line>, record: Bytes) -> Begun<Bytes> {
         self.begun.send(record.clone()).unwrap();
         match &record[..] {
             b"hold" => Begun::Work(record),

@@ -9,12 +9,13 @@ use crate::exports::normal_path;
 use crate::handle::ExportId;
 use crate::identity::Identity;
 use crate::level;
-use crate::machine::{NANOS_PER_SEC, time_from};
+use crate::machine::{NANOS_PER_SEC, served_from, time_from};
 use crate::mounts::{MOUNTS_MAX, MOUNTS_PER_CLIENT_MAX};
-use crate::reply_cache::{self, REPLIES_MAX, REPLIES_PER_CLIENT_MAX, REPLY_BYTES_MAX, RequestKey};
+use crate::over::{ChangeId, ConnectionId};
+use crate::reply_cache::{REPLIES_MAX, REPLY_BYTES_MAX};
 use crate::rows::{
-    ExportRow, KEY_IDENTITY, KEY_LEVEL, KEY_TIME, MountRow, PREFIX_EXPORT, PREFIX_MOUNT,
-    PREFIX_REPLY,
+    ExportRow, KEY_IDENTITY, KEY_LEVEL, KEY_SERVED, KEY_TIME, MountRow, PREFIX_EXPORT, PREFIX_GONE,
+    PREFIX_MOUNT, PREFIX_REPLY, ReplyRow, gone_connection,
 };
 use bytes::Bytes;
 use haven_fs::{FsResult, Ino, Level, SystemTable};
@@ -35,7 +36,7 @@ pub enum SystemProblem {
     IdentityMissing,
     /// The feature level cannot be read, or is of a later version.
     LevelDamaged,
-    /// Server time cannot be read, or is missing.
+    /// Server time, or the time that was served, cannot be read or is missing.
     TimeDamaged,
     /// An export's path, number or inode cannot be read.
     ExportDamaged,
@@ -45,12 +46,14 @@ pub enum SystemProblem {
     ExportNoDirectory,
     /// A cached reply cannot be read, or is too long.
     ReplyDamaged,
-    /// Two cached replies to the same request.
+    /// Two cached replies to the same request, which came over one connection once.
     ReplyTwice,
     /// A reply to an entry after the last one that was applied.
     ReplyAhead,
     /// More replies than there may be.
     TooManyReplies,
+    /// A note that a connection is gone cannot be read, or no reply came over it.
+    ConnectionDamaged,
     /// A row of the table of mounts cannot be read.
     MountDamaged,
     /// A client's mount of the same path twice.
@@ -78,6 +81,7 @@ impl SystemProblem {
         Self::ReplyTwice,
         Self::ReplyAhead,
         Self::TooManyReplies,
+        Self::ConnectionDamaged,
         Self::MountDamaged,
         Self::MountTwice,
         Self::MountAhead,
@@ -106,6 +110,7 @@ impl SystemProblem {
             Self::ReplyTwice => "reply-twice",
             Self::ReplyAhead => "reply-ahead",
             Self::TooManyReplies => "too-many-replies",
+            Self::ConnectionDamaged => "connection-damaged",
             Self::MountDamaged => "mount-damaged",
             Self::MountTwice => "mount-twice",
             Self::MountAhead => "mount-ahead",
@@ -122,7 +127,9 @@ impl SystemProblem {
                 "the volume does not know who it is: no client's file handle is valid any more"
             }
             Self::LevelDamaged => "the node does not start: it does not know which rules hold",
-            Self::TimeDamaged => "server time may run backwards",
+            Self::TimeDamaged => {
+                "server time may run backwards, or cached replies be kept too long"
+            }
             Self::ExportDamaged => {
                 "an export's number or root is not known: the node does not start"
             }
@@ -130,7 +137,9 @@ impl SystemProblem {
                 "a client's handle of one export would be judged by the rules of another"
             }
             Self::ExportNoDirectory => "an export's root is no directory: it cannot be mounted",
-            Self::ReplyDamaged => "a retried request would be executed again",
+            Self::ReplyDamaged | Self::ConnectionDamaged => {
+                "a retried request would be executed again"
+            }
             Self::ReplyTwice => "a request was executed twice",
             Self::ReplyAhead | Self::MountAhead => {
                 "a row belongs to an entry that this state does not hold yet"
@@ -194,7 +203,9 @@ pub fn check_system(
         mounts: BTreeSet::new(),
         mounts_by_client: BTreeMap::new(),
         requests: BTreeSet::new(),
-        by_client: BTreeMap::new(),
+        changes: BTreeSet::new(),
+        gone: BTreeSet::new(),
+        served_ns: None,
         failed: None,
     };
     table
@@ -235,8 +246,12 @@ struct Check<'a> {
     export_ids: BTreeSet<ExportId>,
     mounts: BTreeSet<(IpAddr, Bytes)>,
     mounts_by_client: BTreeMap<IpAddr, usize>,
-    requests: BTreeSet<RequestKey>,
-    by_client: BTreeMap<IpAddr, usize>,
+    /// Of replies to entries of version 1: address, transaction id, checksum.
+    requests: BTreeSet<(IpAddr, u32, u64)>,
+    /// Of all other replies.
+    changes: BTreeSet<ChangeId>,
+    gone: BTreeSet<ConnectionId>,
+    served_ns: Option<u64>,
     failed: Option<Fatal>,
 }
 
@@ -260,6 +275,16 @@ impl Check<'_> {
         } else if key == KEY_LEVEL {
             if level::from_stored(value).is_none_or(|level| level > Level::NEWEST) {
                 self.say(SystemProblem::LevelDamaged, name);
+            }
+        } else if key == KEY_SERVED {
+            self.served_ns = served_from(value);
+            if self.served_ns.is_none() {
+                self.say(SystemProblem::TimeDamaged, name);
+            }
+        } else if key.starts_with(PREFIX_GONE) {
+            match gone_connection(key).filter(|_| value.is_empty()) {
+                Some(connection) => drop(self.gone.insert(connection)),
+                None => self.say(SystemProblem::ConnectionDamaged, name),
             }
         } else if key.starts_with(PREFIX_EXPORT) {
             self.export(name, key, value);
@@ -323,24 +348,31 @@ impl Check<'_> {
 
     fn reply(&mut self, name: String, key: &[u8], value: &[u8]) {
         self.sums.replies += 1;
-        let value = Bytes::copy_from_slice(value);
-        let (Some(index), Ok((request, reply))) =
-            (reply_cache::index_of(key), reply_cache::decode(&value))
-        else {
+        let (Some(index), Some(row)) = (ReplyRow::index(key), ReplyRow::decode(value)) else {
             self.say(SystemProblem::ReplyDamaged, name);
             return;
         };
-        if reply.len() > REPLY_BYTES_MAX {
-            let place = format!("{name}: {} bytes", reply.len());
+        if row.reply.len() > REPLY_BYTES_MAX {
+            let place = format!("{name}: {} bytes", row.reply.len());
             self.say(SystemProblem::ReplyDamaged, place);
         }
-        if self.is_ahead(index) {
-            let place = format!("{name}: index {index}");
+        // In the table's order, the time that was served comes before all replies.
+        let served_ns = row.over.map_or(0, |over| over.served_ns);
+        if self.is_ahead(index) || served_ns > self.served_ns.unwrap_or(0) {
+            let place = format!("{name}: index {index}, served {served_ns} ns");
             self.say(SystemProblem::ReplyAhead, place);
         }
-        *self.by_client.entry(request.client).or_default() += 1;
-        if !self.requests.insert(request) {
-            let (client, xid) = (request.client, request.xid);
+        let ReplyRow {
+            client,
+            xid,
+            checksum,
+            ..
+        } = row;
+        let is_new = match row.over {
+            None => self.requests.insert((client, xid, checksum)),
+            Some(over) => self.changes.insert(over.id),
+        };
+        if !is_new {
             let place = format!("{name}: index {index}, client {client}, xid {xid}");
             self.say(SystemProblem::ReplyTwice, place);
         }
@@ -361,46 +393,31 @@ impl Check<'_> {
                 "row s \"m/time\": missing".into(),
             );
         }
-        let replies = Table {
-            problem: SystemProblem::TooManyReplies,
-            rows: "rows s \"r/\"",
-            by_client: std::mem::take(&mut self.by_client),
-            max: REPLIES_MAX,
-            per_client_max: REPLIES_PER_CLIENT_MAX,
-        };
-        let mounts = Table {
-            problem: SystemProblem::TooManyMounts,
-            rows: "rows s \"m/mount/\"",
-            by_client: std::mem::take(&mut self.mounts_by_client),
-            max: MOUNTS_MAX,
-            per_client_max: MOUNTS_PER_CLIENT_MAX,
-        };
-        self.bounds(&replies);
-        self.bounds(&mounts);
+        if self.sums.replies > REPLIES_MAX as u64 {
+            let place = format!("rows s \"r/\": {}", self.sums.replies);
+            self.say(SystemProblem::TooManyReplies, place);
+        }
+        let used: BTreeSet<_> = self.changes.iter().map(|id| id.connection).collect();
+        for connection in std::mem::take(&mut self.gone).difference(&used) {
+            let ConnectionId { term, number } = connection;
+            let place = format!("row s \"g/\" of connection {number} in term {term}: no reply");
+            self.say(SystemProblem::ConnectionDamaged, place);
+        }
+        self.bound_mounts();
         self.sums
     }
 
-    fn bounds(&mut self, table: &Table) {
-        let Table { problem, rows, .. } = table;
-        let count: usize = table.by_client.values().sum();
-        if count > table.max {
-            self.say(*problem, format!("{rows}: {count}"));
+    fn bound_mounts(&mut self) {
+        let (problem, rows) = (SystemProblem::TooManyMounts, "rows s \"m/mount/\"");
+        if self.sums.mounts > MOUNTS_MAX as u64 {
+            self.say(problem, format!("{rows}: {}", self.sums.mounts));
         }
-        for (client, count) in &table.by_client {
-            if *count > table.per_client_max {
-                self.say(*problem, format!("{rows}: {count} of {client}"));
+        for (client, count) in std::mem::take(&mut self.mounts_by_client) {
+            if count > MOUNTS_PER_CLIENT_MAX {
+                self.say(problem, format!("{rows}: {count} of {client}"));
             }
         }
     }
-}
-
-/// A table that is bounded in all and per client, and how many rows it has.
-struct Table {
-    problem: SystemProblem,
-    rows: &'static str,
-    by_client: BTreeMap<IpAddr, usize>,
-    max: usize,
-    per_client_max: usize,
 }
 
 /// Whether a path is in its one form.
@@ -413,17 +430,43 @@ mod tests {
     use super::*;
     use crate::entry::{MountEntry, MountOp};
     use crate::handle::{HandleKey, VolumeId};
-    use crate::rows::Counted;
+    use crate::rows::{Counted, ReplyOver, gone_key};
     use haven_fs::model::Model;
 
-    fn reply_row(index: u64, client: u8, xid: u32, len: usize) -> (Vec<u8>, Bytes) {
-        let request = RequestKey {
+    /// Of an entry of version 1.
+    fn old_reply_row(index: u64, client: u8, xid: u32, len: usize) -> (Vec<u8>, Bytes) {
+        let row = ReplyRow {
             client: IpAddr::from([10, 0, 0, client]),
             xid,
             checksum: 7,
+            over: None,
+            reply: vec![0; len].into(),
         };
-        let key = [PREFIX_REPLY, &index.to_be_bytes()].concat();
-        (key, reply_cache::encode(&request, &vec![0; len]))
+        (ReplyRow::key(index), row.value())
+    }
+
+    /// Of the connection with that number.
+    fn reply_row(index: u64, number: u64, seq: u64, served_ns: u64) -> (Vec<u8>, Bytes) {
+        let connection = ConnectionId { term: 2, number };
+        let over = ReplyOver {
+            caller: 1,
+            id: ChangeId { connection, seq },
+            port: 700,
+            served_ns,
+        };
+        let row = ReplyRow {
+            client: IpAddr::from([10, 0, 0, 1]),
+            xid: 1,
+            checksum: 7,
+            over: Some(over),
+            reply: vec![0; 90].into(),
+        };
+        (ReplyRow::key(index), row.value())
+    }
+
+    fn gone_row(number: u64) -> (Vec<u8>, Bytes) {
+        let connection = ConnectionId { term: 2, number };
+        (gone_key(connection), Bytes::new())
     }
 
     fn mount_row(index: u64, client: u8, path: &str) -> (Vec<u8>, Bytes) {
@@ -446,21 +489,25 @@ mod tests {
         (key, value.into())
     }
 
-    /// A table as the machine writes it: identity, time, the exports `/data` at inode 2 and `/` at 1, two
-    /// mounts, two replies.
+    /// A table as the machine writes it: identity, times, the exports `/data` at inode 2 and `/` at 1, two
+    /// mounts, four replies, of which two came over connections, and one of those is gone.
     fn sample() -> Model {
         let mut table = Model::new();
         let identity = Identity::new(VolumeId([1; 16]), HandleKey([2; 16]));
         put(&mut table, KEY_IDENTITY, Some(&identity.to_stored()));
         put(&mut table, KEY_TIME, Some(&[0; 12]));
         put(&mut table, KEY_LEVEL, Some(&Level::NEWEST.0.to_be_bytes()));
+        put(&mut table, KEY_SERVED, Some(&20_u64.to_be_bytes()));
         for row in [
             export_row("/data", 1, 2),
             export_row("/", 2, 1),
             mount_row(3, 1, "/data"),
             mount_row(4, 2, "/data"),
-            reply_row(5, 1, 1, 90),
-            reply_row(6, 1, 2, 90),
+            old_reply_row(5, 1, 1, 90),
+            old_reply_row(6, 1, 2, 90),
+            reply_row(7, 1, 1, 15),
+            reply_row(8, 2, 1, 20),
+            gone_row(2),
         ] {
             add(&mut table, row);
         }
@@ -492,7 +539,7 @@ mod tests {
             has_identity: true,
             exports: 2,
             mounts: 2,
-            replies: 2,
+            replies: 4,
         };
         assert_eq!(check(&sample()), (sums, BTreeSet::new()));
         assert_eq!(check(&Model::new()).1, BTreeSet::new(), "a new volume");
@@ -527,10 +574,23 @@ mod tests {
             (|t| add(t, mount_row(7, 1, "/a/")), &[P::MountDamaged]),
             (|t| add(t, mount_row(7, 1, "/data")), &[P::MountTwice]),
             (|t| add(t, mount_row(10, 1, "/data/a")), &[P::MountAhead]),
+            (
+                |t| put(t, KEY_SERVED, Some(&[0xff; 9])),
+                &[P::TimeDamaged, P::ReplyAhead],
+            ),
+            (|t| put(t, KEY_SERVED, None), &[P::ReplyAhead]),
             (|t| put(t, b"r/12345678", Some(b"x")), &[P::ReplyDamaged]),
-            (|t| add(t, reply_row(7, 1, 3, 1025)), &[P::ReplyDamaged]),
-            (|t| add(t, reply_row(7, 1, 2, 90)), &[P::ReplyTwice]),
-            (|t| add(t, reply_row(10, 1, 3, 90)), &[P::ReplyAhead]),
+            (|t| add(t, old_reply_row(9, 1, 3, 1025)), &[P::ReplyDamaged]),
+            (|t| add(t, old_reply_row(9, 1, 2, 90)), &[P::ReplyTwice]),
+            (|t| add(t, reply_row(9, 1, 1, 20)), &[P::ReplyTwice]),
+            (|t| add(t, old_reply_row(10, 1, 3, 90)), &[P::ReplyAhead]),
+            (|t| add(t, reply_row(9, 1, 2, 21)), &[P::ReplyAhead]),
+            (|t| add(t, gone_row(3)), &[P::ConnectionDamaged]),
+            (|t| put(t, b"g/x", Some(b"")), &[P::ConnectionDamaged]),
+            (
+                |t| put(t, &gone_row(1).0, Some(b"x")),
+                &[P::ConnectionDamaged],
+            ),
         ];
         let mut provoked = BTreeSet::from([P::TooManyReplies, P::TooManyMounts]);
         for (case, (damage, expected)) in cases.iter().enumerate() {
@@ -567,9 +627,11 @@ mod tests {
     #[test]
     fn more_replies_than_there_may_be_are_recognised() {
         let mut table = sample();
-        for n in 0..=REPLIES_PER_CLIENT_MAX as u32 {
-            let (key, value) = reply_row(u64::from(n), 9, n, 8);
-            put(&mut table, &key, Some(&value));
+        for n in 0..=REPLIES_MAX as u32 {
+            add(
+                &mut table,
+                old_reply_row(u64::from(n), (n % 250) as u8, n, 8),
+            );
         }
         let found = check(&table).1;
         assert!(found.contains(&SystemProblem::TooManyReplies), "{found:?}");
@@ -583,6 +645,7 @@ mod tests {
                 client: IpAddr::from([10, 0, 0, 1]),
                 xid: 1,
                 checksum: 2,
+                asked: None,
                 cred: haven_fs::Cred::root(),
                 proc,
                 args: Bytes::from_static(args),

@@ -7,9 +7,10 @@
 //!
 //! It must not know the state.
 
-use crate::entry::{Entry, MountOp, Nfs3Entry, request_checksum};
+use crate::entry::{ARGS_BYTES_MAX, Entry, EntryError, MountOp, Nfs3Entry, request_checksum};
 use crate::exports::{Denied, Exports, Options, Origin};
 use crate::handle::claimed_export;
+use crate::over::{Asked, ChangeId, News, RequestKey, caller_checksum};
 use crate::portmap::Binding;
 use crate::{mountd, nlm, portmap, v3};
 use bytes::Bytes;
@@ -38,8 +39,8 @@ pub enum Prepared {
     Reply(Gather),
     /// Ask [`crate::Machine::query`].
     Query(Request),
-    /// Put this entry into the log; [`crate::Machine::apply`] gives the reply.
-    Mutation(Bytes),
+    /// Put its entry into the log; [`crate::Machine::apply`] gives the reply.
+    Mutation(Mutation),
     /// Whether it changes the table of mounts is for [`crate::Machine::needs_entry`] to say: if so, put the
     /// entry into the log, otherwise ask [`crate::Machine::query`].
     Mount {
@@ -50,6 +51,44 @@ pub enum Prepared {
     },
     /// It depends on the names of the client's address: find them out and prepare again.
     WantsNames,
+}
+
+/// A call that changes something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mutation {
+    entry: Nfs3Entry,
+    caller: u64,
+    port: u16,
+}
+
+impl Mutation {
+    /// What it has in common with a copy of it.
+    pub fn key(&self) -> RequestKey {
+        RequestKey {
+            client: self.entry.client,
+            xid: self.entry.xid,
+            checksum: self.entry.checksum,
+            caller: self.caller,
+        }
+    }
+
+    /// Its entry, as the change `id`, with news.
+    ///
+    /// # Errors
+    /// Too many news.
+    pub fn entry(&self, id: ChangeId, news: Vec<News>) -> Result<Bytes, EntryError> {
+        let asked = Asked {
+            caller: self.caller,
+            id,
+            port: self.port,
+            news,
+        };
+        let entry = Nfs3Entry {
+            asked: Some(asked),
+            ..self.entry.clone()
+        };
+        Entry::Nfs3(entry).encode()
+    }
 }
 
 /// A call that asks the state and changes nothing.
@@ -167,21 +206,26 @@ fn nfs3_call(
             read_only,
         }));
     }
-    let entry = Entry::Nfs3(Nfs3Entry {
+    // Too much for an entry is more than any procedure takes.
+    if call.args.len() > ARGS_BYTES_MAX {
+        return Err(AcceptError::GarbageArgs);
+    }
+    let entry = Nfs3Entry {
         time: now,
         // The same client, whether it comes over an IPv4 socket or a dual one.
         client: origin.peer.ip().to_canonical(),
         xid: call.xid,
         checksum: request_checksum(call.proc, &call.args),
+        asked: None,
         cred,
         proc: call.proc,
         args: call.args.clone(),
-    });
-    // Too much for an entry is more than any procedure takes.
-    entry
-        .encode()
-        .map(Prepared::Mutation)
-        .map_err(|_| AcceptError::GarbageArgs)
+    };
+    Ok(Prepared::Mutation(Mutation {
+        entry,
+        caller: caller_checksum(&call.cred),
+        port: origin.peer.port(),
+    }))
 }
 
 enum NotLetIn {

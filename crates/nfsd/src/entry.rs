@@ -4,21 +4,29 @@
 //! kind's fields in the order of their declaration. Integers are little-endian; lengths precede what
 //! they count. The arguments of an NFS request come last and stay in their XDR form.
 //!
+//! The version is that of the kind's layout. Those of NFS requests have version 2 since they say over which connection
+//! they came; version 1, without that, is read and has its own meaning for ever, because logs hold such entries and
+//! replicas may apply what others applied long ago. News have version 2, all other kinds version 1.
+//!
 //! Invariants
 //! - Every length is checked against a named limit and against what is really there.
 //! - Decoding copies no arguments, encoding copies them once.
 //! - A version that is not known is an error of its own: a newer leader must not be misunderstood.
+//! - An entry has one form: what was decoded encodes to the same bytes.
 //!
 //! It must not know what the requests mean.
 
 use crate::handle::ExportId;
+use crate::over::{Asked, News, decode_news, encode_news};
 use bytes::{BufMut, Bytes, BytesMut};
 use haven_fs::{Cred, Level, Time};
 use haven_proto::nfs3::{ARGS_OVERHEAD_BYTES_MAX, DATA_BYTES_MAX};
 use std::net::IpAddr;
 
-/// Format written here, and the only one read.
-const VERSION: u8 = 1;
+/// Without connections.
+const VERSION_1: u8 = 1;
+/// With connections.
+const VERSION_2: u8 = 2;
 /// Longest export path.
 pub const PATH_BYTES_MAX: usize = 1024;
 /// Most supplementary groups of a caller.
@@ -28,7 +36,9 @@ pub const ARGS_BYTES_MAX: usize = DATA_BYTES_MAX + ARGS_OVERHEAD_BYTES_MAX;
 
 const NANOS_PER_SEC: u32 = 1_000_000_000;
 /// More than all fixed fields together.
-const FIXED_BYTES: usize = 96;
+const FIXED_BYTES: usize = 160;
+/// More than one of the news.
+const NEWS_BYTES: usize = 40;
 
 const KIND_GENESIS: u8 = 1;
 const KIND_EXPORT: u8 = 2;
@@ -36,6 +46,7 @@ const KIND_NFS3: u8 = 3;
 const KIND_NOOP: u8 = 4;
 const KIND_MOUNT: u8 = 5;
 const KIND_LEVEL: u8 = 7;
+const KIND_NEWS: u8 = 6;
 
 const OP_MNT: u8 = 1;
 /// MNT by [`MntRules::Second`].
@@ -84,6 +95,13 @@ pub enum Entry {
         /// Leader's time.
         time: Time,
     },
+    /// Nothing but what became of connections.
+    News {
+        /// Leader's time.
+        time: Time,
+        /// What became of them.
+        news: Vec<News>,
+    },
 }
 
 /// A mutating NFSv3 request.
@@ -97,6 +115,8 @@ pub struct Nfs3Entry {
     pub xid: u32,
     /// [`request_checksum`] of the request.
     pub checksum: u64,
+    /// Who asked, over which connection; `None` in version 1.
+    pub asked: Option<Asked>,
     /// The caller, squashed.
     pub cred: Cred,
     /// Procedure number.
@@ -155,7 +175,10 @@ pub enum MountOp {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
     /// Written by another version of Haven.
-    #[error("log entry has format version {0}, only version {VERSION} is known: upgrade this node")]
+    #[error(
+        "log entry has format version {0}, only {VERSION_1} and {VERSION_2} are known, each for its kinds of entries: \
+         upgrade this node"
+    )]
     Version(u8),
     /// Not a kind of entry.
     #[error("log entry of unknown kind {0}: upgrade this node")]
@@ -183,7 +206,8 @@ impl Entry {
             Self::Genesis { time, .. }
             | Self::Export { time, .. }
             | Self::Noop { time }
-            | Self::Level { time, .. } => *time,
+            | Self::Level { time, .. }
+            | Self::News { time, .. } => *time,
             Self::Nfs3(entry) => entry.time,
             Self::Mount(entry) => entry.time,
         }
@@ -195,12 +219,16 @@ impl Entry {
     /// [`EntryError::Field`] if a field is beyond its limit: such an entry could not be read back.
     pub fn encode(&self) -> Result<Bytes, EntryError> {
         let payload = match self {
-            Self::Nfs3(entry) => entry.args.len(),
+            Self::Nfs3(entry) => {
+                let news = entry.asked.as_ref().map_or(0, |asked| asked.news.len());
+                entry.args.len() + news * NEWS_BYTES
+            }
+            Self::News { news, .. } => news.len() * NEWS_BYTES,
             // Paths are short, and fit.
             _ => PATH_BYTES_MAX,
         };
         let mut out = BytesMut::with_capacity(FIXED_BYTES + 4 * GROUPS_MAX + payload);
-        out.put_u8(VERSION);
+        out.put_u8(self.version());
         out.put_u8(match self {
             Self::Genesis { .. } => KIND_GENESIS,
             Self::Export { .. } => KIND_EXPORT,
@@ -208,6 +236,7 @@ impl Entry {
             Self::Mount(_) => KIND_MOUNT,
             Self::Noop { .. } => KIND_NOOP,
             Self::Level { .. } => KIND_LEVEL,
+            Self::News { .. } => KIND_NEWS,
         });
         out.put_i64_le(self.time().secs);
         out.put_u32_le(checked_nanos(self.time().nanos)?);
@@ -236,18 +265,31 @@ impl Entry {
             Self::Mount(entry) => entry.encode(&mut out)?,
             Self::Noop { .. } => {}
             Self::Level { level, .. } => out.put_u32_le(level.0),
+            Self::News { news, .. } => encode_news(news, &mut out)?,
         }
         Ok(out.freeze())
+    }
+
+    const fn version(&self) -> u8 {
+        match self {
+            Self::Nfs3(Nfs3Entry { asked: Some(_), .. }) | Self::News { .. } => VERSION_2,
+            _ => VERSION_1,
+        }
     }
 
     /// Reads an entry that must fill `bytes` exactly. Arguments and path are slices of it.
     pub fn decode(bytes: &Bytes) -> Result<Self, EntryError> {
         let mut r = Cursor { bytes, pos: 0 };
-        let version = r.u8()?;
-        if version != VERSION {
+        let (version, kind) = (r.u8()?, r.u8()?);
+        let known: &[u8] = match kind {
+            KIND_GENESIS | KIND_EXPORT | KIND_NOOP | KIND_MOUNT => &[VERSION_1],
+            KIND_NEWS => &[VERSION_2],
+            // Of NFS requests, and of what is no kind.
+            _ => &[VERSION_1, VERSION_2],
+        };
+        if !known.contains(&version) {
             return Err(EntryError::Version(version));
         }
-        let kind = r.u8()?;
         let time = Time {
             secs: r.i64()?,
             nanos: checked_nanos(r.u32()?)?,
@@ -265,12 +307,16 @@ impl Entry {
                 mode: r.u32()?,
                 time,
             },
-            KIND_NFS3 => Self::Nfs3(Nfs3Entry::decode(&mut r, time)?),
+            KIND_NFS3 => Self::Nfs3(Nfs3Entry::decode(&mut r, time, version)?),
             KIND_MOUNT => Self::Mount(MountEntry::decode(&mut r, time)?),
             KIND_NOOP => Self::Noop { time },
             KIND_LEVEL => Self::Level {
                 level: Level(r.u32()?),
                 time,
+            },
+            KIND_NEWS => Self::News {
+                time,
+                news: decode_news(&mut r)?,
             },
             other => return Err(EntryError::Kind(other)),
         };
@@ -286,6 +332,9 @@ impl Nfs3Entry {
         put_ip(out, self.client);
         out.put_u32_le(self.xid);
         out.put_u64_le(self.checksum);
+        if let Some(asked) = &self.asked {
+            asked.encode(out)?;
+        }
         out.put_u32_le(self.cred.uid);
         out.put_u32_le(self.cred.gid);
         let groups = u32::try_from(self.cred.groups.len()).unwrap_or(u32::MAX);
@@ -300,9 +349,11 @@ impl Nfs3Entry {
         put_bytes(out, &self.args, ARGS_BYTES_MAX, "argument length")
     }
 
-    fn decode(r: &mut Cursor<'_>, time: Time) -> Result<Self, EntryError> {
+    fn decode(r: &mut Cursor<'_>, time: Time, version: u8) -> Result<Self, EntryError> {
         let client = r.ip()?;
         let (xid, checksum) = (r.u32()?, r.u64()?);
+        let asked = (version == VERSION_2).then(|| Asked::decode(r));
+        let asked = asked.transpose()?;
         let (uid, gid) = (r.u32()?, r.u32()?);
         let count = r.count(GROUPS_MAX, "group count")?;
         let groups = (0..count).map(|_| r.u32()).collect::<Result<_, _>>()?;
@@ -311,6 +362,7 @@ impl Nfs3Entry {
             client,
             xid,
             checksum,
+            asked,
             cred: Cred { uid, gid, groups },
             proc: r.u32()?,
             args: r.bytes(ARGS_BYTES_MAX, "argument length")?,
@@ -358,7 +410,7 @@ impl MountEntry {
                     MntRules::Second
                 },
                 version: r.u32()?,
-                export: ExportId(r.array().map(u16::from_le_bytes)?),
+                export: ExportId(r.u16()?),
                 path: r.bytes(PATH_BYTES_MAX, "path")?,
             },
             OP_UMNT => MountOp::Umnt {
@@ -435,6 +487,10 @@ impl<'a> Cursor<'a> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    pub(crate) fn u16(&mut self) -> Result<u16, EntryError> {
+        self.array().map(u16::from_le_bytes)
+    }
+
     pub(crate) fn u32(&mut self) -> Result<u32, EntryError> {
         self.array().map(u32::from_le_bytes)
     }
@@ -447,7 +503,7 @@ impl<'a> Cursor<'a> {
         self.array().map(i64::from_le_bytes)
     }
 
-    fn count(&mut self, max: usize, what: &'static str) -> Result<usize, EntryError> {
+    pub(crate) fn count(&mut self, max: usize, what: &'static str) -> Result<usize, EntryError> {
         let count = usize::try_from(self.u32()?).map_err(|_| EntryError::Field(what))?;
         if count > max {
             Err(EntryError::Field(what))
@@ -486,6 +542,7 @@ impl<'a> Cursor<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::over::{ChangeId, ConnectionId, NEWS_MAX};
     use proptest::prelude::*;
 
     const TIME: Time = Time {
@@ -499,6 +556,7 @@ mod tests {
             client: IpAddr::from([10, 0, 0, 1]),
             xid: 0xdead_beef,
             checksum: 77,
+            asked: Some(asked()),
             cred: Cred {
                 uid: 1,
                 gid: 2,
@@ -507,6 +565,39 @@ mod tests {
             proc: 7,
             args,
         })
+    }
+
+    fn asked() -> Asked {
+        let connection = |number| ConnectionId { term: 3, number };
+        Asked {
+            caller: 78,
+            id: ChangeId {
+                connection: connection(9),
+                seq: 11,
+            },
+            port: 700,
+            news: vec![
+                News::Arrived {
+                    connection: connection(8),
+                    first: 5,
+                    last: 6,
+                },
+                News::Gone {
+                    connection: connection(7),
+                },
+            ],
+        }
+    }
+
+    /// As nodes wrote it before connections were told.
+    fn version_1(args: Bytes) -> Entry {
+        match nfs3(args) {
+            Entry::Nfs3(entry) => Entry::Nfs3(Nfs3Entry {
+                asked: None,
+                ..entry
+            }),
+            other => other,
+        }
     }
 
     fn samples() -> Vec<Entry> {
@@ -534,6 +625,15 @@ mod tests {
             Entry::Level {
                 level: Level(9),
                 time: TIME,
+            },
+            version_1(Bytes::from_static(b"arguments")),
+            Entry::News {
+                time: TIME,
+                news: asked().news,
+            },
+            Entry::News {
+                time: TIME,
+                news: Vec::new(),
             },
             mount(MountOp::Mnt {
                 rules: MntRules::First,
@@ -615,14 +715,51 @@ mod tests {
 
     #[test]
     fn other_versions_and_kinds_are_named() {
-        let bytes = samples()[4].encode().expect("within limits");
-        let patched = |at: usize, value: u8| {
-            let mut bytes = BytesMut::from(&bytes[..]);
+        let patched = |entry: &Entry, at: usize, value: u8| {
+            let mut bytes = BytesMut::from(&entry.encode().expect("within limits")[..]);
             bytes[at] = value;
             Entry::decode(&bytes.freeze())
         };
-        assert_eq!(patched(0, 2), Err(EntryError::Version(2)));
-        assert_eq!(patched(1, 99), Err(EntryError::Kind(99)));
+        let noop = Entry::Noop { time: TIME };
+        assert_eq!(patched(&noop, 0, 2), Err(EntryError::Version(2)));
+        assert_eq!(patched(&noop, 1, 99), Err(EntryError::Kind(99)));
+        for entry in samples() {
+            assert_eq!(patched(&entry, 0, 3), Err(EntryError::Version(3)));
+        }
+        let news = Entry::News {
+            time: TIME,
+            news: Vec::new(),
+        };
+        assert_eq!(patched(&news, 0, 1), Err(EntryError::Version(1)));
+    }
+
+    /// Bytes that a node of before wrote: logs are full of them.
+    #[test]
+    fn version_1_is_read_and_written_as_it_was() {
+        let bytes = b"\x01\x03\xfd\xff\xff\xff\xff\xff\xff\xff\xff\xc9\x9a\x3b\x04\x0a\0\0\x01\xef\xbe\xad\xde\
+            \x4d\0\0\0\0\0\0\0\x01\0\0\0\x02\0\0\0\x02\0\0\0\x03\0\0\0\x04\0\0\0\x07\0\0\0\
+            \x04\0\0\0args";
+        let entry = version_1(Bytes::from_static(b"args"));
+        assert_eq!(entry.encode().as_deref(), Ok(&bytes[..]));
+        assert_eq!(Entry::decode(&Bytes::from_static(bytes)), Ok(entry));
+    }
+
+    #[test]
+    fn news_are_bounded_and_ranges_not_backwards() {
+        let gone = News::Gone {
+            connection: ConnectionId::default(),
+        };
+        let of = |news| Entry::News { time: TIME, news };
+        assert!(of(vec![gone; NEWS_MAX]).encode().is_ok());
+        let many = of(vec![gone; NEWS_MAX + 1]).encode();
+        assert_eq!(many, Err(EntryError::Field("number of news")));
+        let backwards = of(vec![News::Arrived {
+            connection: ConnectionId::default(),
+            first: 2,
+            last: 1,
+        }]);
+        let error = Err(EntryError::Field("range of news"));
+        assert_eq!(backwards.encode(), error);
     }
 
     #[test]
@@ -635,10 +772,11 @@ mod tests {
     proptest! {
         #[test]
         fn random_bytes_never_panic(
+            version in 1u8..3,
             kind in 0u8..8,
             rest in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
-            let mut bytes = vec![1, kind];
+            let mut bytes = vec![version, kind];
             bytes.extend_from_slice(&[0; 12]);
             bytes.extend_from_slice(&rest);
             if let Ok(entry) = Entry::decode(&Bytes::from(bytes.clone())) {

@@ -3,10 +3,11 @@
 
 use crate::identity::Identity;
 use crate::level;
-use crate::machine::time_from;
-use crate::reply_cache;
-use crate::rows::{ExportRow, KEY_IDENTITY, KEY_LEVEL, KEY_TIME, MountRow};
-use bytes::Bytes;
+use crate::machine::{served_from, time_from};
+use crate::rows::{
+    ExportRow, KEY_IDENTITY, KEY_LEVEL, KEY_SERVED, KEY_TIME, MountRow, ReplyRow, gone_connection,
+    gone_key,
+};
 
 /// A row of the system table. Panics if a decoder does, or if a row that was taken has another form: replicas
 /// are compared by their bytes.
@@ -35,11 +36,16 @@ pub fn row(key: &[u8], value: &[u8]) {
         assert_eq!(MountRow::key(mount.index), key);
         assert_eq!(mount.value(), value);
     }
-    let value = Bytes::copy_from_slice(value);
-    if let (Some(index), Ok((request, reply))) =
-        (reply_cache::index_of(key), reply_cache::decode(&value))
+    if let (Some(index), Some(reply)) = (ReplyRow::index(key), ReplyRow::decode(value)) {
+        assert_eq!(ReplyRow::key(index), key);
+        assert_eq!(reply.value(), value);
+    }
+    if key == KEY_SERVED
+        && let Some(served_ns) = served_from(value)
     {
-        assert_eq!(reply_cache::key_of(index), key);
-        assert_eq!(reply_cache::encode(&request, &reply), value);
+        assert_eq!(served_ns.to_be_bytes(), value);
+    }
+    if let Some(connection) = gone_connection(key) {
+        assert_eq!(gone_key(connection), key);
     }
 }

@@ -13,6 +13,7 @@
 //!
 //! It must not know sockets, the clock, randomness, or how the log is replicated.
 
+mod callers;
 mod check;
 mod classify;
 mod entry;
@@ -28,16 +29,18 @@ mod mount_path;
 mod mountd;
 mod mounts;
 mod nlm;
+mod over;
 mod portmap;
 mod reply_cache;
 pub mod rows;
 mod squash;
 mod v3;
 
+pub use callers::{Callers, Decision, Look, Seen};
 pub use check::{
     CheckedSystem, Surroundings, SystemFinding, SystemProblem, check_entry, check_system,
 };
-pub use classify::{Prepared, Request, Service, prepare};
+pub use classify::{Mutation, Prepared, Request, Service, prepare};
 pub use entry::{
     ARGS_BYTES_MAX, Entry, EntryError, GROUPS_MAX, MntRules, MountEntry, MountOp, Nfs3Entry,
     PATH_BYTES_MAX, request_checksum,
@@ -49,8 +52,9 @@ pub use handle::{
 pub use identity::Identity;
 pub use machine::{Machine, Outcome};
 pub use mounts::{MOUNTS_MAX, MOUNTS_PER_CLIENT_MAX};
+pub use over::{Asked, ChangeId, ConnectionId, NEWS_MAX, News, RequestKey, caller_checksum};
 pub use portmap::Binding;
-pub use reply_cache::{REPLIES_MAX, REPLIES_PER_CLIENT_MAX, REPLY_BYTES_MAX};
+pub use reply_cache::{KEPT_NS, REPLIES_MAX, REPLY_BYTES_MAX};
 pub use squash::Squash;
 pub use v3::{IO_BYTES_MAX, Room};
 

@@ -5,6 +5,8 @@
 //!   again ([`Machine::reload`]).
 //! - Server time never runs backwards: each entry's is above the last one's, by a nanosecond at least.
 //! - A mutating request that is in the reply cache is answered from it and not executed.
+//! - The time that was served goes on with each entry of version 2, by what passed since the entry before, but by no more
+//!   than [`SERVED_STEP_NS_MAX`]: outages do not count.
 //!
 //! It must not know how entries come to be or where replies go.
 
@@ -14,8 +16,11 @@ use crate::exports::normal_path;
 use crate::handle::{ExportId, HandleKey, VolumeId};
 use crate::identity::Identity;
 use crate::mounts::Mounts;
-use crate::reply_cache::{ReplyCache, RequestKey};
-use crate::rows::{Counted, ExportRow, KEY_IDENTITY, KEY_TIME, MountRow, PREFIX_EXPORT};
+use crate::over::News;
+use crate::reply_cache::{self, ReplyCache};
+use crate::rows::{
+    Counted, ExportRow, KEY_IDENTITY, KEY_SERVED, KEY_TIME, MountRow, PREFIX_EXPORT,
+};
 use crate::v3::{self, Edit, Room, View};
 use crate::{Fatal, export, level, mountd};
 use bytes::Bytes;
@@ -28,6 +33,10 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 pub(crate) const NANOS_PER_SEC: u32 = 1_000_000_000;
+/// By how much the time that was served goes on at most with one entry, in nanoseconds.
+const SERVED_STEP_NS_MAX: u64 = 1_000_000_000;
+/// With no more bytes of arguments than this, a request that was executed before is proposed though there is no space.
+const SMALL_ARGS_BYTES_MAX: usize = 4 << 10;
 
 /// What came of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +66,7 @@ pub struct Machine<F> {
     roots: BTreeMap<ExportId, Ino>,
     level: Level,
     last_time: Time,
+    served_ns: u64,
 }
 
 impl<F: Filesystem + SystemTable> Machine<F> {
@@ -72,6 +82,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             exports,
             level,
             last_time,
+            served_ns,
         } = Loaded::from(&fs)?;
         fs.set_level(level);
         Ok(Self {
@@ -83,6 +94,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             exports,
             level,
             last_time,
+            served_ns,
         })
     }
 
@@ -96,6 +108,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             exports: self.exports,
             level: self.level,
             last_time: self.last_time,
+            served_ns: self.served_ns,
         } = loaded;
         self.fs.set_level(self.level);
         self.roots = self.exports.values().map(|row| (row.id, row.ino)).collect();
@@ -170,12 +183,17 @@ impl<F: Filesystem + SystemTable> Machine<F> {
     pub fn apply(&mut self, index: u64, entry: &Bytes) -> Result<Outcome, Fatal> {
         let entry =
             Entry::decode(entry).map_err(|error| Fatal(format!("log index {index}: {error}")))?;
+        let before = self.last_time;
         let at = Change {
             index,
             time: self.advance(entry.time())?,
         };
+        if let Some(news) = news(&entry) {
+            self.serve(before, at.time)?;
+            self.replies.hear(&mut self.fs, news)?;
+        }
         match entry {
-            Entry::Noop { .. } => Ok(Outcome::Done),
+            Entry::Noop { .. } | Entry::News { .. } => Ok(Outcome::Done),
             Entry::Level { level, .. } => self.raise(level),
             Entry::Genesis {
                 volume_id,
@@ -249,12 +267,12 @@ impl<F: Filesystem + SystemTable> Machine<F> {
         let (Some(identity), Some(proc)) = (&self.identity, Proc3::from_wire(entry.proc)) else {
             return Ok(None);
         };
+        let known = self.replies.find(&request(&entry));
+        if known.is_some() && entry.args.len() <= SMALL_ARGS_BYTES_MAX {
+            // It finds its reply, and executes nothing.
+            return Ok(None);
+        }
         let args = Args3::decode(proc, entry.args).map_err(|e| own(e.to_string()))?;
-        let key = RequestKey {
-            client: entry.client,
-            xid: entry.xid,
-            checksum: entry.checksum,
-        };
         let view = View {
             fs: &self.fs,
             identity,
@@ -263,9 +281,9 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             read_only: false,
             room: None,
         };
-        let body = match (v3::refuse_growth(&view, &args)?, self.replies.get(&key)) {
+        let body = match (v3::refuse_growth(&view, &args)?, known) {
             (None, _) => return Ok(None),
-            (Some(_), Some(reply)) => reply.clone().into(),
+            (Some(_), Some(reply)) => Bytes::copy_from_slice(reply).into(),
             (Some(refusal), None) => refusal,
         };
         Ok(Some(accepted(entry.xid, body)))
@@ -289,6 +307,15 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             self.level = level;
         }
         Ok(Outcome::Done)
+    }
+
+    /// Counts the time between two entries as served.
+    fn serve(&mut self, before: Time, now: Time) -> Result<(), Fatal> {
+        let nanos =
+            |time: Time| i128::from(time.secs) * i128::from(NANOS_PER_SEC) + i128::from(time.nanos);
+        let step = u64::try_from(nanos(now) - nanos(before)).unwrap_or(0);
+        self.served_ns = self.served_ns.saturating_add(step.min(SERVED_STEP_NS_MAX));
+        self.put(KEY_SERVED, &self.served_ns.to_be_bytes())
     }
 
     fn genesis(&mut self, volume_id: [u8; 16], handle_key: [u8; 16]) -> Result<Outcome, Fatal> {
@@ -403,32 +430,19 @@ impl<F: Filesystem + SystemTable> Machine<F> {
     }
 
     fn nfs3(&mut self, at: &Change, entry: Nfs3Entry) -> Result<Outcome, Fatal> {
-        let Nfs3Entry {
-            client,
-            xid,
-            checksum,
-            cred,
-            proc,
-            args,
-            ..
-        } = entry;
-        let key = RequestKey {
-            client,
-            xid,
-            checksum,
-        };
-        if let Some(reply) = self.replies.get(&key) {
-            let message = accepted(xid, reply.clone().into());
+        let (index, served_ns) = (at.index, self.served_ns);
+        let same = request(&entry);
+        let xid = entry.xid;
+        if let Some(reply) = self.replies.take(&mut self.fs, index, &same, served_ns)? {
             return Ok(Outcome::Reply {
-                message,
+                message: accepted(xid, reply.into()),
                 replayed: true,
             });
         }
-        let index = at.index;
         let undecodable = |why: String| Fatal(format!("log index {index}: {why}"));
-        let proc = Proc3::from_wire(proc)
-            .ok_or_else(|| undecodable(format!("NFSv3 has no procedure {proc}")))?;
-        let args = Args3::decode(proc, args)
+        let proc = Proc3::from_wire(entry.proc)
+            .ok_or_else(|| undecodable(format!("NFSv3 has no procedure {}", entry.proc)))?;
+        let args = Args3::decode(proc, entry.args.clone())
             .map_err(|error| undecodable(format!("arguments of {proc:?}: {error}")))?;
         // No handle was ever given out: nobody can have meant anything.
         let Some(identity) = &self.identity else {
@@ -443,12 +457,12 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             fs,
             identity,
             roots: &self.roots,
-            cred: &cred,
+            cred: &entry.cred,
             at: *at,
         };
         let body = v3::execute(&mut edit, &args)?.into_bytes();
         self.replies
-            .insert(&mut self.fs, index, key, body.clone())?;
+            .keep(&mut self.fs, index, &same, &body, served_ns)?;
         Ok(Outcome::Reply {
             message: accepted(xid, body.into()),
             replayed: false,
@@ -462,6 +476,24 @@ impl<F: Filesystem + SystemTable> Machine<F> {
     }
 }
 
+/// What an entry of version 2 tells of connections.
+fn news(entry: &Entry) -> Option<&[News]> {
+    match entry {
+        Entry::Nfs3(entry) => entry.asked.as_ref().map(|asked| &asked.news[..]),
+        Entry::News { news, .. } => Some(news),
+        _ => None,
+    }
+}
+
+fn request(entry: &Nfs3Entry) -> reply_cache::Request<'_> {
+    reply_cache::Request {
+        client: entry.client,
+        xid: entry.xid,
+        checksum: entry.checksum,
+        asked: entry.asked.as_ref(),
+    }
+}
+
 /// What the system table holds for the machine.
 struct Loaded {
     identity: Option<Identity>,
@@ -470,6 +502,7 @@ struct Loaded {
     exports: BTreeMap<Bytes, ExportRow>,
     level: Level,
     last_time: Time,
+    served_ns: u64,
 }
 
 impl Loaded {
@@ -489,6 +522,12 @@ impl Loaded {
             Some(stored) => time_from(&stored).ok_or_else(|| malformed("server time"))?,
             None => Time::default(),
         };
+        let served_ns = match get(KEY_SERVED)? {
+            Some(stored) => {
+                served_from(&stored).ok_or_else(|| malformed("time that was served"))?
+            }
+            None => 0,
+        };
         Ok(Self {
             identity,
             replies: ReplyCache::load(fs)?,
@@ -496,6 +535,7 @@ impl Loaded {
             exports: load_exports(fs)?,
             level: level::load(fs)?,
             last_time,
+            served_ns,
         })
     }
 }
@@ -530,6 +570,10 @@ pub(crate) fn time_from(stored: &[u8]) -> Option<Time> {
         secs: i64::from_be_bytes(*secs),
         nanos: u32::from_be_bytes(nanos.try_into().ok()?),
     })
+}
+
+pub(crate) fn served_from(stored: &[u8]) -> Option<u64> {
+    stored.try_into().ok().map(u64::from_be_bytes)
 }
 
 /// A nanosecond later.

@@ -67,8 +67,8 @@ pub(crate) use snapshots::wanted;
 
 /// Version of everything in this module but the beginning of a hello and of its refusal, which are the same in
 /// all versions. Another version is refused. Version 1 was that of nodes without TLS, version 2 that of nodes
-/// that sent each other whole snapshots only, version 3 that of nodes without posts whose hello did not say which process
-/// speaks.
+/// that sent each other whole snapshots only, version 3 that of nodes without posts, whose hello did not say which process
+/// speaks, and that cannot read entries which say over which connection a request came.
 pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Entries in one append.

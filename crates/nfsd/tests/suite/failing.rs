@@ -77,7 +77,10 @@ fn engine_failures_are_fatal_for_queries_and_mutations() {
         let call = s.call(PROGRAM, VERSION, args.proc().to_wire(), encoded(&args));
         let failed = match s.prepared(&call, Time::default()) {
             Prepared::Query(request) => s.machine.query(&request).err(),
-            Prepared::Mutation(entry) => s.machine.apply(9, &entry).err(),
+            Prepared::Mutation(change) => {
+                let entry = s.entry(&change);
+                s.machine.apply(9, &entry).err()
+            }
             other => panic!("not sorted: {other:?}"),
         };
         let failed = failed.expect("the replica stops");

@@ -6,7 +6,7 @@ use haven_fs::model::Model;
 use haven_fs::{Filesystem, Ino, Time};
 use haven_nfsd::{Entry, Machine, Options, Outcome, Prepared};
 use haven_proto::nfs3::*;
-use haven_rpc::Call;
+use haven_rpc::{AuthSys, Call, Credential};
 use std::net::IpAddr;
 
 fn remove_call(s: &mut Server, name: &str) -> Call {
@@ -30,6 +30,7 @@ fn a_retried_request_is_executed_once() {
     let first = s.send(&call);
     assert_eq!(status(first.clone()), None);
     s.file(&root, "f");
+    s.reconnect();
     assert_eq!(s.send(&call), first, "the same reply, byte for byte");
     assert!(
         s.lookup(&root, "f").failure().is_none(),
@@ -46,8 +47,10 @@ fn retries_are_recognised_after_a_reload_and_on_another_replica() {
     let first = s.send(&call);
 
     s.machine = Machine::new(s.machine.into_fs()).unwrap();
+    s.reconnect();
     assert_eq!(s.send(&call), first);
     s.machine.reload().unwrap();
+    s.connection.term += 1;
     assert_eq!(s.send(&call), first);
 
     let mut other = Machine::new(Model::new()).unwrap();
@@ -55,6 +58,7 @@ fn retries_are_recognised_after_a_reload_and_on_another_replica() {
         other.apply(i as u64 + 1, entry).unwrap();
     }
     s.machine = other;
+    s.connection.term += 1;
     assert_eq!(s.send(&call), first);
 }
 
@@ -65,6 +69,7 @@ fn what_makes_another_request() {
     s.file(&root, "f");
     let call = remove_call(&mut s, "f");
     assert_eq!(status(s.send(&call)), None);
+    s.connection.term += 1;
     let other_xid = Call {
         xid: call.xid + 1_000,
         ..call.clone()
@@ -82,11 +87,28 @@ fn what_makes_another_request() {
         panic!("an IPv4 client")
     };
     s.client = IpAddr::V6(v4.to_ipv6_mapped());
+    s.connection.term += 1;
+    let stamped = Call {
+        cred: match auth_sys(0, 0, &[]) {
+            Credential::Sys(sys) => Credential::Sys(AuthSys { stamp: 77, ..sys }),
+            none => none,
+        },
+        ..call.clone()
+    };
     assert_eq!(
-        status(s.send(&call)),
+        status(s.send(&stamped)),
         None,
-        "the same client over a dual socket"
+        "the same client over a dual socket, with another stamp"
     );
+    s.connection.term += 1;
+    let others = [auth_sys(1, 0, &[]), auth_sys(0, 0, &[1]), Credential::None];
+    for cred in others {
+        let call = Call {
+            cred,
+            ..call.clone()
+        };
+        assert_ne!(status(s.send(&call)), None, "another caller");
+    }
 }
 
 #[test]
@@ -96,6 +118,7 @@ fn failures_are_remembered_too() {
     let call = remove_call(&mut s, "f");
     assert_eq!(status(s.send(&call)), Some(Nfsstat3::NoEnt));
     s.file(&root, "f");
+    s.reconnect();
     assert_eq!(status(s.send(&call)), Some(Nfsstat3::NoEnt));
 }
 
@@ -220,10 +243,13 @@ fn before_the_first_entry_nothing_is_served() {
         let call = s.call(PROGRAM, VERSION, args.proc().to_wire(), encoded(&args));
         let reply = match s.prepared(&call, Time::default()) {
             Prepared::Query(request) => s.machine.query(&request).unwrap(),
-            Prepared::Mutation(entry) => match s.machine.apply(1, &entry).unwrap() {
-                Outcome::Reply { message, .. } => message,
-                other => panic!("a reply, not {other:?}"),
-            },
+            Prepared::Mutation(change) => {
+                let entry = s.entry(&change);
+                match s.machine.apply(1, &entry).unwrap() {
+                    Outcome::Reply { message, .. } => message,
+                    other => panic!("a reply, not {other:?}"),
+                }
+            }
             other => panic!("not sorted: {other:?}"),
         };
         let outcome = haven_rpc::decode_reply(reply.into_bytes()).unwrap().outcome;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod asking;
 mod exports;
 mod failing;
 mod level;
@@ -13,6 +14,7 @@ mod nlm;
 mod no_space;
 mod portmap;
 mod read_only;
+mod retries;
 mod robust;
 mod server;
 mod v3_dirs;

@@ -13,13 +13,16 @@ fn call(s: &mut Server, args: &Args3) -> Call {
 }
 
 /// What is said instead of proposing a change.
-fn refusal(s: &Server, call: &Call) -> Option<Gather> {
+fn refusal(s: &mut Server, call: &Call) -> Option<Gather> {
     let time = Time {
         secs: 9_000,
         nanos: 0,
     };
     match s.prepared(call, time) {
-        Prepared::Mutation(entry) => s.machine.refuse_growth(&entry).unwrap(),
+        Prepared::Mutation(change) => {
+            let entry = s.entry(&change);
+            s.machine.refuse_growth(&entry).unwrap()
+        }
         other => panic!("no mutation: {other:?}"),
     }
 }
@@ -79,7 +82,7 @@ fn what_takes_space_gets_nospc_and_what_does_not_may_run() {
     ];
     for args in refused {
         let call = call(&mut s, &args);
-        let reply = refusal(&s, &call).unwrap_or_else(|| panic!("{:?} may run", args.proc()));
+        let reply = refusal(&mut s, &call).unwrap_or_else(|| panic!("{:?} may run", args.proc()));
         // The failure's body differs; the status comes first in all.
         let told = match &args {
             Args3::Link(_) => status::<LinkWcc, LinkWcc>(reply),
@@ -105,7 +108,7 @@ fn what_takes_space_gets_nospc_and_what_does_not_may_run() {
     ];
     for args in free {
         let call = call(&mut s, &args);
-        assert_eq!(refusal(&s, &call), None, "{:?}", args.proc());
+        assert_eq!(refusal(&mut s, &call), None, "{:?}", args.proc());
     }
 }
 
@@ -113,14 +116,28 @@ fn what_takes_space_gets_nospc_and_what_does_not_may_run() {
 fn a_change_that_was_executed_before_is_answered_as_then() {
     let mut s = Server::new();
     let root = s.root.clone();
-    let args = Args3::Create(CreateArgs {
+    let create = Args3::Create(CreateArgs {
         place: s.at(&root, "once"),
         how: Createhow3::Guarded(Sattr3::default()),
     });
-    let first = call(&mut s, &args);
-    let reply = s.send(&first);
-    assert_eq!(refusal(&s, &first), Some(reply), "sent again");
-    let other = call(&mut s, &args);
-    let told = refusal(&s, &other).and_then(status::<CreateOk, WccData>);
+    let file = s.file(&root, "f");
+    let data = Bytes::from(vec![1; 8 << 10]);
+    let write = Args3::Write(WriteArgs {
+        file,
+        offset: 0,
+        count: data.len() as u32,
+        stable: StableHow::Unstable,
+        data,
+    });
+    let [small, large] = [create, write].map(|args| call(&mut s, &args));
+    let replies = [&small, &large].map(|call| s.send(call));
+    s.reconnect();
+    assert_eq!(refusal(&mut s, &small), None, "its entry finds the reply");
+    s.connection.number = 1;
+    s.reconnect();
+    let told = refusal(&mut s, &large);
+    assert_eq!(told.as_ref(), Some(&replies[1]), "not through the log");
+    // While nobody says that the first connection is gone, these are other requests.
+    let told = refusal(&mut s, &small).and_then(status::<CreateOk, WccData>);
     assert_eq!(told, Some(Nfsstat3::NoSpc));
 }

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use haven_fs::model::Model;
 use haven_fs::{Filesystem, SystemTable, Time};
 use haven_nfsd::{
-    Client, ClientNames, Entry, Export, Exports, Machine, Options, Origin, Outcome, Prepared,
-    Service, Squash, Transport, Who, prepare,
+    ChangeId, Client, ClientNames, ConnectionId, Entry, Export, Exports, Machine, Mutation, News,
+    Options, Origin, Outcome, Prepared, Service, Squash, Transport, Who, prepare,
 };
 use haven_proto::mount;
 use haven_proto::nfs3::*;
@@ -23,6 +23,12 @@ pub struct Server<F = Model> {
     pub service: Service,
     pub client: IpAddr,
     pub port: u16,
+    /// Over which the next change comes.
+    pub connection: ConnectionId,
+    /// What the next change tells.
+    pub news: Vec<News>,
+    /// Changes so far.
+    pub changes: u64,
     /// Where it asks, and over what.
     pub local: IpAddr,
     pub transport: Transport,
@@ -110,6 +116,9 @@ impl<F: Filesystem + SystemTable> Server<F> {
             service: Service::default(),
             client: IpAddr::from([192, 0, 2, 1]),
             port: 700,
+            connection: ConnectionId { term: 1, number: 1 },
+            news: Vec::new(),
+            changes: 0,
             local: IpAddr::from([192, 0, 2, 100]),
             transport: Transport::Stream,
             names: None,
@@ -175,13 +184,33 @@ impl<F: Filesystem + SystemTable> Server<F> {
         match self.prepared(call, now) {
             Prepared::Reply(reply) => reply,
             Prepared::Query(request) => self.machine.query(&request).unwrap(),
-            Prepared::Mutation(entry) => self.reply_to(entry),
+            Prepared::Mutation(change) => {
+                let entry = self.entry(&change);
+                self.reply_to(entry)
+            }
             Prepared::Mount { request, entry } if self.machine.needs_entry(&request) => {
                 self.reply_to(entry)
             }
             Prepared::Mount { request, .. } => self.machine.query(&request).unwrap(),
             Prepared::WantsNames => panic!("nobody has looked for names"),
         }
+    }
+
+    /// The entry of a change that comes next over the connection.
+    pub fn entry(&mut self, change: &Mutation) -> Bytes {
+        self.changes += 1;
+        let id = ChangeId {
+            connection: self.connection,
+            seq: self.changes,
+        };
+        change.entry(id, std::mem::take(&mut self.news)).unwrap()
+    }
+
+    /// The client's connection breaks, and it makes another.
+    pub fn reconnect(&mut self) {
+        let connection = self.connection;
+        self.news.push(News::Gone { connection });
+        self.connection.number += 1;
     }
 
     pub fn prepared(&self, call: &Call, now: Time) -> Prepared {
