@@ -45,12 +45,19 @@ pub(crate) async fn serve<H: Handler>(
         _ = hang_ups.changed() => debug!(%peer, "hung up"),
         () = line.hung_up() => debug!(%peer, "hung up: its client has another connection"),
         end = connection.run(read) => {
-            by_peer = end.kind() == io::ErrorKind::UnexpectedEof;
+            by_peer = is_by_peer(&end);
             tell_end(server, peer, &end);
         }
         () = activity.over(server.limits.idle) => debug!(%peer, "closed a connection that was not used"),
     }
     connection.conclude(by_peer);
+}
+
+/// Whether it is the peer that ended a connection, by FIN or by reset: some clients always reset. A connection that is
+/// destroyed on this machine says `ConnectionAborted`.
+fn is_by_peer(why: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(why.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 /// Says why a connection ended: aloud, but rarely, if its peer misbehaved.

@@ -83,7 +83,7 @@ pub trait Handler: Send + Sync + 'static {
     /// record is begun.
     fn looked(&self, _connection: &Line, _found: Look) {}
 
-    /// A connection has ended, `by_peer` in order. What is not told to have arrived now never is.
+    /// A connection has ended; `by_peer`, by a FIN or a reset that came. What is not told to have arrived now never is.
     fn ended(&self, _connection: &Line, _by_peer: bool) {}
 
     /// Does what takes longer. Dropped when the gate closes: may wait as long as it takes.

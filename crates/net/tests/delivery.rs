@@ -206,7 +206,7 @@ async fn what_arrived_is_told_before_the_end_and_the_end_says_whose_it_was() {
     let stream = connect(&lab).await;
     stream.set_zero_linger().unwrap();
     drop(stream);
-    lab.noting.heard(&Told::Ended(2, false)).await;
+    lab.noting.heard(&Told::Ended(2, true)).await;
 
     // A reset, by us.
     let mut stream = connect(&lab).await;

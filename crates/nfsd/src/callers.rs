@@ -322,7 +322,7 @@ impl Callers {
         }
     }
 
-    /// A connection has ended; `by_client`: in order, by its client.
+    /// A connection has ended; `by_client`: its client has closed or reset it.
     pub fn ended(&mut self, line: u64, by_client: bool, now: u64) {
         let Some(own) = self.lines.get_mut(&line).filter(|own| !own.has_ended) else {
             return;
