@@ -4,8 +4,8 @@
 //! A client whose connection ended without its hearing of it waits for its keepalive, a minute. So every node knows who was
 //! connected to the floating addresses, wherever, and whoever has the addresses tickles all that have no connection there.
 //!
-//! - [`known`]: who is known (pure); [`rounds`]: who is tickled when (pure); [`parts`]: what is told in which part (pure)
-//! - [`keep`]: what is kept on disk
+//! - `known`: who is known (pure); `rounds`: who is tickled when (pure); `parts`: what is told in which part (pure)
+//! - `keep`: what is kept on disk
 //!
 //! Soft state: what is lost of it costs a client the wait for its own timers. Nothing here is waited for by a request.
 //!
