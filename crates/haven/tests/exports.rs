@@ -22,7 +22,7 @@ use haven_xdr::{Decode, Gather, decode_all, encode_all};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
@@ -36,6 +36,8 @@ struct Node {
     engine: Arc<Engine>,
     tasks: JoinSet<()>,
     xid: AtomicU32,
+    /// Connections so far: one for each call, which ends without having acknowledged the reply.
+    lines: AtomicU64,
 }
 
 /// Writes the exports(5) file and reads the configuration that names it.
@@ -114,6 +116,7 @@ impl Node {
             engine,
             tasks,
             xid: AtomicU32::new(1),
+            lines: AtomicU64::new(1),
         }
     }
 
@@ -143,7 +146,8 @@ impl Node {
             remote: from.parse().unwrap(),
         };
         let handled = async {
-            let line = Arc::new(Line::new(u64::from(xid), connection));
+            let number = self.lines.fetch_add(1, Ordering::Relaxed);
+            let line = Arc::new(Line::new(number, connection));
             self.service.opened(&line);
             let verdict = match self.service.begin(&line, call) {
                 Begun::Done(verdict) => verdict,
