@@ -319,9 +319,14 @@ async fn visit(cluster: &Cluster) -> TlsStream<TcpStream> {
     hello.extend(haven_consensus::PROTOCOL_VERSION.to_le_bytes());
     hello.extend(1u64.to_le_bytes());
     hello.extend(2u64.to_le_bytes());
-    // The purpose, then the cluster's name.
-    hello.extend([7, tls.cluster().len() as u8]);
-    hello.extend(tls.cluster().as_bytes());
+    // The purpose, the cluster's name, where node 1 listens, and a process of it.
+    hello.push(7);
+    let listens = SocketAddr::from((Ipv4Addr::LOCALHOST, cluster.peers[0]));
+    for text in [tls.cluster(), &listens.to_string()] {
+        hello.push(text.len() as u8);
+        hello.extend(text.as_bytes());
+    }
+    hello.extend(1u64.to_le_bytes());
     stream.write_all(&framed(&hello)).await.unwrap();
     let want = [framed(b"\x02"), framed(b"\x0a")].concat();
     let mut said = vec![0; want.len()];

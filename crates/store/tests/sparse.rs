@@ -91,8 +91,9 @@ impl Volume {
         self.index = index_of(self.store.position().unwrap());
     }
 
-    /// Bytes of disk that the file takes.
+    /// Bytes of disk that the file takes when all that was cut off is given back.
     fn taken(&self) -> u64 {
+        while self.store.cutter().piece(MIB).unwrap().is_some() {}
         let generations = self.disk.list(Path::new("store")).unwrap();
         let generation = generations.iter().find(|name| name.starts_with("gen-"));
         self.disk.taken(&data_file(generation.unwrap())).unwrap()

@@ -149,10 +149,17 @@ impl Trio {
         .await
     }
 
-    /// Waits until the leader hears that both others have all entries.
+    /// Waits until the leader hears that both others have all entries, and all that run have heard of the leader.
     pub async fn caught_up(&self) -> (usize, NodeReport) {
         self.wait("the others have everything", async |trio| {
             let (leader, report) = trio.serving().await;
+            for index in 0..3 {
+                let known = trio.status(index).await?;
+                known.nodes.iter().find(|node| {
+                    node.facts.name == NAMES[leader]
+                        && node.facts.report.as_ref().is_some_and(|told| told.serving)
+                })?;
+            }
             let ready = report.peers.values().filter(|peer| {
                 peer.matched == Some(report.last_log)
                     && peer.acked_ms_ago.is_some_and(|ms| ms < 500)
