@@ -5,6 +5,7 @@
 //!
 //! It must not know how any of them keeps its files.
 
+use crate::cluster;
 use crate::engine::STORE_DIR;
 use crate::serve::LOG_DIR;
 use haven_consensus::check::{self as places, Place};
@@ -196,6 +197,7 @@ enum Problem {
     VoteBehind,
     PurgeBehind,
     CommittedBeyond,
+    CommittedAhead,
     EntriesMissing,
     EntryDamaged,
     TermFalls,
@@ -206,7 +208,7 @@ enum Problem {
 
 impl Problem {
     const fn is_note(self) -> bool {
-        matches!(self, Self::LogBehind)
+        matches!(self, Self::LogBehind | Self::CommittedAhead)
     }
 
     /// Name and meaning.
@@ -235,6 +237,11 @@ impl Problem {
             Self::CommittedBeyond => (
                 "committed-beyond-end",
                 "entries that were known to be committed are missing: acknowledged changes may be lost",
+            ),
+            Self::CommittedAhead => (
+                "committed-ahead",
+                "others have entries that this node had heard of and not written when it ended; it fetches them, and helps \
+                 nobody to lead who lacks them",
             ),
             Self::EntriesMissing => (
                 "entries-missing",
@@ -278,7 +285,10 @@ pub fn run(data: &Path) -> Result<Report, String> {
             data.display()
         ));
     }
-    let mut check = Check::default();
+    let mut check = Check {
+        voters: cluster::noted_voters(data).unwrap_or(1),
+        ..Check::default()
+    };
     let store = check.store(&disk)?;
     check.machine(&store);
     let log = check.log(&disk)?;
@@ -297,6 +307,8 @@ struct Check {
     findings: Lines,
     notes: Lines,
     summary: Summary,
+    /// How many nodes voted when this one looked last.
+    voters: usize,
     /// Whether the store could say where its checkpoint stands.
     knows_position: bool,
     position: Option<Place>,
@@ -496,7 +508,12 @@ impl Check {
                 "{LOG_DIR}/SLOTS: {} committed, the log ends with {end}",
                 committed.record
             );
-            self.say(Problem::CommittedBeyond, text);
+            // One that is not the only voter may have heard of more than it had written.
+            let problem = match self.voters > 1 {
+                true => Problem::CommittedAhead,
+                false => Problem::CommittedBeyond,
+            };
+            self.say(problem, text);
         }
     }
 

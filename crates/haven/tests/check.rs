@@ -29,6 +29,8 @@ struct Parts {
     committed: u64,
     purge: u64,
     purged_slot: Option<u64>,
+    /// How many nodes vote, if that was noted.
+    voters: Option<&'static str>,
     position: Vec<u8>,
     system: Option<&'static [u8]>,
     store: bool,
@@ -43,6 +45,7 @@ impl Default for Parts {
             committed: 5,
             purge: 0,
             purged_slot: None,
+            voters: None,
             position: position(1, 3),
             system: None,
             store: true,
@@ -97,6 +100,10 @@ impl Parts {
         }
         log.purge_to(self.purge).unwrap();
         drop(log);
+        if let Some(voters) = self.voters {
+            std::fs::create_dir(root.join("cluster")).unwrap();
+            std::fs::write(root.join("cluster/voters"), voters).unwrap();
+        }
         if self.store {
             let options = StoreOptions::default();
             let mut store = Store::open(disk, Path::new("store"), options).unwrap();
@@ -171,6 +178,22 @@ fn what_does_not_hold_between_the_parts_is_found() {
                 ..usual()
             },
             &["committed-beyond-end"],
+        ),
+        (
+            Parts {
+                committed: 6,
+                voters: Some("1\n"),
+                ..usual()
+            },
+            &["committed-beyond-end"],
+        ),
+        (
+            Parts {
+                committed: 6,
+                voters: Some("3\n"),
+                ..usual()
+            },
+            &["note:committed-ahead"],
         ),
         (
             Parts {
