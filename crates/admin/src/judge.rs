@@ -329,6 +329,7 @@ fn node_problems(node: &NodeStatus, leads: bool, problems: &mut Vec<Problem>) {
         _ => {}
     }
     let Some(report) = report else { return };
+    memory::problems(name, &report.memory, problems);
     if let Some(trouble) = &report.trouble {
         let short = report.full || report.free_mib < report.reserve_mib;
         let advice = if report.refuses_growth && !report.full {
@@ -373,5 +374,6 @@ fn standby_problems(nodes: &[NodeStatus], problems: &mut Vec<Problem>) {
     }
 }
 
+mod memory;
 #[cfg(test)]
 mod tests;

@@ -12,15 +12,16 @@ use crate::exports::{Denied, Exports, Origin, normal_path};
 use crate::handle::{ExportId, HANDLE_BYTES, Target};
 use crate::identity::Identity;
 use crate::mounts::Mounts;
+use crate::v3::SEGMENT_BYTES;
 use crate::{Fatal, export};
 use bytes::Bytes;
 use haven_fs::{Filesystem, FsError, Time};
 use haven_proto::mount::{
     Dirpath, EXPORTS_MAX, Exportnode, Fhandle3, Fhstatus, GROUPS_MAX, MOUNTLIST_MAX, MountOk,
-    Mountbody, Mountlist, Mountres3, Mountstat3, Name, Procedure, VERSION1,
+    Mountbody, Mountres3, Mountstat3, Name, Procedure, VERSION1,
 };
 use haven_rpc::{AcceptError, Call};
-use haven_xdr::{Decode, Gather, decode_all, encode_all};
+use haven_xdr::{Decode, Encode, Gather, Writer, decode_all, encode_all};
 use std::net::IpAddr;
 
 /// `AUTH_SYS`.
@@ -39,7 +40,7 @@ pub(crate) fn prepare(
     let procedure = Procedure::from_wire(call.proc).ok_or(AcceptError::ProcUnavail)?;
     let op = match procedure {
         Procedure::Null => return Ok(reply(call, Gather::new())),
-        Procedure::Export => return Ok(reply(call, encode_all(&list(&service.exports)))),
+        Procedure::Export => return Ok(reply(call, service.exports.listing().into())),
         Procedure::Dump => return Ok(Prepared::Query(Request::Dump { xid: call.xid })),
         Procedure::Mnt => {
             let Dirpath(path) = args(call)?;
@@ -145,20 +146,27 @@ pub(crate) fn dump(mounts: &Mounts) -> Gather {
         hostname: Name(client.to_string().into()),
         directory: Dirpath(path.clone()),
     };
-    encode_all(&Mountlist(
-        mounts.rows().take(MOUNTLIST_MAX).map(body).collect(),
-    ))
+    // Line by line: the list is long, and a segment is enough beside it.
+    let mut out = Writer::new();
+    for row in mounts.rows().take(MOUNTLIST_MAX) {
+        out.put_bool(true);
+        body(row).encode(&mut out);
+        out.cut(SEGMENT_BYTES);
+    }
+    out.put_bool(false);
+    out.finish()
 }
 
-/// The result of EXPORT.
-fn list(exports: &Exports) -> haven_proto::mount::Exports {
+/// The result of EXPORT, which is the same for everybody.
+pub(crate) fn listing<'e>(exports: impl Iterator<Item = &'e crate::Export>) -> Bytes {
     let node = |export: &crate::Export| Exportnode {
         dir: Dirpath(export.path.clone()),
         groups: (export.clients.iter().take(GROUPS_MAX))
             .map(|client| Name(client.who.to_string().into()))
             .collect(),
     };
-    haven_proto::mount::Exports(exports.configured().take(EXPORTS_MAX).map(node).collect())
+    let list = haven_proto::mount::Exports(exports.take(EXPORTS_MAX).map(node).collect());
+    encode_all(&list).into_bytes()
 }
 
 fn find(fs: &impl Filesystem, path: &[u8]) -> Result<(haven_fs::Ino, u32), FsError> {

@@ -221,13 +221,8 @@ pub fn serve(file: &Path) -> Result<(), String> {
     let disk = FaultyDisk::new(disk, move |op, path| own.strike(op, path));
     let disk = Arc::new(Afflicted { disk, present });
     let exe = std::env::current_exe().map_err(words)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
     let end =
-        runtime
-            .map_err(words)?
-            .block_on(haven::serve::serve(config, disk, &exe, None, |_| {}));
+        haven::serve::runtime()?.block_on(haven::serve::serve(config, disk, &exe, None, |_| {}));
     if let Err(why) = end {
         eprintln!("torture: {why}");
         // As `haven serve` does: another thread may wait for a disk that hangs.
