@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod bench;
+pub mod bound;
 mod bulletin;
 pub mod check;
 pub mod classic;
