@@ -13,8 +13,10 @@ use haven_fs::FsResult;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The on-disk format that this code reads and writes.
-pub const FORMAT: u32 = 3;
+/// The on-disk format that this code writes.
+pub const FORMAT: u32 = 4;
+/// The oldest one that it reads: all that it holds means the same in every format since.
+pub const FORMAT_OLDEST: u32 = 3;
 
 const NAME: &str = "CURRENT";
 const NAME_NEW: &str = "CURRENT.new";
@@ -52,7 +54,7 @@ pub fn is_leftover(name: &str) -> bool {
 /// Reads the file.
 ///
 /// # Errors
-/// Fatal when the format is another one than [`FORMAT`] or the file is damaged.
+/// Fatal when the format is none from [`FORMAT_OLDEST`] to [`FORMAT`], or the file is damaged.
 pub fn read(disk: &dyn Disk, dir: &Path) -> FsResult<Current> {
     let path = dir.join(NAME);
     let failed = |error| fatal(format!("cannot read {}", path.display()), error);
@@ -66,14 +68,26 @@ pub fn read(disk: &dyn Disk, dir: &Path) -> FsResult<Current> {
     parse(&bytes, &path)
 }
 
-/// The format that the file names, if it is another one than [`FORMAT`].
+/// The format that the file names, if it is one that cannot be read.
 pub fn other_format(disk: &dyn Disk, dir: &Path) -> Option<u32> {
+    named_format(disk, dir).filter(|format| !(FORMAT_OLDEST..=FORMAT).contains(format))
+}
+
+/// Makes the file name [`FORMAT`], durably, if it names an older one: before anything is written that only this format has.
+pub fn renew(disk: &dyn Disk, dir: &Path, generation: u64) -> FsResult<()> {
+    match named_format(disk, dir) {
+        Some(FORMAT) => Ok(()),
+        _ => write(disk, dir, generation),
+    }
+}
+
+fn named_format(disk: &dyn Disk, dir: &Path) -> Option<u32> {
     let file = disk.open(&dir.join(NAME), false).ok()?;
     let mut bytes = vec![0; FILE_BYTES_MAX];
     let len = file.read_at(0, &mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes[..len]).into_owned();
     let named = text.lines().next()?.strip_prefix(FIRST_WORDS)?;
-    named.parse().ok().filter(|&format| format != FORMAT)
+    named.parse().ok()
 }
 
 /// Makes `generation` (0: none yet) the one that counts, durably.
@@ -93,7 +107,12 @@ pub fn write(disk: &dyn Disk, dir: &Path, generation: u64) -> FsResult<()> {
 
 /// What the file holds.
 pub fn contents(generation: u64) -> String {
-    let body = format!("{FIRST_WORDS}{FORMAT}\ngeneration {generation}\n");
+    contents_of(FORMAT, generation)
+}
+
+/// What it holds in a format.
+pub fn contents_of(format: u32, generation: u64) -> String {
+    let body = format!("{FIRST_WORDS}{format}\ngeneration {generation}\n");
     let checksum = checksum(&body);
     format!("{body}checksum {checksum}\n")
 }
@@ -120,12 +139,13 @@ pub fn parse(bytes: &[u8], path: &Path) -> FsResult<Current> {
     let text = std::str::from_utf8(bytes).map_err(|_| damaged())?;
     let first = text.lines().next().ok_or_else(damaged)?;
     let format = first.strip_prefix(FIRST_WORDS).ok_or_else(damaged)?;
-    if format.parse() != Ok(FORMAT) {
+    let known = format.parse().ok();
+    let Some(known) = known.filter(|known| (FORMAT_OLDEST..=FORMAT).contains(known)) else {
         return Err(fatal(
             format!("the store's files were written by a newer or other format {format}"),
             format!("this binary knows format {FORMAT}; use the binary that wrote {shown}"),
         ));
-    }
+    };
     let generation = text
         .lines()
         .nth(1)
@@ -133,7 +153,7 @@ pub fn parse(bytes: &[u8], path: &Path) -> FsResult<Current> {
     let generation = generation
         .and_then(|n| n.parse().ok())
         .ok_or_else(damaged)?;
-    if text != contents(generation) {
+    if text != contents_of(known, generation) {
         return Err(damaged());
     }
     Ok(if generation == 0 {
@@ -159,10 +179,12 @@ mod tests {
 
     #[test]
     fn another_format_is_named() {
-        let text = contents(7).replace("format 3", "format 1");
+        let text = contents(7).replace("format 4", "format 1");
         let error = parse_text(&text).unwrap_err().to_string();
         assert!(error.contains("other format 1"), "{error}");
-        assert!(error.contains("knows format 3"), "{error}");
+        assert!(error.contains("knows format 4"), "{error}");
+        let old = contents_of(FORMAT_OLDEST, 7);
+        assert_eq!(parse_text(&old), Ok(Current::Generation(7)));
     }
 
     #[test]

@@ -137,6 +137,7 @@ impl Store {
             Current::Generation(number) => {
                 check_present(disk.as_ref(), dir, number)?;
                 remove_leftovers(disk.as_ref(), dir, Some(number))?;
+                current::renew(disk.as_ref(), dir, number)?;
                 number
             }
             Current::Absent => {

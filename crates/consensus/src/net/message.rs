@@ -66,8 +66,9 @@ pub(crate) use snapshots::wanted;
 
 /// Version of everything in this module but the beginning of a hello and of its refusal, which are the same in
 /// all versions. Another version is refused. Version 1 was that of nodes without TLS, version 2 that of nodes
-/// that sent each other whole snapshots only.
-pub const PROTOCOL_VERSION: u32 = 3;
+/// that sent each other whole snapshots only, version 3 that of nodes that counted holes as used: they would make another
+/// state of the same entries.
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Entries in one append.
 pub(crate) const APPEND_ENTRIES_MAX: u32 = 1024;

@@ -1,6 +1,6 @@
 //! The model's mutations: check, then change. Nothing after the first change can fail.
 
-use super::{Body, Dir, Inode, Model, Pages};
+use super::{Blocks, Body, Dir, Inode, Model, Pages};
 use crate::rules::{self, Perm};
 use crate::{
     Access, Attr, Change, Cookie, Create, Cred, DirEntry, Filesystem, FsError, FsResult, Ino, Kind,
@@ -36,6 +36,7 @@ impl Model {
                 attr: attr.clone(),
                 body,
                 createverf: None,
+                blocks: Blocks::default(),
             },
         );
         self.edit(new.at, new.dir, subdirs, |dir| {
@@ -103,9 +104,12 @@ impl Model {
 
     fn change_attr(&mut self, at: &Change, cred: &Cred, ino: Ino, set: &SetAttr) -> FsResult<Attr> {
         let inode = self.inodes.get_mut(&ino).ok_or(FsError::Stale)?;
-        let attr = rules::apply_setattr(&inode.attr, set, cred, at)?;
+        let mut attr = rules::apply_setattr(&inode.attr, set, cred, at)?;
         if let Body::File(pages) = &mut inode.body {
             pages.truncate(attr.size);
+            let Blocks { map, chunks } = &mut inode.blocks;
+            map.cut(chunks, attr.size)?;
+            attr.used = map.used(attr.size);
         }
         inode.attr = attr.clone();
         Ok(attr)
@@ -294,6 +298,9 @@ impl Filesystem for Model {
         if !data.is_empty() {
             pages.write(offset, data);
             inode.attr = rules::after_write(&inode.attr, end, at);
+            let Blocks { map, chunks } = &mut inode.blocks;
+            map.add(chunks, offset, end)?;
+            inode.attr.used = map.used(inode.attr.size);
         }
         Ok(inode.attr.clone())
     }

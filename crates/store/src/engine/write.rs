@@ -1,5 +1,6 @@
 //! Changing a file's data and attributes.
 
+use crate::blocks::FileChunks;
 use crate::open::Store;
 use crate::record::Inode;
 use haven_fs::{Attr, Change, Cred, FsResult, Ino, Kind, SetAttr, Time, rules};
@@ -27,12 +28,16 @@ impl Store {
         mut inode: Inode,
         set: &SetAttr,
     ) -> FsResult<Attr> {
-        let attr = rules::apply_setattr(&inode.attr, set, cred, at)?;
+        let mut attr = rules::apply_setattr(&inode.attr, set, cred, at)?;
         if attr == inode.attr {
             return Ok(attr);
         }
         if attr.kind == Kind::Regular && attr.size != inode.attr.size {
             self.resize_contents(&mut inode, attr.size)?;
+            let layers = &mut self.layers;
+            let ino = attr.ino;
+            inode.map.cut(&mut FileChunks { layers, ino }, attr.size)?;
+            attr.used = inode.map.used(attr.size);
         }
         inode.attr = attr.clone();
         self.put_inode(&inode);
@@ -57,6 +62,11 @@ impl Store {
         }
         self.write_contents(&mut inode, offset, data, end)?;
         inode.attr = rules::after_write(&inode.attr, end, at);
+        let layers = &mut self.layers;
+        inode
+            .map
+            .add(&mut FileChunks { layers, ino }, offset, end)?;
+        inode.attr.used = inode.map.used(inode.attr.size);
         self.put_inode(&inode);
         Ok(inode.attr)
     }
