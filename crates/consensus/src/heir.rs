@@ -77,7 +77,19 @@ impl<R: Send + 'static> Heirs<R> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let voters = self.place.roster.borrow().voters.clone();
-        candidate(&metrics, &voters, &self.board, wanted, ago)
+        // Openraft dates answers that come late too late.
+        let prompt = |id| {
+            let sent = self.place.answers.sent(id, metrics.current_term);
+            sent.is_some_and(|sent| sent.elapsed() <= ago)
+        };
+        let mut prompt_ones = voters;
+        prompt_ones.retain(|id| *id == metrics.id || wanted.to == Some(*id) || prompt(*id));
+        let found = candidate(&metrics, &prompt_ones, &self.board, wanted, ago)?;
+        if prompt(found.1) {
+            Ok(found)
+        } else {
+            Err(TransferError::NoneReady)
+        }
     }
 }
 

@@ -51,6 +51,9 @@ pub(crate) async fn follow<R: Send + 'static>(
                 .pacer
                 .keep(&roster.nodes.keys().copied().collect::<Vec<_>>());
             place
+                .answers
+                .keep(&roster.nodes.keys().copied().collect::<Vec<_>>());
+            place
                 .targets
                 .lock()
                 .retain(|id, _| !roster.nodes.contains_key(id));

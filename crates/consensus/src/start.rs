@@ -251,6 +251,7 @@ async fn assemble<R: Send + 'static>(
         parlour: Parlour::default(),
         severed: watch::Sender::new(BTreeSet::new()),
         pacer: Pacer::default(),
+        answers: Arc::default(),
     });
     let sent = Arc::new(Mutex::new(SnapshotsSent::default()));
     let board = Arc::new(Board::new());
@@ -349,6 +350,7 @@ async fn assemble<R: Send + 'static>(
     let (standing_seen, public_seen) = (standing.subscribe(), public.subscribe());
     let monitor = Monitor {
         lease: lease.clone(),
+        answers: place.answers.clone(),
         timing: options.timing,
         witness: options.witness,
         metrics: raft.metrics(),

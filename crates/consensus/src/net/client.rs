@@ -37,6 +37,7 @@ use openraft::errors::Unreachable;
 use openraft::network::RPCOption;
 use openraft::raft::AppendEntriesResponse;
 use openraft::raft::SnapshotResponse;
+use openraft::raft::StreamAppendError;
 use openraft::raft::TransferLeaderResponse;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -46,6 +47,7 @@ use tokio::time::timeout;
 use crate::MachineError;
 use crate::SnapshotSource;
 use crate::Wanted;
+use crate::answers::Answers;
 use crate::codec;
 use crate::lease::Lease;
 use crate::machine::Transfer;
@@ -161,8 +163,16 @@ struct Pipe {
     open: usize,
     /// Answers before those, which nobody waits for any more.
     stale: usize,
-    /// Bytes of each request without an answer.
-    sizes: VecDeque<usize>,
+    /// The requests without an answer.
+    sent: VecDeque<Sent>,
+}
+
+/// A request that is under way.
+struct Sent {
+    bytes: usize,
+    term: u64,
+    /// Before a byte of it left.
+    at: Instant,
 }
 
 /// The thread that reads snapshots is gone.
@@ -193,21 +203,32 @@ impl Pipe {
             link,
             open: 0,
             stale: 0,
-            sizes: VecDeque::new(),
+            sent: VecDeque::new(),
         }
     }
 
-    async fn answer(&mut self) -> Result<AppendResult, WireError> {
+    /// The next answer, which is noted, and what it means.
+    async fn answer(&mut self, peer: u64, answers: &Answers) -> Result<AppendResult, WireError> {
         let waiting = timeout(ANSWER_TIMEOUT, self.link.reader.next()).await;
         let answer = waiting.map_err(|_| WireError::Timeout("an answer"))??;
-        self.sizes.pop_front();
-        message::read_appended(&answer)
+        let sent = self.sent.pop_front();
+        let answer = message::read_appended(&answer)?;
+        // One that knows of a later vote did not take it.
+        let taken = !matches!(answer, Err(StreamAppendError::HigherVote(_)));
+        if let Some(sent) = sent.filter(|_| taken) {
+            answers.note(peer, sent.term, sent.at);
+        }
+        Ok(answer)
     }
 
     async fn send(&mut self, request: &AppendRequest) -> Result<(), WireError> {
         let frame = message::append(request);
         self.open += 1;
-        self.sizes.push_back(frame.len());
+        self.sent.push_back(Sent {
+            bytes: frame.len(),
+            term: request.vote.leader_id.term,
+            at: Instant::now(),
+        });
         self.link.writer.send(frame).await
     }
 
@@ -216,7 +237,8 @@ impl Pipe {
     }
 
     fn has_room(&self, purpose: Purpose) -> bool {
-        has_room(purpose, self.under_way(), self.sizes.iter().sum())
+        let bytes = self.sent.iter().map(|sent| sent.bytes).sum();
+        has_room(purpose, self.under_way(), bytes)
     }
 }
 
@@ -279,7 +301,7 @@ impl Peer {
                 });
             tokio::select! {
                 biased;
-                answer = pipe.answer(), if owed => {
+                answer = pipe.answer(self.id, &self.place.answers), if owed => {
                     if answer.is_ok() {
                         self.place.pacer.answered(self.id, self.purpose);
                         if let Some(turns) = turns {
@@ -288,6 +310,12 @@ impl Peer {
                         }
                     }
                     match answer {
+                        // That the follower is there is all that openraft wants to know. When what it answers was sent
+                        // is noted above, and openraft's own date, which is too late then, is not used.
+                        answer @ Ok(_) if pipe.stale > 0 && self.purpose == Purpose::Heartbeats => {
+                            (pipe.stale, pipe.open) = (pipe.under_way() - 1, 0);
+                            return Some(answer);
+                        }
                         Ok(_) if pipe.stale > 0 => pipe.stale -= 1,
                         answer => {
                             pipe.open = pipe.open.saturating_sub(1);

@@ -37,6 +37,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::TlsStream;
 
 use crate::Gatekeeper;
+use crate::answers::Answers;
 use crate::net::affair;
 use crate::net::frame::FrameReader;
 use crate::net::frame::FrameWriter;
@@ -99,6 +100,8 @@ pub(crate) struct Place {
     pub(crate) severed: watch::Sender<BTreeSet<u64>>,
     /// When peers that do not answer are tried again.
     pub(crate) pacer: Pacer,
+    /// When they answered last.
+    pub(crate) answers: Arc<Answers>,
 }
 
 impl Place {
@@ -552,6 +555,7 @@ mod tests {
             parlour: Parlour::default(),
             severed: watch::Sender::new(BTreeSet::new()),
             pacer: Pacer::default(),
+            answers: Arc::default(),
         };
         let begun = Instant::now();
         for _ in 0..5 {

@@ -39,6 +39,7 @@ use crate::codec;
 use crate::machine::Machine;
 use crate::machine::Transfer;
 use crate::net::affair;
+use crate::net::beats::Beats;
 use crate::net::commits::Commits;
 use crate::net::frame::Frame;
 use crate::net::frame::FrameReader;
@@ -167,7 +168,8 @@ impl<R: Send + 'static> Server<R> {
         self.faults.forget(from.ip());
         let served = async {
             match hello.purpose {
-                Purpose::Entries | Purpose::Heartbeats => self.appends(&hello, link).await,
+                Purpose::Entries => self.appends(&hello, link).await,
+                Purpose::Heartbeats => self.heartbeats(&hello, link).await,
                 Purpose::Votes => self.ballots(&hello, link).await,
                 Purpose::Snapshot => self.snapshot(&hello, link).await,
                 Purpose::Hints => self.hints(&hello, link).await,
@@ -232,6 +234,29 @@ impl<R: Send + 'static> Server<R> {
             writer.send(message::appended(&answer)).await?;
         }
         Ok(())
+    }
+
+    async fn heartbeats(&self, hello: &Hello, link: Link) -> Result<(), WireError> {
+        let Link {
+            mut reader,
+            mut writer,
+        } = link;
+        reader.set_body_max(message::APPEND_BODY_MAX);
+        // However this call ends.
+        let _farewell = OnEnd(|| self.heard.hung_up(hello.from));
+        let mut beats = Beats::new(self.raft.clone());
+        loop {
+            let request = message::read_append(hello.from, &reader.next().await?)?;
+            let is_witness = self.board.is_witness(hello.from);
+            self.heard
+                .note(hello.from, request.vote.leader_id.term, is_witness);
+            let answer = beats.answer(request).await?;
+            writer.send(message::appended(&answer)).await?;
+            // After an error the leader begins anew.
+            if answer.is_err() {
+                return Ok(());
+            }
+        }
     }
 
     async fn ballots(&self, hello: &Hello, link: Link) -> Result<(), WireError> {
