@@ -11,6 +11,9 @@ pub const COLUMNS: usize = 80;
 /// Of the moves before the last one, the last that was a fault is shown, unless it was longer ago.
 const EARLIER_MS: u64 = 3_600_000;
 
+/// The service's time is told if it is further ahead of the clocks than that.
+const TIME_AHEAD_MS: i64 = 1_000;
+
 /// How lines are dressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dress {
@@ -80,6 +83,17 @@ fn write(status: &ClusterStatus, dress: Dress, out: &mut String) -> fmt::Result 
         if let Some(one) = earlier.iter().filter(recent).find(fault) {
             paragraph(out, "  before    ", &moved(one, now))?;
         }
+    }
+    let leader = status
+        .nodes
+        .iter()
+        .filter(|n| status.leader.as_ref() == Some(&n.facts.name));
+    let ahead_ms = leader.filter_map(|n| Some(n.facts.report.as_ref()?.time_ahead_ms));
+    if let Some(ms) = ahead_ms.filter(|ms| *ms > TIME_AHEAD_MS).max() {
+        let ahead = age(ms.unsigned_abs());
+        let told =
+            format!("the service's time is {ahead} ahead of the clocks, and is led back slowly");
+        paragraph(out, "  time      ", &told)?;
     }
     for difference in status.differences.iter().filter(|found| !found.grave) {
         paragraph(out, "  differs   ", &clean(&told(difference)))?;

@@ -7,6 +7,7 @@
 //! Invariants: what a peer sends is bounded and may be garbage; a report counts for the node on whose connection
 //! it came, whatever name it has.
 
+use crate::clock::ServiceClock;
 use crate::engine::Outcome;
 use crate::history::History;
 use crate::peers::Clients;
@@ -40,6 +41,7 @@ struct Inner {
     roll: Roll,
     heard: Mutex<BTreeMap<u64, Heard>>,
     history: Arc<History>,
+    clock: Arc<ServiceClock>,
     news: Notify,
 }
 
@@ -51,7 +53,12 @@ struct Heard {
 
 impl Bulletins {
     /// Of a node that has heard nothing yet.
-    pub fn new(config: &Config, roll: Roll, history: Arc<History>) -> Self {
+    pub fn new(
+        config: &Config,
+        roll: Roll,
+        history: Arc<History>,
+        clock: Arc<ServiceClock>,
+    ) -> Self {
         let base = Facts {
             cluster: config.cluster.name.clone(),
             service: config.service.name.clone(),
@@ -67,6 +74,7 @@ impl Bulletins {
                 roll,
                 heard: Mutex::default(),
                 history,
+                clock,
                 news: Notify::new(),
             }),
         }
@@ -182,6 +190,9 @@ impl Bulletins {
             debug!(from, "a bulletin that cannot be read");
             return;
         };
+        if let Some(reading) = &report.clock {
+            self.inner.clock.hear(from, reading);
+        }
         if !table.is_empty() {
             clients.hear(from, table);
         }

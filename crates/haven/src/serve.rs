@@ -2,6 +2,7 @@
 
 use crate::addresses::Addresses;
 use crate::bulletin::Bulletins;
+use crate::clock::{self, ServiceClock};
 use crate::cluster::{self, office::Office};
 use crate::control;
 use crate::desk::Desk;
@@ -44,6 +45,9 @@ pub(crate) const LOG_DIR: &str = "log";
 /// How often consensus is asked whether it still runs. (A node that failed is mute at once, by its lease;
 /// this only ends the process.)
 const FAILURE_POLL: Duration = Duration::from_millis(100);
+
+/// The others' clocks are looked at each so many readings of the own.
+const CLOCKS_EACH: u32 = 5;
 
 /// How long rpcbind may take to forget us.
 const WITHDRAW_PATIENCE: Duration = Duration::from_secs(2);
@@ -314,6 +318,7 @@ impl Node {
         }
         let roll = Roll::new(&config, consensus.clone());
         let names = roll.clone();
+        let clock = ServiceClock::new(config.node.id);
         let history = Arc::new(History::new(&config.node.name, move |id| names.name_of(id)));
         let gate = Arc::new(Gate::default());
         let service = Service::new(
@@ -323,14 +328,20 @@ impl Node {
             Arc::clone(&space),
             ports,
             Arc::clone(&history),
+            Arc::clone(&clock),
         );
         let meter = service.meter();
         let exports = service.exports();
         let (own, log_of) = (Arc::clone(&exports), consensus.clone());
-        tokio::spawn(exports::follow(own, log_of, Arc::clone(&engine)));
+        tokio::spawn(exports::follow(
+            own,
+            log_of,
+            Arc::clone(&engine),
+            Arc::clone(&clock),
+        ));
         tokio::spawn(resolve::keep_hosts(Arc::clone(&exports)));
         let server = Server::new(Arc::new(service), Arc::clone(&gate), limits(&config));
-        tokio::spawn(Arc::clone(&space).watch(consensus.clone()));
+        tokio::spawn(Arc::clone(&space).watch(consensus.clone(), Arc::clone(&clock)));
         let kept = streams.iter().map(std::net::TcpListener::try_clone);
         let kept = kept.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
         for listener in streams {
@@ -340,7 +351,12 @@ impl Node {
             tokio::spawn(Arc::clone(&server).listen_datagrams(socket));
         }
         let clients = clients(&config, &server);
-        let bulletins = Bulletins::new(&config, roll.clone(), Arc::clone(&history));
+        let bulletins = Bulletins::new(
+            &config,
+            roll.clone(),
+            Arc::clone(&history),
+            Arc::clone(&clock),
+        );
         let hear = bulletins.clone();
         tokio::spawn(hear.hear(consensus.clone(), clients.clone()));
         let (minds, told) = (Arc::clone(&space), bulletins.clone());
@@ -359,6 +375,7 @@ impl Node {
             addresses: addresses.clone(),
             exports: Arc::clone(&exports),
             history: Arc::clone(&history),
+            clock: Arc::clone(&clock),
         });
         *lost.lock() = Some(handle.clone());
         tokio::spawn(leave(consensus.clone(), handle.clone()));
@@ -373,6 +390,7 @@ impl Node {
                 bulletins: bulletins.clone(),
                 history,
                 settings: settings::Told::new(&config, Some(Arc::clone(&exports))),
+                clock: Arc::clone(&clock),
                 listens: config.own().address,
             },
             service: config.service.name.clone(),
@@ -391,6 +409,9 @@ impl Node {
             let of = Arc::clone(&desk);
             tokio::spawn(strangers.watch(addresses, move || of.member_holds()));
         }
+        let applied = Arc::clone(&desk.engine);
+        let seen = move || applied.try_read(|machine| machine.last_time());
+        tokio::spawn(keep_time(clock, desk.insight.roll.clone(), seen));
         let judged = Arc::clone(&desk);
         let judged = move || judged.insight.judged(judged.report());
         tokio::spawn(settings::watch(judged, Arc::clone(&desk)));
@@ -428,6 +449,25 @@ impl Node {
             hung: tokio::spawn(watch),
             clean_end,
         })
+    }
+}
+
+/// Feeds a node's clock, for ever; `seen` is the replicated time, if that can be told at once.
+pub(crate) async fn keep_time(
+    clock: Arc<ServiceClock>,
+    roll: Roll,
+    seen: impl Fn() -> Option<haven_fs::Time> + Send + 'static,
+) {
+    let mut turn = 0u32;
+    loop {
+        tokio::time::sleep(clock::FEED).await;
+        clock.feed(seen());
+        turn = turn.wrapping_add(1);
+        if turn.is_multiple_of(CLOCKS_EACH) {
+            let members: Vec<u64> = roll.entries().iter().map(|entry| entry.id).collect();
+            clock.keep(&members);
+            clock.complain(|id| roll.name_of(id).unwrap_or_else(|| id.to_string()));
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! now waits; the gate drops it when this node loses leadership, and hangs up, so that the client asks the
 //! next leader, where a change that was executed meanwhile answers from the reply cache.
 
-use crate::clock;
+use crate::clock::ServiceClock;
 use crate::engine::{Engine, Outcome};
 use crate::exports::Exports;
 use crate::history::History;
@@ -51,6 +51,7 @@ pub struct Service {
     space: Arc<SpaceGuard>,
     meter: Arc<Meter>,
     history: Arc<History>,
+    clock: Arc<ServiceClock>,
 }
 
 impl Service {
@@ -62,6 +63,7 @@ impl Service {
         space: Arc<SpaceGuard>,
         ports: Ports,
         history: Arc<History>,
+        clock: Arc<ServiceClock>,
     ) -> Self {
         let ports = bindings(config.service.listen, ports);
         Self {
@@ -73,6 +75,7 @@ impl Service {
             space,
             meter: Arc::default(),
             history,
+            clock,
         }
     }
 
@@ -98,7 +101,7 @@ impl Service {
     /// Sorts a call, with what is known of its client's names.
     fn sort(&self, call: &Call, ends: Endpoint, over: Transport) -> Prepared {
         let settings = self.exports.current();
-        let sort = |names| prepare(call, origin(ends, over, names), &settings, clock::now());
+        let sort = |names| prepare(call, origin(ends, over, names), &settings, self.clock.now());
         if !settings.exports.want_client_names() {
             return sort(ClientNames::Unasked);
         }
@@ -116,7 +119,7 @@ impl Service {
             .as_deref()
             .map_or(ClientNames::Late, ClientNames::Known);
         let settings = self.exports.current();
-        prepare(call, origin(ends, over, names), &settings, clock::now())
+        prepare(call, origin(ends, over, names), &settings, self.clock.now())
     }
 
     /// Answers from the state, if that can be done here and now.

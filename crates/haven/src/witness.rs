@@ -11,6 +11,7 @@
 //! It must not know what entries mean.
 
 use crate::bulletin::Bulletins;
+use crate::clock::ServiceClock;
 use crate::cluster::{self, office::Office};
 use crate::control;
 use crate::engine::{Outcome, STORE_DIR};
@@ -20,7 +21,7 @@ use crate::notify;
 use crate::peers::Clients;
 use crate::rebuild;
 use crate::roll::Roll;
-use crate::serve::{LOG_DIR, Signals, consensus_options, failed, until_removed};
+use crate::serve::{LOG_DIR, Signals, consensus_options, failed, keep_time, until_removed};
 use crate::settings;
 use bytes::Bytes;
 use desk::Desk;
@@ -100,8 +101,14 @@ pub(crate) async fn serve(
     ));
     let roll = Roll::new(&config, consensus.clone());
     let names = roll.clone();
+    let clock = ServiceClock::new(config.node.id);
     let history = Arc::new(History::new(&config.node.name, move |id| names.name_of(id)));
-    let bulletins = Bulletins::new(&config, roll.clone(), Arc::clone(&history));
+    let bulletins = Bulletins::new(
+        &config,
+        roll.clone(),
+        Arc::clone(&history),
+        Arc::clone(&clock),
+    );
     // No clients, for ever.
     let (_nobody, changed) = watch::channel(0);
     let clients = Clients::new(Vec::new, changed, Vec::new());
@@ -116,9 +123,11 @@ pub(crate) async fn serve(
         bulletins: bulletins.clone(),
         history,
         settings: settings::Told::new(&config, None),
+        clock: Arc::clone(&clock),
         listens: config.own().address,
     };
     let desk = Arc::new(Desk { insight, disk });
+    tokio::spawn(keep_time(clock, desk.insight.roll.clone(), || None));
     let judged = Arc::clone(&desk);
     let judged = move || judged.insight.judged(judged.report());
     tokio::spawn(settings::watch(judged, Arc::clone(&desk)));

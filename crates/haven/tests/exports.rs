@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use bytes::Bytes;
+use haven::clock::ServiceClock;
 use haven::engine::{Engine, Outcome};
 use haven::serve::Ports;
 use haven::service::Service;
@@ -87,6 +88,7 @@ impl Node {
             mount: 20048,
             portmap: None,
         };
+        let clock = ServiceClock::new(1);
         let service = Service::new(
             &config,
             Arc::clone(&engine),
@@ -94,17 +96,18 @@ impl Node {
             space,
             ports,
             Arc::new(haven::history::History::new("a", |_| None)),
+            Arc::clone(&clock),
         );
         let mut leadership = consensus.leadership();
         leadership.wait_for(|now| now.is_leader).await.unwrap();
         consensus.barrier().await.unwrap();
         let table = service.exports();
-        found::foundations(&consensus, &engine, &table)
+        found::foundations(&consensus, &engine, &table, &clock)
             .await
             .unwrap();
         let (own, state) = (Arc::clone(&table), Arc::clone(&engine));
         let mut tasks = JoinSet::new();
-        tasks.spawn(exports::follow(own, consensus.clone(), state));
+        tasks.spawn(exports::follow(own, consensus.clone(), state, clock));
         tasks.spawn(resolve::keep_hosts(table));
         Self {
             dir: dir.to_owned(),
