@@ -30,9 +30,11 @@ async fn a_leader_that_is_told_to_end_has_handed_over_before_its_process_ends() 
                 known.rfind(|one| one.term > before.term)
             })
             .await;
+        // The term is not asked for: a node that has just started has no vote yet (`lease.rs`), so the heir may need a
+        // second election. It is the planned move's all the same.
         assert_eq!(
-            (next.from.as_deref(), next.cause, next.term),
-            (Some(NAMES[leader]), Cause::Planned, before.term + 1),
+            (next.from.as_deref(), next.cause),
+            (Some(NAMES[leader]), Cause::Planned),
             "round {round}: {said}"
         );
     }
