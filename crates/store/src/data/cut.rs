@@ -17,7 +17,7 @@
 
 use super::{DataFiles, State};
 use crate::remains::{Place, Remains};
-use haven_disk::DiskFile;
+use haven_disk::{DiskFile, renew};
 use haven_fs::{FsResult, Ino};
 use parking_lot::{MutexGuard, WaitTimeoutResult};
 use std::collections::BTreeSet;
@@ -271,8 +271,7 @@ impl DataFiles {
 fn give_back(file: &dyn DiskFile, start: u64, end: u64) -> io::Result<()> {
     let len = file.len()?;
     if start >= len {
-        file.set_len(len + 1)?;
-        file.set_len(len)
+        renew::length(file, 1)
     } else if end >= len {
         file.set_len(start)
     } else {
