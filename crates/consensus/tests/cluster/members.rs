@@ -89,7 +89,7 @@ async fn a_token_lets_one_machine_in_whoever_leads_and_whatever_restarts() {
     let follower = if leader == 1 { 2 } else { 1 };
     cluster.token(follower, 9).await;
     let id = cluster.admit_key(follower, 9, &a).await.unwrap();
-    cluster.node(leader).consensus.transfer(None).await.unwrap();
+    cluster.hand_over(leader, None).await;
     let second = cluster.leader(&[1, 2, 3]).await;
     let used = |id| format!("this token was used already (by node {id})");
     for at in [1, 2, 3] {

@@ -23,6 +23,7 @@ use haven_consensus::Replicated;
 use haven_consensus::Security;
 use haven_consensus::StartError;
 use haven_consensus::Timing;
+use haven_consensus::TransferError;
 use haven_consensus::lacking;
 use haven_consensus::rejoin;
 use haven_disk::Disk;
@@ -59,6 +60,17 @@ pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
         }
     })
     .await;
+}
+
+/// Three times the usual, so that a machine that does much else besides elects nobody: no test here asks how long
+/// something takes.
+pub fn unhurried() -> Timing {
+    let usual = Timing::default();
+    Timing {
+        heartbeat: usual.heartbeat * 3,
+        election_min: usual.election_min * 3,
+        lease: usual.lease * 3,
+    }
 }
 
 pub struct Node {
@@ -143,7 +155,7 @@ impl Cluster {
                 tokens: own.issued().to_vec(),
                 version: self.version,
             }),
-            timing: Timing::default(),
+            timing: unhurried(),
             checkpoints: self.checkpoints,
             witness: self.witnesses.contains(&id),
         }
@@ -352,6 +364,20 @@ impl Cluster {
     ) -> Leadership {
         let mut seen = self.node(id).consensus.leadership();
         *soon(what, seen.wait_for(f)).await.unwrap()
+    }
+
+    /// Hands leadership of `from` over, as soon as a follower is ready for it.
+    pub async fn hand_over(&self, from: u64, to: Option<u64>) -> u64 {
+        let consensus = &self.node(from).consensus;
+        let handed = async {
+            loop {
+                match consensus.transfer(to).await {
+                    Err(TransferError::NoneReady) => tokio::task::yield_now().await,
+                    moved => return moved.unwrap(),
+                }
+            }
+        };
+        soon("leadership is handed over", handed).await
     }
 
     pub async fn propose(&self, id: u64, text: &str) -> Result<usize, ProposeError> {
