@@ -353,6 +353,7 @@ fn node_problems(node: &NodeStatus, leads: bool, problems: &mut Vec<Problem>) {
         let what = format!("node {name} cannot catch up, and could not take over: {what}");
         problems.push(problem(what, advice.as_str()));
     }
+    memory::problems(name, &report.memory, problems);
     if let Some(trouble) = &report.trouble {
         let short = report.full || report.free_mib < report.reserve_mib;
         let advice = if report.refuses_growth && !report.full {
@@ -397,5 +398,6 @@ fn standby_problems(nodes: &[NodeStatus], problems: &mut Vec<Problem>) {
     }
 }
 
+mod memory;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`types`] | questions and answers, as JSON |
 //! | [`bulletin`] | what nodes tell each other of themselves, as bytes |
+//! | [`memory`] | what clients have of a node's memory |
 //! | [`judge`] | what a cluster's state means: healthy, degraded or down, what is wrong, what to do |
 //! | [`screen`] | a cluster's state as text for people |
 //! | [`server`] | the router: HTTP/1.1 over any connection |
@@ -15,6 +16,7 @@
 pub mod bulletin;
 pub mod client;
 pub mod judge;
+pub mod memory;
 pub mod screen;
 pub mod server;
 pub mod types;

@@ -2,6 +2,7 @@
 //!
 //! Answers say what is, never what is hoped. Fields may be added; a reader ignores what it does not know.
 
+use crate::memory::Memory;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -233,6 +234,9 @@ pub struct NodeReport {
     pub log_flushes: u64,
     /// Client connections now.
     pub connections: u64,
+    /// What clients have of its memory.
+    #[serde(default)]
+    pub memory: Memory,
     /// The port NFS is served on (of interest when the system chose it).
     pub nfs_port: u16,
     /// The port MOUNT is served on.

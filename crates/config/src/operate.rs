@@ -24,6 +24,8 @@ const INFLIGHT_PER_CONNECTION: (u64, u64) = (1, 65_536);
 /// A WRITE of 1 MiB, which clients are told they may send, must fit with its headers.
 const RECORD_KIB: (u64, u64) = (1_088, 16_384);
 const INFLIGHT_MIB: (u64, u64) = (16, 65_536);
+/// From the largest answer on, which must fit.
+const ANSWERS_MIB: (u64, u64) = (16, 65_536);
 const PATIENCE_SECONDS: (u64, u64) = (1, 600);
 const IDLE_SECONDS_MAX: u64 = 86_400;
 
@@ -115,8 +117,10 @@ pub struct Limits {
     pub inflight_per_connection: usize,
     /// Largest request in bytes.
     pub record_bytes: usize,
-    /// Bytes of all requests handled at a time.
+    /// Bytes of all requests handled at a time that are not small.
     pub inflight_bytes: usize,
+    /// Bytes of all answers that are not small.
+    pub answer_bytes: usize,
     /// How long a client may take to complete a request it began, or to take an answer.
     pub patience: Duration,
     /// How long a connection may be without a request; `None`: for ever.
@@ -131,6 +135,7 @@ impl Default for Limits {
             inflight_per_connection: 256,
             record_bytes: 1_088 << 10,
             inflight_bytes: 256 << 20,
+            answer_bytes: 256 << 20,
             patience: Duration::from_secs(30),
             idle: Some(Duration::from_secs(600)),
         }
@@ -276,6 +281,12 @@ pub(crate) fn limits(raw: &raw::Limits) -> Result<Limits, ConfigError> {
             "less than one record (limits.record_kib)",
         ));
     }
+    let answers = or(
+        "limits.answers_mib",
+        raw.answers_mib,
+        ANSWERS_MIB,
+        usual.answer_bytes >> 20,
+    )?;
     Ok(Limits {
         connections,
         connections_per_address: per_address,
@@ -287,6 +298,7 @@ pub(crate) fn limits(raw: &raw::Limits) -> Result<Limits, ConfigError> {
         )?,
         record_bytes: record << 10,
         inflight_bytes: inflight << 20,
+        answer_bytes: answers << 20,
         patience: Duration::from_secs(patience),
         idle: (idle != 0).then_some(Duration::from_secs(idle)),
     })
@@ -407,6 +419,11 @@ mod tests {
             ),
             ("[limits]\nrecord_kib = 64", "not within 1088"),
             ("[limits]\ninflight_mib = 1", "not within 16"),
+            ("[limits]\nanswers_mib = 15", "not within 16"),
+            (
+                "[limits]\nrecord_kib = 16384\ninflight_mib = 15",
+                "not within 16",
+            ),
             ("[limits]\nidle_seconds = 7", "not within 30"),
             ("[limits]\npatience_seconds = 0", "not within 1"),
         ] {

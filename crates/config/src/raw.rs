@@ -158,8 +158,10 @@ pub struct Limits {
     pub inflight_per_connection: Option<u64>,
     /// KiB of the largest request.
     pub record_kib: Option<u64>,
-    /// MiB of all requests handled at a time.
+    /// MiB of all requests handled at a time that are not small.
     pub inflight_mib: Option<u64>,
+    /// MiB of all answers.
+    pub answers_mib: Option<u64>,
     /// Seconds that a client may take to send a request or to take an answer.
     pub patience_seconds: Option<u64>,
     /// Seconds that a connection may be without a request; 0: for ever.

@@ -4,7 +4,7 @@ use crate::Seed;
 use bytes::{Bytes, BytesMut};
 use haven_fs::Time;
 use haven_net::Limits;
-use haven_net::fuzzing::{RECORD_EMPTY_FRAGMENTS_MAX, records};
+use haven_net::fuzzing::{Manner, RECORD_EMPTY_FRAGMENTS_MAX, RECORD_HEAD_BYTES_MAX, records};
 use haven_nfsd::{
     ChangeId, Client, ClientNames, Entry, Export, ExportId, Exports, Options, Origin, Prepared,
     Service, Transport, Who, prepare,
@@ -45,23 +45,46 @@ const SMALL: Limits = Limits {
     connections_max: 1,
     connections_per_address_max: 1,
     inflight_per_connection_max: 1,
-    record_bytes_max: 500,
-    inflight_bytes_max: 500,
+    record_bytes_max: 5000,
+    inflight_bytes_max: 6000,
+    answer_bytes_max: 0,
     patience: Duration::from_secs(1),
     idle: None,
 };
 
-/// What a client sends, after a byte that says in how many pieces it comes: the server cuts the same records
-/// out of it however it arrives.
+/// Size of a slab that an input can outgrow.
+const SLAB_BYTES: usize = 64;
+/// Bits of the byte that says how a stream is received.
+const ADMITS: u8 = 1;
+const KEEPS: u8 = 2;
+
+/// What a client sends, after a byte that says in how many pieces it comes, and one that says how it is received: the
+/// server cuts the same records out of it however it arrives, and accounts for all memory.
 pub(crate) fn record_stream(input: &[u8]) {
-    let Some((&step, stream)) = input.split_first() else {
+    let Some((&[step, how], stream)) = input.split_first_chunk() else {
         return;
     };
-    let cut = records(&SMALL, usize::from(step), stream);
-    assert_eq!(cut, records(&SMALL, stream.len(), stream));
+    let manner = Manner {
+        step: usize::from(step),
+        slab_bytes: SLAB_BYTES,
+        admits: how & ADMITS != 0,
+        keeps: how & KEEPS != 0,
+    };
+    let cut = records(&SMALL, manner, stream);
+    let at_once = Manner {
+        step: stream.len(),
+        keeps: false,
+        ..manner
+    };
+    assert_eq!(cut, records(&SMALL, at_once, stream));
     let (mut rest, mut expected) = (stream, Vec::new());
     while let Some((record, taken)) = whole_record(rest) {
-        expected.push(record);
+        let is_large = record.len() > SLAB_BYTES - HEADER_BYTES;
+        let kept = match is_large && !manner.admits {
+            true => record.len().min(RECORD_HEAD_BYTES_MAX),
+            false => record.len(),
+        };
+        expected.push(record.slice(..kept));
         rest = &rest[taken..];
     }
     assert_eq!(cut.0, expected);
@@ -98,15 +121,28 @@ pub(crate) fn record_stream_seeds() -> Vec<Seed> {
         ("whole", [part(true, b"a call"), part(true, b"")].concat()),
         ("fragments", [fragments, part(true, b"next")].concat()),
         ("cut", part(true, b"a call")[..7].to_vec()),
-        ("long", part(true, &[7; 501])),
+        ("long", part(true, &[7; 5001])),
         ("many", [many, part(true, b"next")].concat()),
+        (
+            "large",
+            [
+                part(false, &[7; 900]),
+                part(true, &[8; 900]),
+                part(true, b"x"),
+            ]
+            .concat(),
+        ),
         ("empty", [part(false, b"x"), nothing].concat()),
     ];
-    let steps = [("bytes", 1), ("pieces", 5)];
+    let steps = [
+        ("bytes", [1, ADMITS]),
+        ("pieces", [5, ADMITS | KEEPS]),
+        ("refused", [50, KEEPS]),
+    ];
     let mut seeds = Vec::new();
-    for (how, step) in steps {
+    for (how, manner) in steps {
         for (name, stream) in &inputs {
-            let input = [&[step][..], stream].concat();
+            let input = [&manner[..], stream].concat();
             seeds.push(Seed::new(format!("{name}-{how}"), input));
         }
     }

@@ -19,11 +19,12 @@ use crate::space::SpaceGuard;
 use crate::standby::Standby;
 use crate::strangers::Strangers;
 use haven_admin::judge::SILENT;
+use haven_admin::memory::{Blamed, Holding, Incidents, Memory, MemoryUse};
 use haven_admin::{
     Answer, Api, MoveRequest, NodeReport, Phase, Question, Refusal, RefusalKind, StandbyRequest,
     StateHash,
 };
-use haven_net::Gate;
+use haven_net::{BudgetUse, Gate, Pressure};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +57,8 @@ pub struct Desk {
     pub strangers: Arc<Strangers>,
     /// Requests.
     pub meter: Arc<Meter>,
+    /// What clients have of the memory.
+    pub pressure: Box<dyn Fn() -> Pressure + Send + Sync>,
 }
 
 const fn phase(phase: haven_cluster::Phase) -> Phase {
@@ -67,6 +70,33 @@ const fn phase(phase: haven_cluster::Phase) -> Phase {
         haven_cluster::Phase::Releasing => Phase::Releasing,
         haven_cluster::Phase::Moving => Phase::Moving,
         haven_cluster::Phase::Exited => Phase::Exited,
+    }
+}
+
+fn memory_of(pressure: &Pressure) -> Memory {
+    let used = |of: &BudgetUse| MemoryUse {
+        bytes_max: of.bytes_max as u64,
+        bytes: of.bytes as u64,
+        waiting: of.waiting as u64,
+        most: of.most.map(|(address, bytes)| Holding {
+            address,
+            bytes: bytes as u64,
+        }),
+    };
+    let incidents = |of: &haven_net::Incidents| Incidents {
+        total: of.total,
+        most: of.most.map(|(address, count, ago)| Blamed {
+            address,
+            count,
+            ms_ago: u64::try_from(ago.as_millis()).unwrap_or(u64::MAX),
+        }),
+    };
+    Memory {
+        requests: used(&pressure.requests),
+        answers: used(&pressure.answers),
+        lost: incidents(&pressure.lost),
+        refused: incidents(&pressure.refused),
+        misbehaved: incidents(&pressure.misbehaved),
     }
 }
 
@@ -107,6 +137,7 @@ impl Desk {
             refuses_growth: self.insight.consensus.leadership().borrow().is_leader
                 && self.space.refuses(),
             connections: self.clients.count() as u64,
+            memory: memory_of(&(self.pressure)()),
             nfs_port: self.ports.nfs,
             mount_port: self.ports.mount,
             addresses: addresses.unwrap_or_default(),
@@ -308,6 +339,7 @@ impl Desk {
             bytes: self.meter.bytes(),
             replays: self.meter.replays(),
             connections: report.connections,
+            memory: report.memory,
             failover: (
                 last.map_or(0.0, |f| seconds(f.at_unix_ms)),
                 last.and_then(|f| f.silent_ms).map_or(0.0, seconds),

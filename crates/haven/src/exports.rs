@@ -17,6 +17,7 @@ use haven_nfsd::{Binding, ExportId, Hosts, Squash};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -32,6 +33,8 @@ pub struct Exports {
     ports: Vec<Binding>,
     /// Counts changes of the configuration.
     changes: watch::Sender<u64>,
+    /// Counts whatever may change whom the rules let in.
+    version: AtomicU64,
 }
 
 #[derive(Default)]
@@ -49,6 +52,7 @@ impl Exports {
             offered: RwLock::default(),
             ports,
             changes: watch::Sender::new(0),
+            version: AtomicU64::new(0),
         };
         exports.change(|parts| parts.configured = configured.into());
         Arc::new(exports)
@@ -57,6 +61,11 @@ impl Exports {
     /// What requests are sorted by.
     pub fn current(&self) -> Arc<haven_nfsd::Service> {
         Arc::clone(&self.offered.read())
+    }
+
+    /// Changes whenever [`Exports::current`] does.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// The exports as configured.
@@ -98,6 +107,8 @@ impl Exports {
             exports: Arc::new(exports),
             ports: self.ports.clone(),
         });
+        // Afterwards: who sees the new number sees the new rules.
+        self.version.fetch_add(1, Ordering::Release);
     }
 }
 

@@ -413,7 +413,7 @@ fn run_serve(args: ServeArgs) -> Result<(), String> {
             quick::announce(listen, &args.export, ports);
         }
     };
-    let runtime = runtime()?;
+    let runtime = serve::runtime()?;
     let end = runtime.block_on(serve::serve(config, disk, &exe, args.config, said));
     if let Err(why) = end {
         drop(temporary);
@@ -431,13 +431,6 @@ fn run_check(file: &Path) -> Result<(), String> {
     print!("{}", show::summary(&config));
     println!("{} is right", file.display());
     Ok(())
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, String> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| e.to_string())
 }
 
 /// Status when it cannot be found out how the cluster is.
@@ -460,7 +453,7 @@ fn run_init(args: InitArgs) -> Result<(), String> {
 }
 
 fn run_join(args: JoinArgs) -> Result<(), String> {
-    let told = runtime()?.block_on(cluster::join::join(&cluster::join::Wishes {
+    let told = serve::runtime()?.block_on(cluster::join::join(&cluster::join::Wishes {
         token: args.token,
         config: args.config,
         data: args.data,
@@ -475,7 +468,7 @@ fn run_join(args: JoinArgs) -> Result<(), String> {
 
 fn about_members(node: &NodeArgs) -> Result<(Client, tokio::runtime::Runtime), String> {
     let (socket, _) = node.read()?;
-    Ok((Client::unix(&socket, MEMBERS_PATIENCE), runtime()?))
+    Ok((Client::unix(&socket, MEMBERS_PATIENCE), serve::runtime()?))
 }
 
 fn new_token(node: &NodeArgs, hours: u64) -> Result<String, String> {
@@ -530,7 +523,7 @@ fn run_status(args: StatusArgs) -> ExitCode {
             watch: args.watch,
             of: args.of,
         };
-        runtime()?.block_on(status::run(&options))
+        serve::runtime()?.block_on(status::run(&options))
     });
     match told {
         Ok(code) => ExitCode::from(code),
@@ -610,7 +603,7 @@ fn run_migrate(node: &NodeArgs, what: Vec<String>, force: bool) -> Result<(), St
             .await
             .map_err(|e| e.to_string())
     };
-    let leader = runtime()?.block_on(moved)?;
+    let leader = serve::runtime()?.block_on(moved)?;
     println!("the service has moved to node {leader}");
     Ok(())
 }
@@ -636,5 +629,5 @@ fn run_standby(args: &StandbyArgs, standby: bool) -> Result<(), String> {
         }
         Ok(())
     };
-    runtime()?.block_on(said)
+    serve::runtime()?.block_on(said)
 }

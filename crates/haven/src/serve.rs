@@ -16,7 +16,7 @@ use crate::rebuild;
 use crate::reload::reload;
 use crate::roll::Roll;
 use crate::rpcbind::Rpcbind;
-use crate::service::{Service, bindings};
+use crate::service::{SLOW_QUERIES_MAX, Service, bindings};
 use crate::settings;
 use crate::space::SpaceGuard;
 use crate::standby::{self, Standby};
@@ -50,6 +50,21 @@ const WITHDRAW_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Pause before a node that is to be removed tries again to hand over.
 const LEAVE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Threads for whatever may wait for the disk, beside queries that take long.
+const OTHER_BLOCKING_THREADS: usize = 64;
+
+/// What a node runs on.
+///
+/// # Errors
+/// What the system says.
+pub fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(SLOW_QUERIES_MAX + OTHER_BLOCKING_THREADS)
+        .enable_all()
+        .build()
+        .map_err(|e| e.to_string())
+}
 
 /// The ports a node listens on, once it does.
 #[derive(Debug, Clone, Copy)]
@@ -334,7 +349,7 @@ impl Node {
         let (own, log_of) = (Arc::clone(&exports), consensus.clone());
         tokio::spawn(exports::follow(own, log_of, Arc::clone(&engine)));
         tokio::spawn(resolve::keep_hosts(Arc::clone(&exports)));
-        let server = Server::new(Arc::new(service), Arc::clone(&gate), limits(&config));
+        let server = Server::new(Arc::new(service), Arc::clone(&gate), limits(&config.limits));
         tokio::spawn(Arc::clone(&space).watch(consensus.clone()));
         let kept = streams.iter().map(std::net::TcpListener::try_clone);
         let kept = kept.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
@@ -392,6 +407,7 @@ impl Node {
             addresses: addresses.clone(),
             strangers: Arc::clone(&strangers),
             meter,
+            pressure: Box::new(move || server.pressure()),
         });
         if let Some(addresses) = addresses {
             let of = Arc::clone(&desk);
@@ -464,14 +480,15 @@ fn tell_start(config: &Config, ports: Ports, registers: bool) {
     notify::ready(&format!("NFS port {}, exports {exports}", ports.nfs));
 }
 
-fn limits(config: &Config) -> Limits {
-    let own = &config.limits;
+/// What clients may use.
+pub(crate) fn limits(own: &haven_config::Limits) -> Limits {
     Limits {
         connections_max: own.connections,
         connections_per_address_max: own.connections_per_address,
         inflight_per_connection_max: own.inflight_per_connection,
         record_bytes_max: own.record_bytes,
         inflight_bytes_max: own.inflight_bytes,
+        answer_bytes_max: own.answer_bytes,
         patience: own.patience,
         idle: own.idle,
     }

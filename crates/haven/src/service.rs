@@ -23,18 +23,18 @@ use haven_consensus::{Consensus, Leadership, ProposeError};
 use haven_net::{Begun, DATAGRAM_BYTES_MAX, Endpoint, Gate, Handler, Line, Look, Verdict};
 use haven_nfsd::{
     Binding, ClientNames, Decision, Fatal, Machine, Mutation, Origin, Prepared, Request, Room,
-    Transport, prepare,
+    Transport, answer_bytes_max, prepare,
 };
 use haven_proto::nfs3::Args3;
 use haven_proto::rpcbind::{self, Netid, Uaddr};
 use haven_proto::{mount, nfs3, nlm, portmap};
-use haven_rpc::{AcceptError, Call, Refusal, accept_error, decode_call};
+use haven_rpc::{AcceptError, AuthStat, Call, Denial, Refusal, accept_error, decode_call, denied};
 use haven_store::Store;
 use haven_xdr::Gather;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{debug, error, warn};
@@ -44,6 +44,10 @@ const RETRY: std::time::Duration = std::time::Duration::from_millis(2);
 
 /// Reads of up to so many bytes are answered where they arrive.
 const QUICK_READ_BYTES_MAX: u32 = 32 << 10;
+
+/// Queries that take long are answered on so many threads at a time. Each keeps some memory for the next one, which would
+/// add up, and whoever asks for something short finds a thread.
+pub(crate) const SLOW_QUERIES_MAX: usize = 64;
 
 /// See the module's head comment.
 pub struct Service {
@@ -58,6 +62,8 @@ pub struct Service {
     meter: Arc<Meter>,
     history: Arc<History>,
     callers: Arc<Callers>,
+    /// A permit for each query that takes long.
+    slow: Arc<Semaphore>,
 }
 
 /// What became of a change.
@@ -102,6 +108,7 @@ impl Service {
             meter: Arc::default(),
             history,
             callers: Callers::new(),
+            slow: Arc::new(Semaphore::new(SLOW_QUERIES_MAX)),
         }
     }
 
@@ -168,10 +175,16 @@ impl Service {
     /// Answers from the state.
     async fn query(&self, request: Request) -> Verdict {
         let room = self.room_for(&request);
-        verdict(
-            self.look(move |machine| machine.query_within(&request, room))
-                .await,
-        )
+        let turn = match is_quick(&request) {
+            true => None,
+            false => Arc::clone(&self.slow).acquire_owned().await.ok(),
+        };
+        let look = move |machine: &Machine<Store>| {
+            // As long as a thread works on it, also when nobody waits for it any more.
+            let _held = &turn;
+            machine.query_within(&request, room)
+        };
+        verdict(self.look(look).await)
     }
 
     /// What the answer is to say of the service's space, if it is about that.
@@ -467,7 +480,7 @@ impl Handler for Service {
             Err(Refusal::Reply { reply, .. }) => return Begun::Done(Verdict::Reply(reply)),
             Err(Refusal::Drop(why)) => {
                 debug!(peer = %connection.ends.remote, %why, "not a call");
-                return Begun::Done(Verdict::HangUp);
+                return Begun::Done(Verdict::Garbage);
             }
         };
         // Before the clock is read: the entry belongs to this term or to none.
@@ -541,7 +554,69 @@ impl Handler for Service {
         self.done(ticket, verdict)
     }
 
+    fn answer_bytes(&self, record: &[u8]) -> usize {
+        answer_bytes_max(record, || self.exports.current().exports.listing_bytes())
+    }
+
+    async fn lets_in(&self, ends: Endpoint) -> bool {
+        let settings = self.exports.current();
+        let client = ends.remote.ip().to_canonical();
+        if let Some(known) = settings.exports.let_in(client, ClientNames::Unasked) {
+            return known;
+        }
+        let found = self.resolver.names(client).await;
+        let names = found
+            .as_deref()
+            .map_or(ClientNames::Late, ClientNames::Known);
+        // With names it is known.
+        settings.exports.let_in(client, names).unwrap_or(true)
+    }
+
+    fn rules_version(&self) -> u64 {
+        self.exports.version()
+    }
+
+    /// As RFC 5531 section 9.2 has it for a caller that is not trusted: an error that ends what the client wanted, rather
+    /// than a closed connection, over which it would send the same again.
+    fn refuse(&self, connection: Endpoint, head: Bytes) -> Verdict {
+        let (began, bytes) = (Instant::now(), head.len());
+        match decode_call(head) {
+            Ok(call) => {
+                let ticket = self.meter.begin(&call, began, bytes);
+                let denial = Denial::AuthError(AuthStat::TooWeak);
+                self.done(ticket, Verdict::Reply(denied(call.xid, denial)))
+            }
+            Err(Refusal::Reply { reply, .. }) => Verdict::Reply(reply),
+            Err(Refusal::Drop(why)) => {
+                debug!(peer = %connection.remote, %why, "not a call");
+                Verdict::Garbage
+            }
+        }
+    }
+
     fn may_answer(&self) -> bool {
         self.consensus.lease_valid()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use haven_config::{Config, Limits};
+
+    #[test]
+    fn every_answer_fits_into_the_least_that_may_be_configured() {
+        let file = |mib| {
+            let text = format!(
+                "[node]\ndata = \"/d\"\n[limits]\nanswers_mib = {mib}\n[[export]]\npath = \"/data\"\n"
+            );
+            Config::parse(&text).map(|config| config.limits.answer_bytes)
+        };
+        assert!(file(15).is_err());
+        let least = file(16).unwrap();
+        assert!(
+            haven_nfsd::ANSWER_BYTES_MAX < least / 2,
+            "with what a request takes"
+        );
+        assert!(Limits::default().answer_bytes >= least);
     }
 }

@@ -109,10 +109,12 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
     }
     writeln!(
         out,
-        "limits    {} connections, {} from one address; {} MiB of requests",
+        "limits    {} connections, {} from one address; {} MiB of requests, {} MiB of answers: at most {} MiB for clients",
         limits.connections,
         limits.connections_per_address,
-        limits.inflight_bytes >> 20
+        limits.inflight_bytes >> 20,
+        limits.answer_bytes >> 20,
+        crate::serve::limits(limits).memory_bytes_max() >> 20
     )?;
     let reserve = health.reserve_bytes.map_or_else(
         || "5 % (256 to 4096 MiB)".to_owned(),

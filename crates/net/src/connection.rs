@@ -2,53 +2,73 @@
 //!
 //! Every turn begins what has arrived whole, writes what is ready, and then waits for more of either.
 //! Requests that take longer run as tasks beside it and hand their verdicts back.
+//!
+//! Memory for large requests and for answers comes from budgets that all connections share; while there is none, this
+//! connection waits for it and goes on with everything else. What its requests take stays accounted for until they are
+//! done, also when the connection has ended before.
 
+use crate::budget::{Permit, SHORT, Waiting};
 use crate::delivery::{Deliveries, Line, NOTED_IN_ALL_MAX, NOTED_MAX, NOTED_WHEN_MANY_MAX, Seen};
 use crate::gate::Entry;
-use crate::input::{Accounted, Input, Next};
+use crate::input::{Input, Lease, Next, SLAB_BYTES};
+use crate::listener::Seat;
 use crate::output::Output;
+use crate::party::{Farewell, Party};
+use crate::purse::{self, Purse, Short};
 use crate::{Begun, Handler, Pass, Server, Verdict, sys};
 use bytes::Bytes;
+use haven_rpc::record::HEADER_BYTES;
 use haven_xdr::Gather;
+use parking_lot::Mutex;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
+/// Most memory that a connection takes without asking: its slab, its purse, and room for itself and its task.
+pub(crate) const OWN_BYTES: usize = SLAB_BYTES + purse::OWN_BYTES + (16 << 10);
 /// How often replies that may not leave are looked at again.
 const ANSWER_POLL: Duration = Duration::from_millis(2);
+/// How often it is looked whether replies have arrived on which a connection waits: nothing else says so.
+const OWED_POLL: Duration = Duration::from_millis(20);
 /// While more bytes of replies than this wait to be written, nothing new is begun.
 const OUTPUT_BYTES_MAX: usize = 4 << 20;
+/// What a request takes while it is under way, beside itself and its answer.
+const REQUEST_BYTES: usize = 3 << 10;
+/// A peer that has sent or taken so much has moved.
+const MOVE_BYTES: usize = 32 << 10;
 
 /// Serves the connection until either side ends it or the gate hangs up.
 pub(crate) async fn serve<H: Handler>(
     server: &Arc<Server<H>>,
     stream: TcpStream,
     line: Arc<Line>,
+    mut seat: Seat<H>,
     mut hang_ups: watch::Receiver<u64>,
 ) {
     let mut stream = Disconnecting(stream);
     let (read, write) = stream.0.split();
-    let activity = Activity::default();
+    let (party, mut told) = (Arc::clone(&seat.party), seat.told());
     let peer = line.ends.remote;
-    let mut connection = Connection::new(server, Arc::clone(&line), write, &activity);
+    let mut connection = Connection::new(server, Arc::clone(&line), write, seat);
     let mut by_peer = false;
     tokio::select! {
         biased;
         _ = hang_ups.changed() => debug!(%peer, "hung up"),
         () = line.hung_up() => debug!(%peer, "hung up: its client has another connection"),
+        Some(why) = async { (&mut told).await.ok() } => tell_farewell(server, peer, why),
         end = connection.run(read) => {
             by_peer = is_by_peer(&end);
             tell_end(server, peer, &end);
         }
-        () = activity.over(server.limits.idle) => debug!(%peer, "closed a connection that was not used"),
+        () = party.unused(server.limits.idle) => debug!(%peer, "closed a connection that was not used"),
     }
     connection.conclude(by_peer);
 }
@@ -65,32 +85,29 @@ fn tell_end<H>(server: &Server<H>, peer: SocketAddr, why: &io::Error) {
     use io::ErrorKind::{InvalidData, TimedOut};
     if !matches!(why.kind(), InvalidData | TimedOut) {
         debug!(%peer, %why, "connection ended");
-    } else if let Some(left_out) = server.complaints.misbehaved.speak() {
+        return;
+    }
+    server
+        .misbehaved
+        .note(peer.ip().to_canonical(), Instant::now());
+    if let Some(left_out) = server.complaints.misbehaved.speak() {
         warn!(%peer, %why, left_out, "closed a connection whose client misbehaves");
     }
 }
 
-/// Whether a connection is used: looked at now and then, so that no request pays for a timer.
-#[derive(Default)]
-struct Activity {
-    requests: AtomicU64,
-    tasks: AtomicUsize,
-}
-
-impl Activity {
-    /// Returns after one to two times `limit` without a request.
-    async fn over(&self, limit: Option<Duration>) {
-        let Some(limit) = limit else {
-            return std::future::pending().await;
-        };
-        let mut seen = 0;
-        loop {
-            tokio::time::sleep(limit).await;
-            let requests = self.requests.load(Ordering::Relaxed);
-            if requests == seen && self.tasks.load(Ordering::Relaxed) == 0 {
-                return;
+/// Says that a connection was ended for others.
+fn tell_farewell<H>(server: &Server<H>, peer: SocketAddr, why: Farewell) {
+    match why {
+        Farewell::GaveWay => debug!(%peer, "closed an idle connection: its place was needed"),
+        Farewell::StoodStill => {
+            server.lost.note(peer.ip().to_canonical(), Instant::now());
+            if let Some(left_out) = server.complaints.lost.speak() {
+                warn!(
+                    %peer, left_out,
+                    "closed a connection: memory is short, and its client has neither sent nor taken anything for {} s",
+                    SHORT.as_secs()
+                );
             }
-            seen = requests;
         }
     }
 }
@@ -110,28 +127,75 @@ struct Connection<'a, H: Handler> {
     server: &'a Arc<Server<H>>,
     line: Arc<Line>,
     write: WriteHalf<'a>,
+    party: Arc<Party>,
     input: Input,
     output: Output,
     deliveries: Deliveries,
-    /// What tasks hand back. As many places as tasks: a finished one never waits.
-    done: mpsc::Receiver<Verdict>,
-    done_to: mpsc::Sender<Verdict>,
+    /// For what is under way, and for the output.
+    purse: Purse,
+    /// What waits for memory, and in which queue.
+    waiting: Option<(Need, Waiting)>,
+    /// A request for whose answer there was no room yet.
+    held_back: Option<Request>,
+    /// What tasks hand back, and what was taken for them. As many places as tasks: a finished one never waits.
+    done: mpsc::Receiver<(Verdict, usize)>,
+    done_to: mpsc::Sender<(Verdict, usize)>,
     tasks: usize,
-    activity: &'a Activity,
+    /// What outlives this connection as long as a task does.
+    rest: Arc<Rest<H>>,
+    seat: Option<Seat<H>>,
+    /// Whether large requests of this client are taken in, by which version of the rules.
+    let_in: Option<(u64, bool)>,
     /// Since when the record that is arriving has been.
     record_since: Option<Instant>,
     /// Since when the peer has taken nothing of what waits for it.
     stuck_since: Option<Instant>,
+    /// Whether the peer is known to keep us waiting, and the bytes it has sent and taken since it has moved.
+    is_still: bool,
+    moved_bytes: usize,
+}
+
+/// A request that can be begun.
+struct Request {
+    message: Bytes,
+    /// Only its head was taken in.
+    is_refused: bool,
+    /// What it takes while it is under way, with its answer, at most.
+    cost: usize,
+}
+
+/// What a connection needs before it can go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// Memory for what arrives.
+    Memory(usize),
+    /// Memory for an answer.
+    Answer(usize),
 }
 
 /// What a connection waits for before it can read on.
 enum Blocked {
     /// More bytes.
     Bytes,
-    /// Memory of the server's budget.
-    Memory(u32),
+    /// Memory of one of the server's budgets.
+    Short(Need),
     /// Its own requests: to end, or to be taken by the peer.
     Requests,
+}
+
+/// What stays taken when a connection has ended and its tasks have not: the memory, and the place.
+struct Rest<H: Handler>(Mutex<Option<(Purse, Seat<H>)>>);
+
+impl<H: Handler> Drop for Connection<'_, H> {
+    fn drop(&mut self) {
+        self.party.moves();
+        if let Some(seat) = &mut self.seat {
+            seat.leave();
+        }
+        let empty = Purse::new(Arc::clone(&self.party), Arc::clone(&self.server.answers));
+        let purse = std::mem::replace(&mut self.purse, empty);
+        *self.rest.0.lock() = self.seat.take().map(|seat| (purse, seat));
+    }
 }
 
 impl<'a, H: Handler> Connection<'a, H> {
@@ -139,22 +203,31 @@ impl<'a, H: Handler> Connection<'a, H> {
         server: &'a Arc<Server<H>>,
         line: Arc<Line>,
         write: WriteHalf<'a>,
-        activity: &'a Activity,
+        seat: Seat<H>,
     ) -> Self {
         let (done_to, done) = mpsc::channel(server.limits.inflight_per_connection_max);
+        let (own, requests) = (Arc::clone(&seat.party), Arc::clone(&server.requests));
         Self {
             server,
             line,
             write,
-            input: Input::new(Arc::clone(&server.memory)),
+            input: Input::new(Arc::clone(&own), requests, &server.limits),
             output: Output::default(),
             deliveries: Deliveries::new(),
+            purse: Purse::new(Arc::clone(&own), Arc::clone(&server.answers)),
+            party: own,
+            waiting: None,
+            held_back: None,
             done,
             done_to,
             tasks: 0,
-            activity,
+            rest: Arc::new(Rest(Mutex::new(None))),
+            seat: Some(seat),
+            let_in: None,
             record_since: None,
             stuck_since: None,
+            is_still: false,
+            moved_bytes: 0,
         }
     }
 
@@ -167,30 +240,35 @@ impl<'a, H: Handler> Connection<'a, H> {
     }
 
     async fn turn(&mut self, read: &mut ReadHalf<'_>) -> io::Result<()> {
-        let blocked = self.begin_arrived()?;
-        let may_answer = self.output.is_empty() || self.write_ready()?;
-        if self.owes_much() {
+        let blocked = self.begin_arrived().await?;
+        let before = self.output.bytes();
+        let may_answer = before == 0 || self.write_ready()?;
+        let owed = self.owes_much();
+        if owed {
             self.look(false);
         }
-        if matches!(blocked, Blocked::Requests) && self.has_room() {
-            // What was in the way has just been written.
+        let has_gone = self.output.bytes() < before || owed && !self.owes_much();
+        if !matches!(blocked, Blocked::Bytes) && has_gone {
+            // What was in the way may just have been written, or has arrived.
             return Ok(());
         }
         let held = self.server.gate.is_suspended();
-        self.note_progress(&blocked, held);
+        self.note_progress(&blocked, may_answer, held);
+        self.queue(&blocked);
         let deadline = self.deadline(may_answer, held);
-        let (budget, line) = (Arc::clone(&self.server.memory), Arc::clone(&self.line));
+        let line = Arc::clone(&self.line);
         tokio::select! {
             verdict = self.done.recv(), if self.tasks > 0 => {
                 self.tasks -= 1;
-                self.activity.tasks.store(self.tasks, Ordering::Relaxed);
-                if let Some(verdict) = verdict {
-                    self.take(verdict)?;
+                self.party.set_tasks(self.tasks);
+                if let Some((verdict, cost)) = verdict {
+                    self.take(verdict, cost)?;
                 }
             }
-            got = read.read_buf(&mut self.input.buffer), if matches!(blocked, Blocked::Bytes) => {
-                if got? == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
+            got = async { read.read_buf(&mut self.input.room()).await }, if matches!(blocked, Blocked::Bytes) => {
+                match got? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    bytes => self.moved_bytes += bytes,
                 }
                 // Before anything of it is begun.
                 if self.deliveries.noted() > 0 {
@@ -198,10 +276,7 @@ impl<'a, H: Handler> Connection<'a, H> {
                 }
             }
             () = line.asked() => self.look(true),
-            permit = budget.acquire_many_owned(blocked.memory()), if blocked.memory() > 0 => {
-                let permit = permit.map_err(|_| io::Error::other("the server is going away"))?;
-                self.input.grant(permit);
-            }
+            permit = granted(&mut self.waiting), if self.waiting.is_some() => self.grant(permit),
             ready = self.write.writable(), if may_answer && !self.output.is_empty() => ready?,
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 self.check_patience()?;
@@ -211,22 +286,51 @@ impl<'a, H: Handler> Connection<'a, H> {
         Ok(())
     }
 
-    /// Begins every request that has arrived whole.
-    fn begin_arrived(&mut self) -> io::Result<Blocked> {
+    /// Begins every request that has arrived whole, as far as there is room for the answers.
+    async fn begin_arrived(&mut self) -> io::Result<Blocked> {
         loop {
             if !self.has_room() {
                 return Ok(Blocked::Requests);
             }
-            match self.input.next(&self.server.limits)? {
-                Next::Record(record) => {
-                    self.record_since = None;
-                    self.activity.requests.fetch_add(1, Ordering::Relaxed);
-                    self.begin(record)?;
+            if let Some(request) = self.held_back.take()
+                && let Some(blocked) = self.begin_if_room(request)?
+            {
+                return Ok(blocked);
+            }
+            let (message, is_refused) = match self.input.next()? {
+                Next::Record(record) => (record, false),
+                Next::Refused(head) => (head, true),
+                Next::Large => {
+                    let is_let_in = self.is_let_in().await;
+                    self.input.admit(is_let_in);
+                    continue;
                 }
                 Next::Bytes => return Ok(Blocked::Bytes),
-                Next::Memory(bytes) => return Ok(Blocked::Memory(bytes)),
-            }
+                Next::Memory(bytes) => return Ok(Blocked::Short(Need::Memory(bytes))),
+            };
+            self.record_since = None;
+            self.party.count_request();
+            let cost = REQUEST_BYTES + HEADER_BYTES + self.server.handler.answer_bytes(&message);
+            self.held_back = Some(Request {
+                message,
+                is_refused,
+                cost,
+            });
         }
+    }
+
+    /// Begins a request, or keeps it and says what is in the way.
+    fn begin_if_room(&mut self, request: Request) -> io::Result<Option<Blocked>> {
+        let blocked = match self.purse.take(request.cost) {
+            Ok(()) => {
+                self.begin(request)?;
+                return Ok(None);
+            }
+            Err(Short::Own) => Blocked::Requests,
+            Err(Short::Shared(bytes)) => Blocked::Short(Need::Answer(bytes)),
+        };
+        self.held_back = Some(request);
+        Ok(Some(blocked))
     }
 
     /// Whether another request may be begun.
@@ -273,65 +377,127 @@ impl<'a, H: Handler> Connection<'a, H> {
         self.server.handler.ended(&self.line, by_peer);
     }
 
-    fn begin(&mut self, (record, memory): Accounted) -> io::Result<()> {
+    /// Whether a large request of this client is taken in; not if no rule lets it in.
+    async fn is_let_in(&mut self) -> bool {
+        let rules = self.server.handler.rules_version();
+        let known = self.let_in.filter(|(version, _)| *version == rules);
+        let is_let_in = match known {
+            Some((_, known)) => known,
+            None => self.server.handler.lets_in(self.line.ends).await,
+        };
+        self.let_in = Some((rules, is_let_in));
+        if !is_let_in {
+            let peer = self.line.ends.remote;
+            self.server.refused.note(self.party.address, Instant::now());
+            if let Some(left_out) = self.server.complaints.refused.speak() {
+                warn!(%peer, left_out, "refused a large request: nothing is exported to its client");
+            }
+        }
+        is_let_in
+    }
+
+    /// Waits in the queue for what is short, and in no other.
+    fn queue(&mut self, blocked: &Blocked) {
+        let need = match blocked {
+            Blocked::Short(need) => *need,
+            Blocked::Bytes | Blocked::Requests => {
+                self.waiting = None;
+                return;
+            }
+        };
+        if self
+            .waiting
+            .as_ref()
+            .is_some_and(|(queued, _)| *queued == need)
+        {
+            return;
+        }
+        // Its place first: of two queues it stands in one.
+        self.waiting = None;
+        let waiting = match need {
+            Need::Memory(bytes) => {
+                let grows = self.input.permit();
+                self.server.requests.wait(&self.party, bytes, grows)
+            }
+            Need::Answer(bytes) => self.purse.wait(bytes),
+        };
+        self.waiting = Some((need, waiting));
+    }
+
+    fn grant(&mut self, permit: Option<Permit>) {
+        match (self.waiting.take(), permit) {
+            (Some((Need::Memory(_), _)), Some(permit)) => self.input.grant(permit),
+            (Some((Need::Answer(_), _)), Some(permit)) => self.purse.grant(permit),
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, request: Request) -> io::Result<()> {
+        let cost = request.cost;
         match self.server.gate.try_enter() {
-            Entry::Pass(pass) => match self.server.handler.begin(&self.line, record) {
-                Begun::Done(verdict) if pass.is_valid() => return self.take(verdict),
-                Begun::Done(_) => {}
+            Entry::Pass(pass) => match begin(self.server, &self.line, request) {
+                Begun::Done(verdict) if pass.is_valid() => return self.take(verdict, cost),
+                Begun::Done(_) => self.purse.settle(cost, 0),
                 Begun::Work(work) => {
                     let server = Arc::clone(self.server);
-                    self.spawn(memory, async move { finish(&server, &pass, work).await });
+                    self.spawn(cost, async move { finish(&server, &pass, work).await });
                 }
             },
             Entry::Later => {
                 let (server, line) = (Arc::clone(self.server), Arc::clone(&self.line));
-                self.spawn(memory, async move { admit(&server, &line, record).await });
+                self.spawn(cost, async move { admit(&server, &line, request).await });
             }
-            Entry::Never => {}
+            Entry::Never => self.purse.settle(cost, 0),
         }
         Ok(())
     }
 
     /// Runs what takes longer as a task that hands its verdict back.
-    fn spawn(
-        &mut self,
-        memory: OwnedSemaphorePermit,
-        work: impl Future<Output = Verdict> + Send + 'static,
-    ) {
+    fn spawn(&mut self, cost: usize, work: impl Future<Output = Verdict> + Send + 'static) {
         let done = self.done_to.clone();
+        let held: (Arc<Lease>, Arc<Rest<H>>) = (self.input.lease(), Arc::clone(&self.rest));
         self.tasks += 1;
-        self.activity.tasks.store(self.tasks, Ordering::Relaxed);
+        self.party.set_tasks(self.tasks);
         tokio::spawn(async move {
             let verdict = work.await;
-            drop(memory);
+            let (lease, rest) = held;
+            drop(lease);
             // Nobody waits for it any more if the connection has ended.
-            let _ = done.send(verdict).await;
+            let _ = done.send((verdict, cost)).await;
+            drop(rest);
         });
     }
 
-    fn take(&mut self, verdict: Verdict) -> io::Result<()> {
+    fn take(&mut self, verdict: Verdict, cost: usize) -> io::Result<()> {
         match verdict {
             Verdict::Reply(reply) => {
-                self.push(reply, None);
+                self.push(reply, None, cost);
                 Ok(())
             }
             Verdict::Noted(reply, number) => {
                 self.server.noted.fetch_add(1, Ordering::Relaxed);
-                self.push(reply, Some(number));
+                self.push(reply, Some(number), cost);
                 Ok(())
             }
-            Verdict::Silent => Ok(()),
-            Verdict::HangUp => {
+            Verdict::Silent => {
+                self.purse.settle(cost, 0);
+                Ok(())
+            }
+            Verdict::HangUp => Err(io::Error::other("this node cannot answer")),
+            Verdict::Garbage => {
                 let why = "the peer does not speak ONC RPC";
                 Err(io::Error::new(io::ErrorKind::InvalidData, why))
             }
         }
     }
 
-    fn push(&mut self, reply: Gather, number: Option<u64>) {
+    /// Queues a reply, for which `cost` was taken.
+    fn push(&mut self, reply: Gather, number: Option<u64>, cost: usize) {
         let before = self.output.bytes();
         self.output.push(reply);
-        self.deliveries.pushed(self.output.bytes() - before, number);
+        let bytes = self.output.bytes() - before;
+        self.purse.settle(cost, bytes);
+        self.deliveries.pushed(bytes, number);
     }
 
     /// Writes as much as the socket takes; says whether this node may answer at all. An answer is never
@@ -346,8 +512,10 @@ impl<'a, H: Handler> Connection<'a, H> {
             match self.write.try_write_vectored(&slices[..count]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
-                    self.output.advance(written);
+                    let freed = self.output.advance(written);
+                    self.purse.settle(freed, 0);
                     self.deliveries.wrote(written, Instant::now().into_std());
+                    self.moved_bytes += written;
                     self.stuck_since = None;
                 }
                 Err(why) if why.kind() == io::ErrorKind::WouldBlock => break,
@@ -362,21 +530,35 @@ impl<'a, H: Handler> Connection<'a, H> {
     }
 
     /// What a peer cannot do while this node is `held` at the gate is not counted: it may not even reach it.
-    fn note_progress(&mut self, blocked: &Blocked, held: bool) {
-        if held {
-            (self.record_since, self.stuck_since) = (None, None);
-            return;
-        }
-        if matches!(blocked, Blocked::Bytes) && self.input.is_amid_record() {
+    fn note_progress(&mut self, blocked: &Blocked, may_answer: bool, held: bool) {
+        let awaited = matches!(blocked, Blocked::Bytes) && !held;
+        if awaited && self.input.is_amid_record() {
             self.record_since.get_or_insert_with(Instant::now);
         } else {
             // Nothing arrives, or it is we who do not read.
             self.record_since = None;
         }
-        if self.output.is_empty() {
+        if self.output.is_empty() || held {
             self.stuck_since = None;
         } else {
             self.stuck_since.get_or_insert_with(Instant::now);
+        }
+        // Whoever holds memory and moves too little has to give way when others need it.
+        let owes = awaited && self.input.is_amid_large() || self.stuck_since.is_some() && may_answer;
+        if !owes && self.is_still {
+            self.party.moves();
+        } else if owes && (!self.is_still || self.moved_bytes >= MOVE_BYTES) {
+            self.party.stands_still(Instant::now());
+            self.moved_bytes = 0;
+        }
+        self.is_still = owes;
+        if self.tasks > 0
+            || self.held_back.is_some()
+            || self.record_since.or(self.stuck_since).is_some()
+        {
+            self.party.works();
+        } else {
+            self.party.rests(Instant::now());
         }
     }
 
@@ -388,16 +570,30 @@ impl<'a, H: Handler> Connection<'a, H> {
         if !may_answer {
             return Some(Instant::now() + ANSWER_POLL);
         }
-        let since = match (self.record_since, self.stuck_since) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
-        since.map(|since| since + self.server.limits.patience)
+        let over = |since: Instant| since + self.server.limits.patience;
+        let insists_at = self
+            .waiting
+            .as_ref()
+            .map(|(_, waiting)| waiting.insists_at());
+        let all = [
+            self.record_since.map(over),
+            self.stuck_since.map(over),
+            self.owes_much().then(|| Instant::now() + OWED_POLL),
+            insists_at,
+        ];
+        all.into_iter().flatten().min()
     }
 
-    fn check_patience(&self) -> io::Result<()> {
-        let patience = self.server.limits.patience;
-        let over = |since: Option<Instant>| since.is_some_and(|s| s.elapsed() >= patience);
+    fn check_patience(&mut self) -> io::Result<()> {
+        let (now, patience) = (Instant::now(), self.server.limits.patience);
+        if let Some((_, waiting)) = &mut self.waiting
+            && waiting.insists_at() <= now
+        {
+            waiting.insist(now);
+        }
+        let over = |since: Option<Instant>| {
+            since.is_some_and(|since| now.saturating_duration_since(since) >= patience)
+        };
         let timed_out = |what| Err(io::Error::new(io::ErrorKind::TimedOut, what));
         if over(self.record_since) {
             return timed_out("a record took too long");
@@ -410,21 +606,23 @@ impl<'a, H: Handler> Connection<'a, H> {
     }
 }
 
-impl Blocked {
-    const fn memory(&self) -> u32 {
-        match self {
-            Self::Memory(bytes) => *bytes,
-            Self::Bytes | Self::Requests => 0,
-        }
+async fn granted(waiting: &mut Option<(Need, Waiting)>) -> Option<Permit> {
+    waiting.as_mut()?.1.granted().await
+}
+
+fn begin<H: Handler>(server: &Server<H>, line: &Arc<Line>, request: Request) -> Begun<H::Work> {
+    if request.is_refused {
+        return Begun::Done(server.handler.refuse(line.ends, request.message));
     }
+    server.handler.begin(line, request.message)
 }
 
 /// Lets a request in that has to wait at the gate.
-async fn admit<H: Handler>(server: &Server<H>, line: &Arc<Line>, record: Bytes) -> Verdict {
+async fn admit<H: Handler>(server: &Server<H>, line: &Arc<Line>, request: Request) -> Verdict {
     let Some(pass) = server.gate.enter().await else {
         return Verdict::Silent;
     };
-    match server.handler.begin(line, record) {
+    match begin(server, line, request) {
         Begun::Done(verdict) if pass.is_valid() => verdict,
         Begun::Done(_) => Verdict::Silent,
         Begun::Work(work) => finish(server, &pass, work).await,

@@ -1,18 +1,23 @@
-//! Listening sockets and the table of who is connected.
+//! Listening sockets, and who is connected.
 
+use crate::budget::Budget;
 use crate::delivery::Line;
-use crate::{Gate, Handler, Limits, Quiet, connection};
+use crate::ledger::Ledger;
+use crate::party::{Farewell, Party};
+use crate::seats::{Seats, Taken, TooMany};
+use crate::{Gate, Handler, Limits, Pressure, Quiet, connection};
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 /// Connections waiting for `accept`, per listener.
@@ -65,16 +70,22 @@ pub struct Server<H> {
     pub(crate) handler: Arc<H>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) limits: Limits,
-    /// Permits are bytes of requests being handled.
-    pub(crate) memory: Arc<Semaphore>,
-    table: Mutex<Table>,
+    /// Memory of requests: those that arrive, and those that are under way.
+    pub(crate) requests: Arc<Budget>,
+    /// Memory of answers, and of what it takes to find them.
+    pub(crate) answers: Arc<Budget>,
+    seats: Mutex<Seats>,
     table_changed: watch::Sender<u64>,
     on_connection: OnceLock<OnConnection>,
     pub(crate) complaints: Complaints,
-    /// Connections so far.
-    lines: AtomicU64,
     /// Replies of all connections that are noted and have not arrived.
     pub(crate) noted: AtomicUsize,
+    /// Connections that stood still while memory was short.
+    pub(crate) lost: Ledger,
+    /// Large requests of clients that no rule lets in.
+    pub(crate) refused: Ledger,
+    /// Connections whose peers misbehaved.
+    pub(crate) misbehaved: Ledger,
 }
 
 /// What peers can make this server say.
@@ -83,51 +94,8 @@ pub(crate) struct Complaints {
     accept: Quiet,
     too_many: Quiet,
     pub(crate) misbehaved: Quiet,
-}
-
-#[derive(Debug, Default)]
-struct Table {
-    next: u64,
-    open: BTreeMap<u64, Endpoint>,
-    /// How many of them come from each address.
-    by_address: BTreeMap<IpAddr, usize>,
-}
-
-/// Why a connection is not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TooMany {
-    InAll,
-    FromOne,
-}
-
-impl Table {
-    fn enroll(&mut self, endpoint: Endpoint, limits: &Limits) -> Result<u64, TooMany> {
-        if self.open.len() >= limits.connections_max {
-            return Err(TooMany::InAll);
-        }
-        let of_peer = self.by_address.entry(endpoint.remote.ip()).or_default();
-        if *of_peer >= limits.connections_per_address_max {
-            return Err(TooMany::FromOne);
-        }
-        *of_peer += 1;
-        let id = self.next;
-        self.next += 1;
-        self.open.insert(id, endpoint);
-        Ok(id)
-    }
-
-    fn strike(&mut self, id: u64) {
-        let Some(endpoint) = self.open.remove(&id) else {
-            return;
-        };
-        let address = endpoint.remote.ip();
-        if let Some(count) = self.by_address.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_address.remove(&address);
-            }
-        }
-    }
+    pub(crate) lost: Quiet,
+    pub(crate) refused: Quiet,
 }
 
 impl<H: Handler> Server<H> {
@@ -137,13 +105,16 @@ impl<H: Handler> Server<H> {
             handler,
             gate,
             limits,
-            memory: Arc::new(Semaphore::new(limits.inflight_bytes_max)),
-            table: Mutex::default(),
+            requests: Budget::new(limits.inflight_bytes_max),
+            answers: Budget::new(limits.answer_bytes_max),
+            seats: Mutex::default(),
             table_changed: watch::Sender::new(0),
             on_connection: OnceLock::new(),
             complaints: Complaints::default(),
-            lines: AtomicU64::new(0),
             noted: AtomicUsize::new(0),
+            lost: Ledger::default(),
+            refused: Ledger::default(),
+            misbehaved: Ledger::default(),
         })
     }
 
@@ -156,12 +127,24 @@ impl<H: Handler> Server<H> {
 
     /// Who is connected now.
     pub fn endpoints(&self) -> Vec<Endpoint> {
-        self.table.lock().open.values().copied().collect()
+        self.seats.lock().open().map(|(_, ends)| ends).collect()
     }
 
     /// The same, by numbers of which none is used twice.
     pub fn connections(&self) -> BTreeMap<u64, Endpoint> {
-        self.table.lock().open.clone()
+        self.seats.lock().open().collect()
+    }
+
+    /// Who has the memory, and whom others have suffered from.
+    pub fn pressure(&self) -> Pressure {
+        let now = Instant::now();
+        Pressure {
+            requests: self.requests.look(),
+            answers: self.answers.look(),
+            lost: self.lost.read(now),
+            refused: self.refused.read(now),
+            misbehaved: self.misbehaved.read(now),
+        }
     }
 
     /// Changes whenever [`Server::endpoints`] does.
@@ -206,30 +189,40 @@ impl<H: Handler> Server<H> {
             return;
         };
         let endpoint = Endpoint { local, remote };
-        let entry = match self.enroll(endpoint) {
-            Ok(entry) => entry,
+        let seat = match self.enroll(endpoint) {
+            Ok(seat) => seat,
             Err(why) => return self.complain(remote, why),
         };
         if let Some(tell) = self.on_connection.get() {
             tell(stream.as_fd(), endpoint);
         }
-        // From 1 on, in the order in which they are accepted: listeners share the counter.
-        let number = self.lines.fetch_add(1, Ordering::SeqCst) + 1;
-        let line = Arc::new(Line::new(number, endpoint));
+        let line = Arc::new(Line::new(seat.party.number, endpoint));
         self.handler.opened(&line);
         let server = Arc::clone(self);
         tokio::spawn(async move {
-            connection::serve(&server, stream, line, hang_ups).await;
-            drop(entry);
+            connection::serve(&server, stream, line, seat, hang_ups).await;
         });
     }
 
-    fn enroll(self: &Arc<Self>, endpoint: Endpoint) -> Result<Enrolled<H>, TooMany> {
-        let id = self.table.lock().enroll(endpoint, &self.limits)?;
+    fn enroll(self: &Arc<Self>, endpoint: Endpoint) -> Result<Seat<H>, TooMany> {
+        let taken = self.seats.lock().take(endpoint, &self.limits);
+        let Taken {
+            party,
+            told,
+            pushed,
+        } = taken?;
         self.table_changed.send_modify(|n| *n += 1);
-        Ok(Enrolled {
+        if pushed && let Some(left_out) = self.complaints.too_many.speak() {
+            warn!(
+                remote = %endpoint.remote, left_out,
+                "all places for connections are taken (limits.connections, limits.connections_per_address): the one \
+                 that was idle for longest gave way to a new one"
+            );
+        }
+        Ok(Seat {
             server: Arc::clone(self),
-            id,
+            party,
+            told: Some(told),
         })
     }
 
@@ -240,11 +233,11 @@ impl<H: Handler> Server<H> {
         match why {
             TooMany::InAll => warn!(
                 %remote, left_out, limit = self.limits.connections_max,
-                "a connection was refused: all are taken (limits.connections)"
+                "a connection was refused: all places are taken, and none is idle (limits.connections)"
             ),
             TooMany::FromOne => warn!(
                 %remote, left_out, limit = self.limits.connections_per_address_max,
-                "a connection was refused: this address has too many (limits.connections_per_address)"
+                "a connection was refused: this address has too many, and none is idle (limits.connections_per_address)"
             ),
         }
     }
@@ -262,59 +255,30 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)
 }
 
-/// A connection's line in the table, struck out when dropped.
-struct Enrolled<H: Handler> {
+/// A connection's place: free when dropped.
+pub(crate) struct Seat<H: Handler> {
     server: Arc<Server<H>>,
-    id: u64,
+    /// Who has it.
+    pub(crate) party: Arc<Party>,
+    told: Option<oneshot::Receiver<Farewell>>,
 }
 
-impl<H: Handler> Drop for Enrolled<H> {
-    fn drop(&mut self) {
-        self.server.table.lock().strike(self.id);
+impl<H: Handler> Seat<H> {
+    /// Where the connection learns that it is to end; only once.
+    pub(crate) fn told(&mut self) -> oneshot::Receiver<Farewell> {
+        // Of a second call nothing is ever heard.
+        self.told.take().unwrap_or_else(|| oneshot::channel().1)
+    }
+
+    /// The connection has ended.
+    pub(crate) fn leave(&mut self) {
+        self.server.seats.lock().leave(&self.party);
         self.server.table_changed.send_modify(|n| *n += 1);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn from(remote: &str) -> Endpoint {
-        Endpoint {
-            local: "192.0.2.1:2049".parse().unwrap(),
-            remote: remote.parse().unwrap(),
-        }
-    }
-
-    #[test]
-    fn one_address_cannot_take_all_connections() {
-        let limits = Limits {
-            connections_max: 5,
-            connections_per_address_max: 2,
-            ..Limits::default()
-        };
-        let mut table = Table::default();
-        let first = table.enroll(from("192.0.2.7:1"), &limits).unwrap();
-        table.enroll(from("192.0.2.7:2"), &limits).unwrap();
-        assert_eq!(
-            table.enroll(from("192.0.2.7:3"), &limits),
-            Err(TooMany::FromOne)
-        );
-        table.enroll(from("192.0.2.8:1"), &limits).unwrap();
-        table.strike(first);
-        table.enroll(from("192.0.2.7:3"), &limits).unwrap();
-        for id in 0..table.next {
-            table.strike(id);
-        }
-        assert!(table.open.is_empty() && table.by_address.is_empty());
-        for port in 1..=5 {
-            table
-                .enroll(from(&format!("192.0.2.{port}:1")), &limits)
-                .unwrap();
-        }
-        assert_eq!(
-            table.enroll(from("192.0.2.9:1"), &limits),
-            Err(TooMany::InAll)
-        );
+impl<H: Handler> Drop for Seat<H> {
+    fn drop(&mut self) {
+        self.server.seats.lock().free(&self.party);
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Output {
     /// What follows the segments.
     open: BytesMut,
     bytes: usize,
+    /// Bytes of the first segment (or of `open`, if there is none) that are written, but still in memory with the rest.
+    front_written: usize,
 }
 
 impl Output {
@@ -70,22 +72,28 @@ impl Output {
         (slices, count)
     }
 
-    /// Forgets the first `bytes`, which are written.
-    pub fn advance(&mut self, mut bytes: usize) {
+    /// Forgets the first `bytes`, which are written; says how many bytes of memory that frees: a segment goes as a whole.
+    pub fn advance(&mut self, mut bytes: usize) -> usize {
+        let mut freed = 0;
         self.bytes = self.bytes.saturating_sub(bytes);
         while let Some(first) = self.segments.front_mut() {
             if bytes < first.len() {
                 first.advance(bytes);
-                return;
+                self.front_written += bytes;
+                return freed;
             }
             bytes -= first.len();
+            freed += first.len() + std::mem::take(&mut self.front_written);
             self.segments.pop_front();
         }
         if bytes >= self.open.len() {
+            freed += self.open.len() + std::mem::take(&mut self.front_written);
             self.open.clear();
         } else {
             self.open.advance(bytes);
+            self.front_written += bytes;
         }
+        freed
     }
 
     fn close(&mut self) {
@@ -100,7 +108,7 @@ mod tests {
     use super::*;
 
     fn drained(output: &mut Output, step: usize) -> Vec<u8> {
-        let mut all = Vec::new();
+        let (mut all, mut freed, total) = (Vec::new(), 0, output.bytes());
         while !output.is_empty() {
             let (slices, count) = output.slices();
             let flat: Vec<u8> = slices[..count]
@@ -108,8 +116,13 @@ mod tests {
                 .flat_map(|s| s.iter().copied())
                 .take(step)
                 .collect();
-            output.advance(flat.len());
+            freed += output.advance(flat.len());
             all.extend(flat);
+            let kept: usize = output.segments.iter().map(Bytes::len).sum();
+            assert_eq!(
+                freed + kept + output.open.len() + output.front_written,
+                total
+            );
         }
         all
     }
@@ -130,6 +143,15 @@ mod tests {
             assert_eq!(output.bytes(), expected.len());
             assert_eq!(drained(&mut output, step), expected);
         }
+    }
+
+    #[test]
+    fn a_large_reply_is_in_memory_until_its_last_byte_is_written() {
+        let mut output = Output::default();
+        output.push(Gather::from(Bytes::from(vec![1; 1 << 20])));
+        assert_eq!(output.advance(1 << 20), record::HEADER_BYTES);
+        assert_eq!(output.bytes(), 4);
+        assert_eq!(output.advance(4), 1 << 20);
     }
 
     #[test]

@@ -3,118 +3,19 @@
 // Everything in this program is a test, also what is not marked as one.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use bytes::Bytes;
-use haven_net::{
-    Begun, DATAGRAM_BYTES_MAX, Endpoint, Gate, Handler, Limits, Line, Server, Verdict, bind,
-    bind_datagram,
-};
+use haven_net::{DATAGRAM_BYTES_MAX, Limits, bind_datagram};
 use haven_rpc::record::{FragmentHeader, frame};
 use haven_xdr::Gather;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+use support::{Lab, MUCH, lab, receive, send};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
-
-/// Echoes; a record of "bad" is no RPC, one of "hold" waits for `release`.
-#[derive(Default)]
-struct Echo {
-    release: tokio::sync::Notify,
-    held: tokio::sync::Notify,
-    given_up: tokio::sync::Notify,
-    mute: AtomicBool,
-}
-
-struct OnDrop<'a>(&'a tokio::sync::Notify);
-
-impl Drop for OnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.notify_one();
-    }
-}
-
-/// Where the client asked.
-fn local(ends: Endpoint) -> Gather {
-    Gather::from(Bytes::from(ends.local.to_string()))
-}
-
-impl Handler for Echo {
-    type Work = Bytes;
-
-    fn begin(&self, connection: &Arc<Line>, record: Bytes) -> Begun<Bytes> {
-        match &record[..] {
-            b"where" => Begun::Done(Verdict::Reply(local(connection.ends))),
-            b"bad" => Begun::Done(Verdict::HangUp),
-            b"hold" | b"late" => Begun::Work(record),
-            b"much" => Begun::Done(Verdict::Reply(Gather::from(Bytes::from(vec![5; 1 << 20])))),
-            _ => Begun::Done(Verdict::Reply(Gather::from(record))),
-        }
-    }
-
-    async fn finish(&self, record: Bytes) -> Verdict {
-        if &record[..] == b"hold" {
-            let _given_up = OnDrop(&self.given_up);
-            self.held.notify_one();
-            self.release.notified().await;
-        }
-        Verdict::Reply(Gather::from(record))
-    }
-
-    async fn handle_datagram(&self, ends: Endpoint, datagram: Bytes) -> Verdict {
-        match &datagram[..] {
-            b"where" => Verdict::Reply(local(ends)),
-            b"bad" => Verdict::HangUp,
-            b"huge" => Verdict::Reply(Gather::from(Bytes::from(vec![0; DATAGRAM_BYTES_MAX + 1]))),
-            _ => Verdict::Reply(Gather::from(datagram)),
-        }
-    }
-
-    fn may_answer(&self) -> bool {
-        !self.mute.load(Ordering::Relaxed)
-    }
-}
-
-struct Lab {
-    address: SocketAddr,
-    echo: Arc<Echo>,
-    gate: Arc<Gate>,
-    server: Arc<Server<Echo>>,
-}
-
-fn lab(limits: Limits) -> Lab {
-    let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = listener.local_addr().unwrap();
-    let (echo, gate) = (Arc::new(Echo::default()), Arc::new(Gate::default()));
-    gate.open();
-    let server = Server::new(Arc::clone(&echo), Arc::clone(&gate), limits);
-    tokio::spawn(Arc::clone(&server).listen(listener));
-    Lab {
-        address,
-        echo,
-        gate,
-        server,
-    }
-}
-
-impl Lab {
-    async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.address).await.unwrap()
-    }
-}
-
-async fn send(stream: &mut TcpStream, record: &'static [u8]) {
-    let framed = frame(Gather::from(Bytes::from_static(record))).into_bytes();
-    stream.write_all(&framed).await.unwrap();
-}
-
-async fn receive(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
-    let mut mark = [0; 4];
-    stream.read_exact(&mut mark).await?;
-    let mut record = vec![0; FragmentHeader::parse(mark).len as usize];
-    stream.read_exact(&mut record).await?;
-    Ok(record)
-}
+use tokio::net::UdpSocket;
 
 #[tokio::test]
 async fn whole_split_and_fragmented_records_are_answered() {
@@ -226,6 +127,22 @@ async fn garbage_ends_one_connection_only() {
     assert!(receive(&mut bad).await.is_err());
     send(&mut good, b"good").await;
     assert_eq!(receive(&mut good).await.unwrap(), b"good");
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_answer_hangs_up_and_blames_nobody() {
+    let lab = lab(Limits::default());
+    let mut stream = lab.connect().await;
+    send(&mut stream, b"dying").await;
+    assert!(receive(&mut stream).await.is_err());
+    assert_eq!(lab.server.pressure().misbehaved.total, 0);
+    let mut stream = lab.connect().await;
+    send(&mut stream, b"bad").await;
+    assert!(receive(&mut stream).await.is_err());
+    let misbehaved = lab.server.pressure().misbehaved;
+    let peer = stream.local_addr().unwrap().ip();
+    assert_eq!(misbehaved.total, 1);
+    assert!(misbehaved.most.is_some_and(|(address, ..)| address == peer));
 }
 
 #[tokio::test]
@@ -364,25 +281,8 @@ async fn answers_beyond_what_may_wait_are_given_once_there_is_room() {
     let record = frame(Gather::from(Bytes::from_static(b"much"))).into_bytes();
     stream.write_all(&record.repeat(40)).await.unwrap();
     for _ in 0..40 {
-        assert_eq!(receive(&mut stream).await.unwrap().len(), 1 << 20);
+        assert_eq!(receive(&mut stream).await.unwrap().len(), MUCH);
     }
-}
-
-#[tokio::test]
-async fn requests_beyond_the_memory_budget_wait_for_it() {
-    let lab = lab(Limits {
-        inflight_bytes_max: 6,
-        ..Limits::default()
-    });
-    let (mut first, mut second) = (lab.connect().await, lab.connect().await);
-    send(&mut first, b"hold").await;
-    lab.echo.held.notified().await;
-    send(&mut second, b"next").await;
-    let early = tokio::time::timeout(Duration::from_millis(20), receive(&mut second)).await;
-    assert!(early.is_err(), "four bytes are held, four do not fit");
-    lab.echo.release.notify_one();
-    assert_eq!(receive(&mut first).await.unwrap(), b"hold");
-    assert_eq!(receive(&mut second).await.unwrap(), b"next");
 }
 
 #[tokio::test]

@@ -114,6 +114,22 @@ impl Handler for Noting {
         Verdict::Silent
     }
 
+    fn answer_bytes(&self, record: &[u8]) -> usize {
+        record.len()
+    }
+
+    async fn lets_in(&self, _: Endpoint) -> bool {
+        true
+    }
+
+    fn rules_version(&self) -> u64 {
+        0
+    }
+
+    fn refuse(&self, _: Endpoint, _: Bytes) -> Verdict {
+        Verdict::Silent
+    }
+
     fn may_answer(&self) -> bool {
         !self.mute.load(Ordering::Relaxed)
     }

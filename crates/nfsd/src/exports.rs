@@ -14,6 +14,7 @@
 
 use crate::export::components;
 use crate::handle::ExportId;
+use crate::mountd;
 use crate::squash::Squash;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -146,15 +147,24 @@ struct Offer {
 }
 
 /// The rules of a service.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exports {
     offers: Vec<Offer>,
     by_id: BTreeMap<ExportId, usize>,
+    /// What EXPORT tells: made once, and shared by all answers.
+    listing: Bytes,
+}
+
+impl Default for Exports {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
 }
 
 impl Exports {
     /// From the configuration, not yet bound. A path that cannot be one is never offered.
     pub fn new(exports: Vec<Export>) -> Self {
+        let listing = mountd::listing(exports.iter());
         let offers = exports.into_iter().map(|export| Offer {
             path: normal_path(&export.path).unwrap_or_default(),
             rules: ordered(&export.clients),
@@ -164,6 +174,7 @@ impl Exports {
         Self {
             offers: offers.collect(),
             by_id: BTreeMap::new(),
+            listing,
         }
     }
 
@@ -206,6 +217,31 @@ impl Exports {
         self.offers.iter().map(|offer| &offer.export)
     }
 
+    /// The list of exports, as EXPORT tells it (RFC 1813 section 5.2.5).
+    pub(crate) fn listing(&self) -> Bytes {
+        self.listing.clone()
+    }
+
+    /// How long that is, in bytes.
+    pub fn listing_bytes(&self) -> usize {
+        self.listing.len()
+    }
+
+    /// Whether any rule is for a client, whatever its port and whether its export has been made; `None`: that depends
+    /// on its names. What is not known in time counts as if it were.
+    pub fn let_in(&self, client: IpAddr, names: ClientNames<'_>) -> Option<bool> {
+        let client = client.to_canonical();
+        let mut unknown = Some(false);
+        for rule in self.rules() {
+            match rule.is_for(client, names) {
+                Match::Yes | Match::Late => return Some(true),
+                Match::Unasked => unknown = None,
+                Match::No => {}
+            }
+        }
+        unknown
+    }
+
     /// What the export of a handle allows; `None`: there is no such export (any more).
     pub(crate) fn rights(
         &self,
@@ -245,32 +281,53 @@ impl Offer {
         let client = origin.peer.ip().to_canonical();
         let mut nobody = Denied::Nobody;
         for rule in &self.rules {
-            let matches = match (&rule.client.who, origin.names) {
-                (Who::Address(address), _) => *address == client,
-                (Who::Host(_), _) => match &rule.resolved {
-                    Some(addresses) => addresses.contains(&client),
-                    None => {
-                        nobody = Denied::Late;
-                        false
-                    }
-                },
-                (Who::Network(network, bits), _) => in_network(client, *network, *bits),
-                (Who::Wildcard(_), ClientNames::Unasked) => return Err(Denied::Unasked),
-                (Who::Wildcard(_), ClientNames::Late) => return Err(Denied::Late),
-                (Who::Wildcard(pattern), ClientNames::Known(names)) => {
-                    names.iter().any(|name| is_like(name, pattern))
+            let by_name = matches!(rule.client.who, Who::Wildcard(_));
+            match rule.is_for(client, origin.names) {
+                Match::No => {}
+                Match::Unasked => return Err(Denied::Unasked),
+                Match::Late if by_name => return Err(Denied::Late),
+                // The host may be another one: rules that follow may let the client in.
+                Match::Late => nobody = Denied::Late,
+                Match::Yes => {
+                    let options = rule.client.options;
+                    return match options.secure && origin.peer.port() >= PRIVILEGED_PORTS_END {
+                        true => Err(Denied::Port),
+                        false => Ok(options),
+                    };
                 }
-                (Who::Everybody, _) => true,
-            };
-            if matches {
-                let options = rule.client.options;
-                return match options.secure && origin.peer.port() >= PRIVILEGED_PORTS_END {
-                    true => Err(Denied::Port),
-                    false => Ok(options),
-                };
             }
         }
         Err(nobody)
+    }
+}
+
+/// Whether a rule is for a client.
+enum Match {
+    Yes,
+    No,
+    /// That depends on names that nobody has looked up yet.
+    Unasked,
+    /// Or on names that are being looked up.
+    Late,
+}
+
+impl Rule {
+    fn is_for(&self, client: IpAddr, names: ClientNames<'_>) -> Match {
+        let is = match (&self.client.who, names) {
+            (Who::Address(address), _) => *address == client,
+            (Who::Host(_), _) => match &self.resolved {
+                Some(addresses) => addresses.contains(&client),
+                None => return Match::Late,
+            },
+            (Who::Network(network, bits), _) => in_network(client, *network, *bits),
+            (Who::Wildcard(_), ClientNames::Unasked) => return Match::Unasked,
+            (Who::Wildcard(_), ClientNames::Late) => return Match::Late,
+            (Who::Wildcard(pattern), ClientNames::Known(names)) => {
+                names.iter().any(|name| is_like(name, pattern))
+            }
+            (Who::Everybody, _) => true,
+        };
+        if is { Match::Yes } else { Match::No }
     }
 }
 

@@ -16,6 +16,7 @@
 mod callers;
 mod check;
 mod classify;
+mod cost;
 mod entry;
 mod export;
 mod exports;
@@ -41,6 +42,7 @@ pub use check::{
     CheckedSystem, Surroundings, SystemFinding, SystemProblem, check_entry, check_system,
 };
 pub use classify::{Mutation, Prepared, Request, Service, prepare};
+pub use cost::{ANSWER_BYTES_MAX, PLAIN_ANSWER_BYTES, answer_bytes_max};
 pub use entry::{
     ARGS_BYTES_MAX, Entry, EntryError, GROUPS_MAX, MntRules, MountEntry, MountOp, Nfs3Entry,
     PATH_BYTES_MAX, request_checksum,

@@ -13,15 +13,16 @@ use crate::handle::{ExportId, HANDLE_BYTES, Target};
 use crate::identity::Identity;
 use crate::mounts::Mounts;
 use crate::rows::Told;
+use crate::v3::SEGMENT_BYTES;
 use crate::{Fatal, export, mount_path};
 use bytes::Bytes;
 use haven_fs::{Attr, Filesystem, FsError, Ino, Time};
 use haven_proto::mount::{
     Dirpath, EXPORTS_MAX, Exportnode, Fhandle3, Fhstatus, GROUPS_MAX, MOUNTLIST_MAX, MountOk,
-    Mountbody, Mountlist, Mountres3, Mountstat3, Name, Procedure, VERSION1,
+    Mountbody, Mountres3, Mountstat3, Name, Procedure, VERSION1,
 };
 use haven_rpc::{AcceptError, Call};
-use haven_xdr::{Gather, encode_all};
+use haven_xdr::{Encode, Gather, Writer, encode_all};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -41,7 +42,7 @@ pub(crate) fn prepare(
     let procedure = Procedure::from_wire(call.proc).ok_or(AcceptError::ProcUnavail)?;
     let op = match procedure {
         Procedure::Null => return Ok(reply(call, Gather::new())),
-        Procedure::Export => return Ok(reply(call, encode_all(&list(&service.exports)))),
+        Procedure::Export => return Ok(reply(call, service.exports.listing().into())),
         Procedure::Dump => return Ok(Prepared::Query(Request::Dump { xid: call.xid })),
         Procedure::Mnt => {
             let Dirpath(path) = args(call)?;
@@ -176,20 +177,27 @@ pub(crate) fn dump(mounts: &Mounts) -> Gather {
         hostname: Name(client.to_string().into()),
         directory: Dirpath(path.clone()),
     };
-    encode_all(&Mountlist(
-        mounts.rows().take(MOUNTLIST_MAX).map(body).collect(),
-    ))
+    // Line by line: the list is long, and a segment is enough beside it.
+    let mut out = Writer::new();
+    for row in mounts.rows().take(MOUNTLIST_MAX) {
+        out.put_bool(true);
+        body(row).encode(&mut out);
+        out.cut(SEGMENT_BYTES);
+    }
+    out.put_bool(false);
+    out.finish()
 }
 
-/// The result of EXPORT.
-fn list(exports: &Exports) -> haven_proto::mount::Exports {
+/// The result of EXPORT, which is the same for everybody.
+pub(crate) fn listing<'e>(exports: impl Iterator<Item = &'e crate::Export>) -> Bytes {
     let node = |export: &crate::Export| Exportnode {
         dir: Dirpath(export.path.clone()),
         groups: (export.clients.iter().take(GROUPS_MAX))
             .map(|client| Name(client.who.to_string().into()))
             .collect(),
     };
-    haven_proto::mount::Exports(exports.configured().take(EXPORTS_MAX).map(node).collect())
+    let list = haven_proto::mount::Exports(exports.take(EXPORTS_MAX).map(node).collect());
+    encode_all(&list).into_bytes()
 }
 
 fn status(error: &FsError) -> Mountstat3 {

@@ -13,6 +13,7 @@ mod fsinfo;
 mod fsstat;
 mod getattr;
 mod link;
+mod listing;
 mod lookup;
 mod mkdir;
 mod mknod;
@@ -33,6 +34,7 @@ mod view;
 mod write;
 
 pub use fsstat::Room;
+pub(crate) use listing::SEGMENT_BYTES;
 pub(crate) use readonly::refuse_growth;
 pub(crate) use refuse::{handles, refusal};
 pub(crate) use view::{Edit, View};
@@ -42,7 +44,7 @@ use haven_fs::Filesystem;
 use haven_proto::nfs3::{Args3, Nfsstat3};
 use haven_xdr::{Encode, Gather, encode_all};
 
-/// Most bytes that one READ returns or one WRITE takes.
+/// Most bytes that one READ returns or one WRITE takes, and that a listing has.
 pub const IO_BYTES_MAX: u32 = 1024 * 1024;
 
 fn body<T: Encode>(result: Result<T, Fatal>) -> Result<Gather, Fatal> {
@@ -86,8 +88,8 @@ pub(crate) fn query<F: Filesystem>(view: &View<'_, F>, args: &Args3) -> Result<G
         Args3::Access(args) => body(access::access(view, args)),
         Args3::Readlink(args) => body(readlink::readlink(view, args)),
         Args3::Read(args) => body(read::read(view, args)),
-        Args3::Readdir(args) => body(readdir::readdir(view, args)),
-        Args3::Readdirplus(args) => body(readdirplus::readdirplus(view, args)),
+        Args3::Readdir(args) => readdir::readdir(view, args),
+        Args3::Readdirplus(args) => readdirplus::readdirplus(view, args),
         Args3::Fsstat(args) => body(fsstat::fsstat(view, args)),
         Args3::Fsinfo(args) => body(fsinfo::fsinfo(view, args)),
         Args3::Pathconf(args) => body(pathconf::pathconf(view, args)),

@@ -181,13 +181,8 @@ pub fn serve(file: &Path) -> Result<(), String> {
         ..space
     }));
     let exe = std::env::current_exe().map_err(words)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
     let end =
-        runtime
-            .map_err(words)?
-            .block_on(haven::serve::serve(config, disk, &exe, None, |_| {}));
+        haven::serve::runtime()?.block_on(haven::serve::serve(config, disk, &exe, None, |_| {}));
     if let Err(why) = end {
         eprintln!("torture: {why}");
         // As `haven serve` does: another thread may wait for a disk that hangs.

@@ -8,6 +8,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 /// First allocation of a writer: holds most replies without growing.
 const START_BYTES: usize = 256;
+/// A message keeps no more room than this that it does not need.
+const TIGHT_BYTES: usize = 4 << 10;
 
 /// Collects small fields in one buffer and keeps large payloads as segments of their own.
 #[derive(Debug)]
@@ -36,6 +38,16 @@ impl Writer {
         }
     }
 
+    /// Ends the present segment once it has `bytes`, so that a long message is made of segments of about that size: it
+    /// never moves in memory, and takes no more than its length.
+    pub fn cut(&mut self, bytes: usize) {
+        if self.open.len() >= bytes {
+            let next = BytesMut::with_capacity(self.open.capacity());
+            let full = std::mem::replace(&mut self.open, next);
+            self.done.push(full.freeze());
+        }
+    }
+
     /// How many bytes have been written.
     pub fn len(&self) -> usize {
         self.done.len() + self.open.len()
@@ -48,7 +60,14 @@ impl Writer {
 
     /// The message.
     pub fn finish(mut self) -> Gather {
-        self.done.push(self.open.freeze());
+        let spare = self.open.capacity() - self.open.len();
+        let last = if spare > TIGHT_BYTES {
+            // It may have to wait for a peer that takes it slowly.
+            Bytes::copy_from_slice(&self.open)
+        } else {
+            self.open.freeze()
+        };
+        self.done.push(last);
         self.done
     }
 

@@ -288,3 +288,33 @@ fn a_copy_is_told_once_in_place_of_the_node_it_copies() {
             .contains("two processes run as node c")
     );
 }
+
+#[test]
+fn a_client_that_holds_up_others_is_named_for_a_while() {
+    use crate::memory::{Blamed, Incidents};
+    let told = |ms_ago, lost: bool| {
+        let mut facts = cases::healthy();
+        let blamed = Incidents {
+            total: 7,
+            most: Some(Blamed {
+                address: "192.0.2.9".parse().unwrap(),
+                count: 5,
+                ms_ago,
+            }),
+        };
+        edit(&mut facts, 0, |a| match lost {
+            true => a.memory.lost = blamed,
+            false => a.memory.refused = blamed,
+        });
+        judge(facts)
+    };
+    let status = told(59_000, true);
+    assert_eq!(status.verdict, Verdict::Degraded);
+    let problem = &status.problems[0];
+    for words in ["node a", "192.0.2.9", "5 "] {
+        assert!(problem.what.contains(words), "{}", problem.what);
+    }
+    assert!(problem.advice.contains("192.0.2.9"), "{}", problem.advice);
+    assert_eq!(told(61_000, true).verdict, Verdict::Healthy, "it is over");
+    assert_eq!(told(0, false).verdict, Verdict::Healthy, "nobody suffers");
+}

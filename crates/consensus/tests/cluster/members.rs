@@ -7,6 +7,7 @@ use haven_log::Slot;
 use crate::nodes::Cluster;
 use crate::nodes::names;
 use crate::nodes::soon;
+use crate::nodes::unhurried;
 use crate::nodes::until;
 
 /// A cluster of node 1 that has written some and cut its log, with two more nodes.
@@ -137,7 +138,7 @@ async fn no_node_is_removed_that_the_others_cannot_do_without() {
     until("the leader misses it", || {
         node.status().peers[&dead]
             .acked_ms_ago
-            .is_none_or(|age| age > 1_000)
+            .is_none_or(|age| u128::from(age) > unhurried().quorum_loss().as_millis())
     })
     .await;
     let refused = soon("an answer", node.remove_node(alive)).await;

@@ -4,6 +4,7 @@
 
 use super::histogram::Buckets;
 use super::meter::{SLOTS, STATUSES};
+use haven_admin::memory::Memory;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, LabelSetEncoder, NoLabelSet};
@@ -26,6 +27,8 @@ pub struct Reading {
     pub replays: u64,
     /// Client connections.
     pub connections: u64,
+    /// What clients have of this node's memory.
+    pub memory: Memory,
     /// Groups that were flushed, and how long that took.
     pub flushes: Buckets,
     /// For how long the present flush has been under way, in seconds.
@@ -159,6 +162,7 @@ impl Collector for Reading {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Out(encoder);
         self.requests(&mut out)?;
+        memory::encode(&self.memory, &mut out)?;
         self.log(&mut out)?;
         self.replication(&mut out)?;
         self.service(&mut out)
@@ -392,5 +396,6 @@ impl Reading {
     }
 }
 
+mod memory;
 #[cfg(test)]
 mod tests;

@@ -3,32 +3,31 @@
 //! Cookies are stored with the entries and never change their meaning, so the cookie verifier is
 //! always zero, and with a cookie nothing else is accepted.
 
-use super::IO_BYTES_MAX;
-use super::status::{Failure, finish};
+use super::listing::{Listing, body};
+use super::status::Failure;
 use super::view::View;
 use crate::Fatal;
 use crate::handle::ExportId;
 use haven_fs::{Attr, Cookie, DirEntry, Filesystem, rules};
-use haven_proto::nfs3::{
-    Cookie3, Cookieverf3, Entry3, Fileid3, Nfsstat3, ReaddirArgs, ReaddirOk, ReaddirRes,
-};
+use haven_proto::nfs3::{Cookie3, Cookieverf3, Entry3, Fileid3, Nfsstat3, ReaddirArgs, ReaddirOk};
+use haven_xdr::Gather;
 use std::ops::ControlFlow;
 
 /// The one cookie verifier.
-const COOKIEVERF: Cookieverf3 = Cookieverf3([0; 8]);
+pub(super) const COOKIEVERF: Cookieverf3 = Cookieverf3([0; 8]);
 
 pub(super) fn readdir<F: Filesystem>(
     view: &View<'_, F>,
     args: &ReaddirArgs,
-) -> Result<ReaddirRes, Fatal> {
-    finish(run(view, args), || view.post_op(&args.dir))
+) -> Result<Gather, Fatal> {
+    body(run(view, args), || view.post_op(&args.dir))
 }
 
-fn run<F: Filesystem>(view: &View<'_, F>, args: &ReaddirArgs) -> Result<ReaddirOk, Failure> {
+fn run<F: Filesystem>(view: &View<'_, F>, args: &ReaddirArgs) -> Result<Gather, Failure> {
     let (dir, export) = view.resolve_in(&args.dir)?;
     check_cookieverf(args.cookie, args.cookieverf)?;
-    let mut budget = Budget::new(args.count, ReaddirOk::OVERHEAD_BYTES)?;
-    let mut entries = Vec::new();
+    let attributes = Some(view.fattr(&dir));
+    let mut listing = Listing::new(args.count, ReaddirOk::OVERHEAD_BYTES, attributes)?;
     let eof = scan(
         view,
         (export, &dir),
@@ -36,37 +35,20 @@ fn run<F: Filesystem>(view: &View<'_, F>, args: &ReaddirArgs) -> Result<ReaddirO
         false,
         &mut |up, entry| {
             let ino = up.map_or(entry.ino, |up| up.ino);
-            if !budget.take(Entry3::wire_bytes(entry.name.len())) {
-                return false;
-            }
-            let cookie = Cookie3(entry.cookie.0);
-            entries.push(Entry3 {
+            listing.push(Entry3::wire_bytes(entry.name.len()), || Entry3 {
                 fileid: Fileid3(ino.0),
                 name: entry.name.into(),
-                cookie,
-            });
-            true
+                cookie: Cookie3(entry.cookie.0),
+            })
         },
     )?;
-    if entries.is_empty() && !eof {
-        return Err(Nfsstat3::TooSmall.into());
-    }
-    let dir_attributes = Some(view.fattr(&dir));
-    Ok(ReaddirOk {
-        dir_attributes,
-        cookieverf: COOKIEVERF,
-        entries,
-        eof,
-    })
+    listing.finish(eof)
 }
 
-/// The verifier to answer with, if the given one fits the cookie. At the start it means nothing.
-pub(super) fn check_cookieverf(
-    cookie: Cookie3,
-    given: Cookieverf3,
-) -> Result<Cookieverf3, Failure> {
+/// Refuses a verifier that does not fit the cookie. At the start it means nothing.
+pub(super) fn check_cookieverf(cookie: Cookie3, given: Cookieverf3) -> Result<(), Failure> {
     if cookie == Cookie3(0) || given == COOKIEVERF {
-        return Ok(COOKIEVERF);
+        return Ok(());
     }
     Err(Nfsstat3::BadCookie.into())
 }
@@ -100,29 +82,4 @@ pub(super) fn scan<F: Filesystem>(
                 ControlFlow::Break(())
             }
         })?)
-}
-
-/// Bytes that a result may still take.
-pub(super) struct Budget(usize);
-
-impl Budget {
-    /// What the client allows (but never more than [`IO_BYTES_MAX`]) without `overhead`.
-    pub(super) fn new(count: u32, overhead: usize) -> Result<Self, Failure> {
-        let count = usize::try_from(count.min(IO_BYTES_MAX)).unwrap_or(usize::MAX);
-        match count.checked_sub(overhead) {
-            Some(left) => Ok(Self(left)),
-            None => Err(Nfsstat3::TooSmall.into()),
-        }
-    }
-
-    /// Takes `bytes`, if they are there.
-    pub(super) fn take(&mut self, bytes: usize) -> bool {
-        match self.0.checked_sub(bytes) {
-            Some(left) => {
-                self.0 = left;
-                true
-            }
-            None => false,
-        }
-    }
 }

@@ -3,48 +3,35 @@
 //! `maxcount` bounds the whole result. `dircount`, how many bytes of names the client would like, is a hint: to obey it
 //! would only cost it more calls, and some clients say 1 or nothing sensible. Linux's server takes it so, too.
 
-use super::readdir::{Budget, check_cookieverf, scan};
-use super::status::{Failure, finish};
+use super::listing::{Listing, body};
+use super::readdir::{check_cookieverf, scan};
+use super::status::Failure;
 use super::view::View;
 use crate::Fatal;
 use crate::handle::{ExportId, HANDLE_BYTES};
 use haven_fs::{Attr, DirEntry, Filesystem};
-use haven_proto::nfs3::{
-    Cookie3, Entryplus3, Fileid3, Nfsstat3, ReaddirplusArgs, ReaddirplusOk, ReaddirplusRes,
-};
+use haven_proto::nfs3::{Cookie3, Entryplus3, Fileid3, ReaddirplusArgs, ReaddirplusOk};
+use haven_xdr::Gather;
 
 pub(super) fn readdirplus<F: Filesystem>(
     view: &View<'_, F>,
     args: &ReaddirplusArgs,
-) -> Result<ReaddirplusRes, Fatal> {
-    finish(run(view, args), || view.post_op(&args.dir))
+) -> Result<Gather, Fatal> {
+    body(run(view, args), || view.post_op(&args.dir))
 }
 
-fn run<F: Filesystem>(
-    view: &View<'_, F>,
-    args: &ReaddirplusArgs,
-) -> Result<ReaddirplusOk, Failure> {
+fn run<F: Filesystem>(view: &View<'_, F>, args: &ReaddirplusArgs) -> Result<Gather, Failure> {
     let (dir, export) = view.resolve_in(&args.dir)?;
-    let cookieverf = check_cookieverf(args.cookie, args.cookieverf)?;
-    let mut total = Budget::new(args.maxcount, ReaddirplusOk::OVERHEAD_BYTES)?;
-    let mut entries = Vec::new();
+    check_cookieverf(args.cookie, args.cookieverf)?;
+    let attributes = Some(view.fattr(&dir));
+    let mut listing = Listing::new(args.maxcount, ReaddirplusOk::OVERHEAD_BYTES, attributes)?;
     let eof = scan(view, (export, &dir), args.cookie, true, &mut |up, entry| {
-        let fits = total.take(Entryplus3::wire_bytes(entry.name.len(), HANDLE_BYTES));
-        if fits {
-            entries.push(entryplus(view, export, up, entry));
-        }
-        fits
+        let len = entry.name.len();
+        listing.push(Entryplus3::wire_bytes(len, HANDLE_BYTES), || {
+            entryplus(view, export, up, entry)
+        })
     })?;
-    if entries.is_empty() && !eof {
-        return Err(Nfsstat3::TooSmall.into());
-    }
-    let dir_attributes = Some(view.fattr(&dir));
-    Ok(ReaddirplusOk {
-        dir_attributes,
-        cookieverf,
-        entries,
-        eof,
-    })
+    listing.finish(eof)
 }
 
 fn entryplus<F: Filesystem>(

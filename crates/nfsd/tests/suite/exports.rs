@@ -102,6 +102,44 @@ fn host_names_count_once_they_are_resolved() {
 }
 
 #[test]
+fn a_client_is_let_in_if_any_rule_of_any_export_is_for_it() {
+    let secure = Options {
+        secure: true,
+        ..plain()
+    };
+    let mut s = Server::new();
+    s.offer(&[
+        (DATA, vec![client(network("10.0.0.0", 8), secure)]),
+        (
+            "/not/made",
+            vec![
+                client(Who::Wildcard("*.example.org".into()), plain()),
+                client(Who::Host("a.example.org".into()), plain()),
+            ],
+        ),
+    ]);
+    let mut exports = (*s.service.exports).clone();
+    let ip = |text: &str| text.parse().unwrap();
+    let unasked = ClientNames::Unasked;
+    assert_eq!(exports.let_in(ip("10.0.0.1"), unasked), Some(true));
+    assert_eq!(exports.let_in(ip("::ffff:10.0.0.1"), unasked), Some(true));
+    let why = "the host may have this address";
+    assert_eq!(
+        exports.let_in(ip("192.0.2.1"), unasked),
+        Some(true),
+        "{why}"
+    );
+    exports.set_hosts(&[("a.example.org".to_owned(), vec![ip("192.0.2.7")])].into());
+    assert_eq!(exports.let_in(ip("192.0.2.7"), unasked), Some(true));
+    assert_eq!(exports.let_in(ip("192.0.2.1"), unasked), None);
+    let names = |names| exports.let_in(ip("192.0.2.1"), names);
+    assert_eq!(names(ClientNames::Late), Some(true));
+    assert_eq!(names(ClientNames::Known(&[])), Some(false));
+    let own = ["b.example.org".to_owned()];
+    assert_eq!(names(ClientNames::Known(&own)), Some(true));
+}
+
+#[test]
 fn names_are_asked_for_only_where_they_decide() {
     let mut s = offering(vec![
         client(Who::Wildcard("*.example.org".into()), plain()),

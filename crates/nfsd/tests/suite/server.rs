@@ -5,11 +5,11 @@ use haven_fs::model::Model;
 use haven_fs::{Filesystem, SystemTable, Time};
 use haven_nfsd::{
     ChangeId, Client, ClientNames, ConnectionId, Entry, Export, Exports, Machine, Mutation, News,
-    Options, Origin, Outcome, Prepared, Service, Squash, Transport, Who, prepare,
+    Options, Origin, Outcome, Prepared, Service, Squash, Transport, Who, answer_bytes_max, prepare,
 };
 use haven_proto::mount;
 use haven_proto::nfs3::*;
-use haven_rpc::{AuthSys, Call, Credential, decode_reply};
+use haven_rpc::{AuthSys, Call, Credential, decode_reply, encode_call};
 use haven_xdr::{Decode, Encode, Gather, decode_all, encode_all};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -181,7 +181,7 @@ impl<F: Filesystem + SystemTable> Server<F> {
             secs: 2_000 + i64::from(call.xid),
             nanos: 0,
         };
-        match self.prepared(call, now) {
+        let reply = match self.prepared(call, now) {
             Prepared::Reply(reply) => reply,
             Prepared::Query(request) => self.machine.query(&request).unwrap(),
             Prepared::Mutation(change) => {
@@ -193,7 +193,18 @@ impl<F: Filesystem + SystemTable> Server<F> {
             }
             Prepared::Mount { request, .. } => self.machine.query(&request).unwrap(),
             Prepared::WantsNames => panic!("nobody has looked for names"),
-        }
+        };
+        // Whatever is asked, the reply is no longer than was foretold.
+        let (args, cred) = (call.args.clone().into(), &call.cred);
+        let message = encode_call(call.xid, call.prog, call.vers, call.proc, cred, args);
+        let exports = &self.service.exports;
+        let most = answer_bytes_max(&message.into_bytes(), || exports.listing_bytes());
+        assert!(
+            reply.len() <= most,
+            "{} where {most}: {call:?}",
+            reply.len()
+        );
+        reply
     }
 
     /// The entry of a change that comes next over the connection.

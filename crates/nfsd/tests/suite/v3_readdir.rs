@@ -1,6 +1,6 @@
 //! READDIR and READDIRPLUS: complete, within the client's limits, never in a circle.
 
-use crate::server::{Server, encoded};
+use crate::server::{Server, encoded, results};
 use haven_proto::nfs3::*;
 
 const FILES: usize = 40;
@@ -209,4 +209,32 @@ fn not_a_directory_and_no_permission() {
         count: 4_096,
     });
     assert_eq!(s.nfs::<ReaddirRes>(args).failure(), Some(Nfsstat3::Acces));
+}
+
+/// Memory that a client may make the server keep is counted in bytes of answers.
+#[test]
+fn a_long_listing_is_made_of_short_segments_and_no_longer_than_foretold() {
+    let mut s = Server::new();
+    let root = s.root.clone();
+    let dir = s.dir(&root, "many");
+    for n in 0..2_000 {
+        s.file(&dir, &format!("{n:0100}"));
+    }
+    for count in [4_096, 100_000, 1 << 20] {
+        let (cookie, cookieverf) = (Cookie3(0), Cookieverf3::default());
+        let args = encoded(&ReaddirplusArgs {
+            dir: dir.clone(),
+            cookie,
+            cookieverf,
+            dircount: 0,
+            maxcount: count,
+        });
+        let call = s.call(PROGRAM, VERSION, Proc3::Readdirplus.to_wire(), args);
+        let reply = s.send(&call);
+        assert!(reply.segments().iter().all(|s| s.len() <= 32 << 10));
+        let full = reply.len() > 400_000 || reply.len() + 1_000 > count as usize;
+        assert!(full, "{} of {count}", reply.len());
+        let listed = results::<ReaddirplusRes>(reply).ok_or_status().unwrap();
+        assert_eq!(listed.eof, listed.entries.len() == 2_002);
+    }
 }

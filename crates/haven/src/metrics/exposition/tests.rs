@@ -1,5 +1,6 @@
 use super::*;
 use crate::metrics::Meter;
+use haven_admin::memory::{Holding, MemoryUse};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,6 +15,17 @@ fn reading() -> Reading {
     Reading {
         durations,
         errors: vec![(3, 2, 5)],
+        memory: Memory {
+            requests: MemoryUse {
+                bytes: 5,
+                most: Some(Holding {
+                    address: "192.0.2.9".parse().unwrap(),
+                    bytes: 4,
+                }),
+                ..MemoryUse::default()
+            },
+            ..Memory::default()
+        },
         role: "leader",
         peers: vec![PeerReading {
             name: "b".into(),
@@ -81,6 +93,9 @@ fn the_text_is_what_prometheus_reads() {
         "haven_request_duration_seconds_bucket{le=\"0.000016\",program=\"nfs3\",procedure=\"lookup\"} 2",
         "haven_request_duration_seconds_bucket{le=\"+Inf\",program=\"nfs3\",procedure=\"lookup\"} 2",
         "haven_request_errors_total{program=\"nfs3\",procedure=\"lookup\",status=\"noent\"} 5",
+        "haven_client_memory_bytes{of=\"requests\"} 5",
+        "haven_client_memory_most_bytes{of=\"requests\",address=\"192.0.2.9\"} 4",
+        "haven_client_incidents_total{what=\"misbehaved\"} 0",
         "haven_role{role=\"leader\"} 1",
         "haven_role{role=\"follower\"} 0",
         "haven_follower_lag_entries{node=\"b\"} 7",
