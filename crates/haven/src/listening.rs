@@ -1,6 +1,7 @@
 //! The sockets that clients reach: NFS, MOUNT, and the port mapper, if this node is one.
 //!
-//! Every TCP port answers all programs. MOUNT, NLM and the port mapper are also there over UDP, on any UDP port.
+//! Every TCP port answers all programs, so two of them may be the same number: then there is one listener. MOUNT, NLM and
+//! the port mapper are also there over UDP, on any UDP port.
 
 use crate::rpcbind::Rpcbind;
 use crate::serve::Ports;
@@ -90,13 +91,20 @@ impl Listening {
         what: &str,
         wanted: u16,
     ) -> Result<u16, (io::Error, String)> {
-        let stream = stream(config, what, wanted)?;
-        let port = port(&stream);
-        let address = SocketAddr::new(config.service.listen, port);
-        let datagrams =
-            haven_net::bind_datagram(address).map_err(|why| said(why, address, what))?;
-        self.streams.push(stream);
-        self.datagrams.push(datagrams);
+        let is = |at: io::Result<SocketAddr>| wanted != 0 && at.is_ok_and(|at| at.port() == wanted);
+        let new = match self.streams.iter().any(|s| is(s.local_addr())) {
+            true => None,
+            false => Some(stream(config, what, wanted)?),
+        };
+        let port = new.as_ref().map_or(wanted, port);
+        if !self.datagrams.iter().any(|s| is(s.local_addr())) {
+            let address = SocketAddr::new(config.service.listen, port);
+            let datagrams =
+                haven_net::bind_datagram(address).map_err(|why| said(why, address, what))?;
+            self.datagrams.push(datagrams);
+        }
+        // Only when all is there: whoever tries again begins anew.
+        self.streams.extend(new);
         Ok(port)
     }
 }

@@ -60,6 +60,25 @@ impl Node {
         }
     }
 
+    /// Starts a node with a configuration file, which says nothing on standard output, and waits until it answers.
+    pub fn configured(mut command: Command, nfs_port: u16, mount_port: u16) -> Self {
+        let child = command
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let mut node = Self {
+            child,
+            nfs: SocketAddr::from((Ipv4Addr::LOCALHOST, nfs_port)),
+            mount_port,
+        };
+        while std::net::TcpStream::connect(node.nfs).is_err() {
+            let end = node.child.try_wait().expect("wait");
+            assert!(end.is_none(), "it ended: {end:?}");
+            std::thread::yield_now();
+        }
+        node
+    }
+
     /// A client that goes on over restarts, but not for ever.
     pub fn client(&self) -> Client {
         Client::new(
