@@ -7,6 +7,7 @@ pub mod accept;
 pub mod addresses;
 mod applying;
 pub mod bench;
+pub mod bound;
 mod bulletin;
 mod callers;
 pub mod check;

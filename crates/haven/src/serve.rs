@@ -51,8 +51,8 @@ const WITHDRAW_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause before a node that is to be removed tries again to hand over.
 const LEAVE_AGAIN: Duration = Duration::from_secs(1);
 
-/// Threads for whatever may wait for the disk, beside queries that take long.
-const OTHER_BLOCKING_THREADS: usize = 64;
+/// Threads for whatever may wait for the disk: queries that take long, and as many for everything else.
+pub(crate) const BLOCKING_THREADS: usize = 2 * SLOW_QUERIES_MAX;
 
 /// What a node runs on.
 ///
@@ -60,7 +60,7 @@ const OTHER_BLOCKING_THREADS: usize = 64;
 /// What the system says.
 pub fn runtime() -> Result<tokio::runtime::Runtime, String> {
     tokio::runtime::Builder::new_multi_thread()
-        .max_blocking_threads(SLOW_QUERIES_MAX + OTHER_BLOCKING_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(|e| e.to_string())
@@ -481,7 +481,7 @@ fn tell_start(config: &Config, ports: Ports, registers: bool) {
 }
 
 /// What clients may use.
-pub(crate) fn limits(own: &haven_config::Limits) -> Limits {
+pub(crate) const fn limits(own: &haven_config::Limits) -> Limits {
     Limits {
         connections_max: own.connections,
         connections_per_address_max: own.connections_per_address,

@@ -114,7 +114,7 @@ fn write(config: &Config, out: &mut String) -> std::fmt::Result {
         limits.connections_per_address,
         limits.inflight_bytes >> 20,
         limits.answer_bytes >> 20,
-        crate::serve::limits(limits).memory_bytes_max() >> 20
+        crate::bound::client_bytes_max(limits) >> 20
     )?;
     let reserve = health.reserve_bytes.map_or_else(
         || "5 % (256 to 4096 MiB)".to_owned(),

@@ -25,9 +25,6 @@ use tokio::net::{TcpSocket, TcpStream};
 const CROWD: usize = 1_000;
 /// Requests of each that takes no answers.
 const REQUESTS: usize = 64;
-/// What a node needs without clients, and what its threads keep: see `docs/operate/memory.md`.
-const WITHOUT_CLIENTS: u64 = 100 << 20;
-const THREADS: u64 = 128 * (2 << 20);
 /// A megabyte, the most that READ gives.
 const MUCH: u32 = 1 << 20;
 
@@ -36,7 +33,7 @@ fn configured(dir: &Path, nfs_port: u16, mount_port: u16, more: &str) -> (Config
     let file = dir.join("haven.toml");
     let text = format!(
         "[node]\ndata = {:?}\nreserve_mib = 128\n[service]\nlisten = \"127.0.0.1\"\nnfs_port = {nfs_port}\nmount_port = \
-         {mount_port}\n{more}[limits]\ninflight_mib = 16\nanswers_mib = 16\n[[export]]\npath = \"/data\"\nmode = \"0777\"\n",
+         {mount_port}\n{more}[limits]\nconnections = 1024\ninflight_mib = 16\nanswers_mib = 16\n[[export]]\npath = \"/data\"\nmode = \"0777\"\n",
         dir.join("data"),
     );
     fs::write(&file, text).unwrap();
@@ -150,11 +147,7 @@ async fn clients_that_take_nothing_or_only_announce_hold_up_nobody_and_memory_st
             assert_eq!(written.unwrap().count, MUCH);
         }
     }
-    let own = &config.limits;
-    let counted = own.connections_per_address as u64 * (64 << 10)
-        + (own.inflight_bytes + own.record_bytes + own.answer_bytes) as u64;
-    let checkpoints = config.node.checkpoints.bytes;
-    let bound = counted + counted / 4 + THREADS + WITHOUT_CLIENTS + checkpoints;
+    let bound = haven::bound::resident_bytes_max(&config);
     let most = most_resident_bytes(node.pid());
     assert!(most < bound, "{} of {} MiB", most >> 20, bound >> 20);
     drop(crowd);

@@ -1,5 +1,5 @@
 //! Torture of a whole cluster on this machine: `torture kills`, `torture power-losses`, `torture linearizable`,
-//! `torture steady`; and of one node: `torture one-node`.
+//! `torture steady`; and of one node: `torture one-node`, `torture rude`.
 //!
 //! The nodes of a cluster are this same binary, in network namespaces of their own, on a disk that can be made to
 //! forget what was not flushed. Exit status 0 only if every acknowledged operation is there exactly once
@@ -11,6 +11,7 @@ mod linear;
 mod mixed;
 mod one_node;
 mod operate;
+mod rude;
 mod silence;
 
 use clap::{Parser, Subcommand};
@@ -56,6 +57,8 @@ enum Command {
     Operate,
     /// Kill one node again and again, at any moment, and check its data directory each time.
     OneNode(one_node::Plan),
+    /// Clients that take no answers, and peers that announce and do not send, beside honest ones.
+    Rude(rude::Plan),
     /// Play one kind of fault after another, and check what must hold during each.
     Faults(faults::Plan),
     /// Play random faults while clients note every call and answer: some order must explain them all.
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Command::Kills(plan) => torture(plan, Blow::Kill),
         Command::PowerLosses(plan) => torture(plan, Blow::PowerLoss),
         Command::OneNode(plan) => kept_on_failure(|dir| one_node::run(&plan, dir, &haven_exe()?)),
+        Command::Rude(plan) => kept_on_failure(|dir| rude::run(&plan, dir, &haven_exe()?)),
         Command::Operate => kept_on_failure(|dir| {
             let exe = haven_exe()?;
             in_own_network(operate::run(&exe, dir))

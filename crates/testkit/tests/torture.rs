@@ -25,6 +25,10 @@ const CASES: &[(&str, &[&str])] = &[
             "13",
         ],
     ),
+    (
+        "clients without manners hold up nobody",
+        &["rude", "--operations", "300", "--seed", "15"],
+    ),
     ("a cluster is operated as people do", &["operate"]),
     (
         "a leader that is frozen or cut off says nothing",
