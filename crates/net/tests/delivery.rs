@@ -11,6 +11,7 @@ use haven_xdr::Gather;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -295,5 +296,25 @@ async fn a_client_that_takes_no_replies_is_not_served_for_ever() {
     for _ in 0..2_000 {
         assert_eq!(receive(&mut stream).await, b"5");
         lab.noting.line(1).look();
+    }
+}
+
+/// Acknowledgements come late when a client has nothing to send: it must not have to.
+#[tokio::test]
+async fn a_client_that_asks_much_at_once_and_then_nothing_is_answered() {
+    const REQUESTS: usize = 3_000;
+    let lab = lab(Limits::default());
+    let mut stream = connect(&lab).await;
+    let all = frame(Gather::from(Bytes::from_static(b"1"))).into_bytes();
+    let all = all.repeat(REQUESTS);
+    for round in 0..20 {
+        let (mut read, mut write) = stream.split();
+        let mut replies = vec![0; all.len()];
+        let both = async { tokio::join!(write.write_all(&all), read.read_exact(&mut replies)) };
+        let (sent, received) = tokio::time::timeout(Duration::from_secs(20), both)
+            .await
+            .unwrap_or_else(|_| panic!("round {round}: no answer"));
+        (sent.unwrap(), received.unwrap());
+        assert!(replies == all);
     }
 }
