@@ -544,7 +544,8 @@ impl<'a, H: Handler> Connection<'a, H> {
             self.stuck_since.get_or_insert_with(Instant::now);
         }
         // Whoever holds memory and moves too little has to give way when others need it.
-        let owes = awaited && self.input.is_amid_large() || self.stuck_since.is_some() && may_answer;
+        let owes =
+            awaited && self.input.is_amid_large() || self.stuck_since.is_some() && may_answer;
         if !owes && self.is_still {
             self.party.moves();
         } else if owes && (!self.is_still || self.moved_bytes >= MOVE_BYTES) {

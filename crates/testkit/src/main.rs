@@ -13,6 +13,7 @@ mod one_node;
 mod operate;
 mod rude;
 mod silence;
+mod twins;
 
 use clap::{Parser, Subcommand};
 use haven::demo::client::ClientThread;
@@ -57,7 +58,7 @@ enum Command {
     Operate,
     /// Kill one node again and again, at any moment, and check its data directory each time.
     OneNode(one_node::Plan),
-    /// Clients that take no answers, and peers that announce and do not send, beside honest ones.
+    /// Clients that take no answers, peers that announce and do not send, and clients with like numbers, beside honest ones.
     Rude(rude::Plan),
     /// Play one kind of fault after another, and check what must hold during each.
     Faults(faults::Plan),

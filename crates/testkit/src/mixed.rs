@@ -1,5 +1,5 @@
 //! The mixed load: clients that each work in a directory of their own (files small and large, links,
-//! directories, renames, sizes), know exactly what must be there, and say when it is not.
+//! directories, renames, sizes, a file that is nearly all hole), know exactly what must be there, and say when it is not.
 //!
 //! What it can reveal:
 //! - something acknowledged that is not there, or other bytes than were written: *lost*;
@@ -7,6 +7,7 @@
 //! - link counts, listings and names that contradict each other: *half done*.
 
 mod model;
+mod sparse;
 mod verify;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use haven::demo::random::Random;
 use haven_client::{Client, ClientError};
 use haven_proto::nfs3::{Createhow3, Createverf3, Fh3, Nfsstat3, Sattr3, StableHow};
 use model::{Model, Op};
+use sparse::Change;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -277,6 +279,7 @@ impl Worker {
                 dir,
                 name,
                 exclusive,
+                ..
             } => {
                 let how = if *exclusive {
                     Createhow3::Exclusive(Createverf3(self.random.next().to_be_bytes()))
@@ -300,22 +303,16 @@ impl Worker {
             }
             Op::Write { file, offset, data } => {
                 let (file, data) = (handle(file), Bytes::from(data.clone()));
-                let mut done = 0;
-                while done < data.len() {
-                    let (at, rest) = (*offset + done as u64, data.slice(done..));
-                    let wrote = client.write(&file, at, StableHow::FileSync, rest).await?;
-                    done += wrote.count as usize;
+                self.write(&file, *offset, data).await?
+            }
+            Op::Resize { file, size } => self.resize(&handle(file), *size).await?,
+            Op::Thin { file, change } => match change {
+                Change::Put { place, seed } => {
+                    let (at, block) = Change::block(*place, *seed);
+                    self.write(&handle(file), at, block).await?
                 }
-                None
-            }
-            Op::Resize { file, size } => {
-                let attr = Sattr3 {
-                    size: Some(*size),
-                    ..Sattr3::default()
-                };
-                client.setattr(&handle(file), attr, None).await?;
-                None
-            }
+                Change::Cut { place } => self.resize(&handle(file), Change::size(*place)).await?,
+            },
             Op::Rename {
                 from,
                 name,
@@ -344,6 +341,33 @@ impl Worker {
             }
             Op::List { .. } | Op::Read { .. } => None,
         })
+    }
+}
+
+impl Worker {
+    /// Writes all of it.
+    async fn write(
+        &self,
+        file: &Fh3,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<Option<Fh3>, ClientError> {
+        let mut done = 0;
+        while done < data.len() {
+            let (at, rest) = (offset + done as u64, data.slice(done..));
+            let wrote = self.client.write(file, at, StableHow::FileSync, rest);
+            done += wrote.await?.count as usize;
+        }
+        Ok(None)
+    }
+
+    async fn resize(&self, file: &Fh3, size: u64) -> Result<Option<Fh3>, ClientError> {
+        let attr = Sattr3 {
+            size: Some(size),
+            ..Sattr3::default()
+        };
+        self.client.setattr(file, attr, None).await?;
+        Ok(None)
     }
 }
 

@@ -1,10 +1,12 @@
 //! Clients without manners beside honest ones: some take no answers, some announce requests and send nothing, or a part, or
 //! drip, and some are strangers, to whom nothing is exported. As often as the node closes their connections they come again.
+//! Others are polite, but have the same numbers.
 //!
 //! The honest ones know what must be there, and go on; the node's memory stays below what is stated; its status names whom
 //! it suffers from. Nothing here is judged by how long it takes.
 
 use crate::mixed::{Mixed, Tally, words};
+use crate::twins;
 use haven::bound;
 use haven::classic::Target;
 use haven::quick::free_port;
@@ -108,9 +110,14 @@ async fn play(plan: &Plan, dir: &Path, haven: &Path) -> Result<(), String> {
         let host = hosts[n / MANNERS.len() % hosts.len()];
         crowd.spawn(behave(requests, host, manner));
     }
+    let mut races = 0;
     tokio::select! {
         why = mixed.failure() => return Err(format!("an honest client: {why}")),
+        why = twins::race(&target, &mut races) => return Err(why),
         fresh = mixed.recorder.wait_fresh(plan.operations) => fresh?,
+    }
+    if races == 0 {
+        return Err("twins never came to a race".into());
     }
     mixed.verify().await?;
     let told = node.status()?;
@@ -121,7 +128,7 @@ async fn play(plan: &Plan, dir: &Path, haven: &Path) -> Result<(), String> {
     let bound = bound::resident_bytes_max(&Config::load(&node.config).map_err(words)?);
     node.end()?;
     println!(
-        "{acknowledged} operations acknowledged beside {} connections; {} of {} MiB resident; {told}",
+        "{acknowledged} operations acknowledged and {races} locks taken beside {} connections; {} of {} MiB resident; {told}",
         plan.connections,
         most >> 20,
         bound >> 20
@@ -135,7 +142,9 @@ fn judge(tally: &Tally, most: u64, bound: u64) -> Result<(), String> {
     }
     if most > bound {
         let (most, bound) = (most >> 20, bound >> 20);
-        return Err(format!("{most} MiB were resident; at most {bound} are stated"));
+        return Err(format!(
+            "{most} MiB were resident; at most {bound} are stated"
+        ));
     }
     Ok(())
 }
@@ -149,7 +158,9 @@ async fn prepare(target: &Target) -> Result<Requests, String> {
         async move {
             let how = Createhow3::Guarded(Sattr3::default());
             let made = client.create(root, name.as_str(), how).await;
-            made.map_err(words)?.obj.ok_or("CREATE gave no handle".to_owned())
+            made.map_err(words)?
+                .obj
+                .ok_or("CREATE gave no handle".to_owned())
         }
     };
     for n in 0..200 {
@@ -293,7 +304,9 @@ impl Node {
     /// What its status says of them, which must name them.
     fn status(&self) -> Result<String, String> {
         let mut command = Command::new(&self.haven);
-        command.args(["status", "--json", "--config"]).arg(&self.config);
+        command
+            .args(["status", "--json", "--config"])
+            .arg(&self.config);
         let output = command.output().map_err(words)?;
         let status: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(words)?;
         let memory = &status["nodes"][0]["report"]["memory"];

@@ -3,6 +3,7 @@
 //! A client works alone in its directory and does one thing after the other, so what it was told
 //! determines exactly what must be there.
 
+use super::sparse::{Change, Sparse};
 use bytes::Bytes;
 use haven::demo::random::Random;
 use haven_proto::nfs3::{Fh3, Nfsstat3};
@@ -40,6 +41,8 @@ pub struct Node {
 pub enum Content {
     /// A regular file and its bytes.
     File(Vec<u8>),
+    /// A regular file that is nearly all hole.
+    Sparse(Sparse),
     /// A directory and its entries.
     Dir(BTreeMap<String, Id>),
     /// A symbolic link and its target.
@@ -54,6 +57,8 @@ pub enum Op {
         dir: Id,
         name: String,
         exclusive: bool,
+        /// What it is to be.
+        sparse: bool,
     },
     /// MKDIR.
     Mkdir { dir: Id, name: String },
@@ -71,6 +76,8 @@ pub enum Op {
     },
     /// SETATTR of the size.
     Resize { file: Id, size: u64 },
+    /// WRITE or SETATTR of a sparse file.
+    Thin { file: Id, change: Change },
     /// RENAME.
     Rename {
         from: Id,
@@ -147,6 +154,16 @@ impl Model {
         matches!(self.nodes[&id].content, Content::Dir(_))
     }
 
+    /// Whether `id` is `other`, or a directory that has it somewhere below it.
+    fn holds(&self, id: Id, other: Id) -> bool {
+        match &self.nodes[&id].content {
+            Content::Dir(entries) => {
+                id == other || entries.values().any(|below| self.holds(*below, other))
+            }
+            _ => false,
+        }
+    }
+
     fn some(&self, random: &mut Random, fits: impl Fn(&Content) -> bool) -> Option<Id> {
         let all: Vec<Id> = self
             .nodes
@@ -171,6 +188,7 @@ impl Model {
         let dir = self.some(random, |c| matches!(c, Content::Dir(_)))?;
         let file = self.some(random, |c| matches!(c, Content::File(_)));
         let name = format!("name {}", random.next() % NAMES);
+        let thin = self.some(random, |c| matches!(c, Content::Sparse(_)));
         let is_full = self.nodes.len() >= NODES_MAX;
         let found = self.entries(dir).get(&name).copied();
         Some(match random.next() % 32 {
@@ -180,6 +198,7 @@ impl Model {
                     dir,
                     name,
                     exclusive,
+                    sparse: thin.is_none(),
                 }
             }
             5 if !is_full => Op::Mkdir { dir, name },
@@ -202,6 +221,14 @@ impl Model {
             26 if found.is_none_or(|id| self.is_dir(id)) => Op::Rmdir { dir, name },
             27 => Op::List { dir },
             28 => Op::Read { file: file? },
+            29 | 30 if thin.is_some() => {
+                let file = thin?;
+                let Content::Sparse(sparse) = &self.nodes[&file].content else {
+                    return None;
+                };
+                let change = sparse.choose(random);
+                Op::Thin { file, change }
+            }
             _ if is_full => match found? {
                 id if self.is_dir(id) => Op::Rmdir { dir, name },
                 _ => Op::Remove { dir, name },
@@ -210,19 +237,18 @@ impl Model {
         })
     }
 
-    /// Files go anywhere, also in place of others; directories get a free name beside their old one.
+    /// Files go anywhere, also in place of others; directories go where a name is free, and are kept out of themselves by the
+    /// server.
     fn rename(&self, from: Id, name: String, random: &mut Random) -> Option<Op> {
         let new = format!("name {}", random.next() % NAMES);
-        let mut to = self.some(random, |c| matches!(c, Content::Dir(_)))?;
+        let to = self.some(random, |c| matches!(c, Content::Dir(_)))?;
         if self
             .entries(from)
             .get(&name)
             .is_some_and(|id| self.is_dir(*id))
+            && self.entries(to).contains_key(&new)
         {
-            to = from;
-            if self.entries(to).contains_key(&new) {
-                return None;
-            }
+            return None;
         }
         if self
             .entries(to)
@@ -250,10 +276,12 @@ impl Model {
             | Op::Mkdir { dir, name }
             | Op::Symlink { dir, name, .. }
             | Op::Link { dir, name, .. } => free(dir, name),
-            Op::Rename {
-                from: dir, name, ..
-            }
-            | Op::Remove { dir, name } => self
+            Op::Rename { from, name, to, .. } => match self.entries(*from).get(name) {
+                None => Err(Nfsstat3::NoEnt),
+                Some(id) if self.holds(*id, *to) => Err(Nfsstat3::Inval),
+                Some(_) => Ok(()),
+            },
+            Op::Remove { dir, name } => self
                 .entries(*dir)
                 .get(name)
                 .map(drop)
@@ -263,14 +291,26 @@ impl Model {
                 Some(id) if !self.entries(*id).is_empty() => Err(Nfsstat3::NotEmpty),
                 Some(_) => Ok(()),
             },
-            Op::Write { .. } | Op::Resize { .. } | Op::List { .. } | Op::Read { .. } => Ok(()),
+            Op::Write { .. }
+            | Op::Resize { .. }
+            | Op::Thin { .. }
+            | Op::List { .. }
+            | Op::Read { .. } => Ok(()),
         }
     }
 
     /// Takes note of what was done, with the handle of what was made.
     pub fn done(&mut self, op: Op, made: Option<Fh3>) {
         match op {
-            Op::Create { dir, name, .. } => self.add(dir, name, made, Content::File(Vec::new())),
+            Op::Create {
+                dir, name, sparse, ..
+            } => {
+                let content = match sparse {
+                    true => Content::Sparse(Sparse::default()),
+                    false => Content::File(Vec::new()),
+                };
+                self.add(dir, name, made, content);
+            }
             Op::Mkdir { dir, name } => self.add(dir, name, made, Content::Dir(BTreeMap::new())),
             Op::Symlink { dir, name, target } => self.add(dir, name, made, Content::Link(target)),
             Op::Write { file, offset, data } => self.edit(file, |bytes| {
@@ -279,6 +319,13 @@ impl Model {
                 bytes[offset as usize..end].copy_from_slice(&data);
             }),
             Op::Resize { file, size } => self.edit(file, |bytes| bytes.resize(size as usize, 0)),
+            Op::Thin { file, change } => {
+                if let Some(Content::Sparse(sparse)) =
+                    self.nodes.get_mut(&file).map(|n| &mut n.content)
+                {
+                    sparse.done(&change);
+                }
+            }
             Op::Link { file, dir, name } => {
                 self.entries_mut(dir).insert(name, file);
                 self.count(file, 1);
@@ -374,10 +421,12 @@ mod tests {
     fn the_model_stays_within_its_bounds() {
         let mut model = Model::new(Fh3(Bytes::new()));
         let mut random = Random::new(1);
-        let (mut refused, mut links) = (0, 0);
+        let (mut refused, mut links, mut thin, mut loops) = (0, 0, 0, 0);
         for _ in 0..5_000 {
             let op = model.choose(&mut random);
             links += u32::from(matches!(op, Op::Link { .. }));
+            thin += u32::from(matches!(op, Op::Thin { .. }));
+            loops += u32::from(model.expected(&op) == Err(Nfsstat3::Inval));
             match model.expected(&op) {
                 Ok(()) => model.done(op, Some(Fh3(Bytes::new()))),
                 Err(_) => refused += 1,
@@ -391,7 +440,7 @@ mod tests {
                         }
                     }
                     Content::File(bytes) => assert!(bytes.len() as u64 <= FILE_BYTES_MAX),
-                    Content::Link(_) => {}
+                    Content::Sparse(_) | Content::Link(_) => {}
                 }
             }
             let counted = model
@@ -401,6 +450,7 @@ mod tests {
                 .collect();
             assert_eq!(names, counted);
         }
-        assert!(refused > 100 && links > 50 && model.nodes.len() <= NODES_MAX + 1);
+        assert!(refused > 100 && links > 50 && thin > 100 && loops > 0);
+        assert!(model.nodes.len() <= NODES_MAX + 1);
     }
 }

@@ -89,6 +89,7 @@ async fn node(
     match &node.content {
         Content::Dir(_) => Ok(()),
         Content::File(_) => content(client, model, id, path, tally).await,
+        Content::Sparse(sparse) => sparse.verify(client, &node.handle, path, tally).await,
         Content::Link(target) => {
             let found = client.readlink(&node.handle).await.map_err(words)?;
             if found.data.0 != target.as_bytes() {
