@@ -413,7 +413,7 @@ pub struct ClusterStatus {
 /// A state hash and the log index it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateHash {
-    /// Everything up to this index is applied.
+    /// The state is that after the change at this log index.
     pub applied: u64,
     /// BLAKE3 of the state, in hexadecimal.
     pub hash: String,

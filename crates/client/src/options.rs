@@ -3,7 +3,8 @@
 use haven_proto::nfs3;
 use std::time::Duration;
 
-/// Settings of a [`Client`](crate::Client).
+/// Settings of a [`Client`](crate::Client). The default waits for answers as a Linux kernel's hard mount does, but tries a
+/// server that refuses it again at once; [`Options::hard_mount`] is as slow as the kernel at that, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// User id sent with every call.
@@ -19,9 +20,10 @@ pub struct Options {
     /// How long an answer may be outstanding before the connection is given up and everything
     /// unanswered is sent again over a new one.
     pub retransmit_timeout: Duration,
-    /// How long one connection attempt may take.
+    /// How long one connection attempt may take. TCP asks again meanwhile.
     pub connect_timeout: Duration,
-    /// Pause after the first connection attempt in vain; doubles up to `reconnect_pause_max`.
+    /// From the beginning of one attempt to that of the next, after one that was in vain, or a connection that brought no
+    /// answer or that the server ended; doubles up to `reconnect_pause_max`. A connection that broke after an answer is made anew at once.
     pub reconnect_pause_min: Duration,
     /// Longest pause between connection attempts.
     pub reconnect_pause_max: Duration,
@@ -40,6 +42,21 @@ pub struct Options {
     pub first_xid: Option<u32>,
 }
 
+/// For so long a Linux kernel's client hears nothing over a connection before it doubts it (`timeo=600`).
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+impl Options {
+    /// As Linux's kernel client waits with `hard,tcp,timeo=600` (net/sunrpc/xprtsock.c): for answers 60 s, and 3 s before it
+    /// tries again where it was refused. What this client feels, a mount feels.
+    pub fn hard_mount() -> Self {
+        Self {
+            reconnect_pause_min: Duration::from_secs(3),
+            reconnect_pause_max: Duration::from_secs(300),
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -48,8 +65,8 @@ impl Default for Options {
             gids: Vec::new(),
             machine_name: "haven-client".to_owned(),
             request_timeout: None,
-            retransmit_timeout: Duration::from_secs(5),
-            connect_timeout: Duration::from_secs(1),
+            retransmit_timeout: KEEPALIVE,
+            connect_timeout: KEEPALIVE,
             reconnect_pause_min: Duration::from_millis(50),
             reconnect_pause_max: Duration::from_millis(250),
             // 16 seconds in all.

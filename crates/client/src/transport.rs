@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// What a client has been through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -103,6 +103,17 @@ impl Drop for ForgetOnDrop<'_> {
     }
 }
 
+/// What became of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// No answer came over it, or it was never made.
+    InVain,
+    /// It brought an answer, then the server ended it in order.
+    Ended,
+    /// It brought an answer, then it broke, or answers stayed away.
+    Broken,
+}
+
 struct Driver {
     server: SocketAddr,
     options: Options,
@@ -113,37 +124,50 @@ impl Driver {
     async fn run(self) {
         let mut pause = self.options.reconnect_pause_min;
         loop {
-            if self.one_connection().await {
-                // It worked until now: the server is there, or another takes its address.
+            let began = Instant::now();
+            let end = self.one_connection().await;
+            if end != End::InVain {
                 pause = self.options.reconnect_pause_min;
+            }
+            if end == End::Broken {
+                // It worked until now: the server is there, or another takes its address.
                 continue;
             }
-            sleep(pause).await;
+            match began.checked_add(pause) {
+                Some(next) => sleep_until(next).await,
+                None => std::future::pending().await,
+            }
             pause = next_pause(pause, &self.options);
         }
     }
 
-    /// Connects and serves until the connection ends. True: at least one answer came over it.
-    async fn one_connection(&self) -> bool {
+    /// Connects and serves until the connection ends.
+    async fn one_connection(&self) -> End {
         let connecting = TcpStream::connect(self.server);
         let Ok(Ok(stream)) = timeout(self.options.connect_timeout, connecting).await else {
-            return false;
+            return End::InVain;
         };
         // Without it, small requests would wait for the answers to earlier ones.
         if stream.set_nodelay(true).is_err() {
-            return false;
+            return End::InVain;
         }
         self.shared.connections.fetch_add(1, Ordering::Relaxed);
         self.shared.table.requeue_all();
         let (read, write) = stream.into_split();
         let mut answered = false;
-        // Whichever ends first ends the connection; why does not matter, the remedy is the same.
-        tokio::select! {
-            _ = self.receive(RecordReader::new(read), &mut answered) => {}
-            _ = self.send(write) => {}
-            () = self.stalled() => {}
+        // Whichever ends first ends the connection.
+        let ended_by_server = tokio::select! {
+            end = self.receive(RecordReader::new(read), &mut answered) => {
+                end.is_err_and(|why| why.kind() == io::ErrorKind::UnexpectedEof)
+            }
+            _ = self.send(write) => false,
+            () = self.stalled() => false,
+        };
+        match (answered, ended_by_server) {
+            (false, _) => End::InVain,
+            (true, true) => End::Ended,
+            (true, false) => End::Broken,
         }
-        answered
     }
 
     async fn receive(

@@ -166,6 +166,27 @@ async fn a_reset_makes_the_same_bytes_come_again() {
 }
 
 #[tokio::test]
+async fn a_connection_that_breaks_after_an_answer_is_made_anew_without_a_pause() {
+    let (listener, address) = listen().await;
+    let options = Options {
+        reconnect_pause_min: NEVER,
+        reconnect_pause_max: NEVER,
+        ..options()
+    };
+    let client = Client::new(address, options);
+    let mut peer = Peer::accept(&listener).await;
+    for number in 0..2 {
+        let caller = start(&client, number);
+        let call = peer.call().await;
+        peer.answer(&call, &1_u32).await;
+        assert_eq!(caller.await.unwrap(), Ok(1));
+        peer.0.set_zero_linger().unwrap();
+        drop(peer);
+        peer = Peer::accept(&listener).await;
+    }
+}
+
+#[tokio::test]
 async fn only_what_is_unanswered_comes_again_and_in_order() {
     let (listener, address) = listen().await;
     let client = Client::new(address, options());

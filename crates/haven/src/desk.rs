@@ -155,16 +155,11 @@ impl Desk {
 
     /// The hash of a state that did not change while it was read.
     async fn state_hash(&self) -> Result<StateHash, Refusal> {
-        loop {
-            let applied = self.insight.consensus.applied_index();
-            let engine = Arc::clone(&self.engine);
-            let hash = tokio::task::spawn_blocking(move || engine.state_hash());
-            let hash = hash.await.map_err(|e| Refusal::failed(e.to_string()))?;
-            let hash = hash.map_err(Refusal::failed)?;
-            if self.insight.consensus.applied_index() == applied {
-                return Ok(StateHash { applied, hash });
-            }
-        }
+        let engine = Arc::clone(&self.engine);
+        let hash = tokio::task::spawn_blocking(move || engine.state_hash());
+        let hash = hash.await.map_err(|e| Refusal::failed(e.to_string()))?;
+        let (hash, applied) = hash.map_err(Refusal::failed)?;
+        Ok(StateHash { applied, hash })
     }
 
     async fn move_service(&self, request: MoveRequest) -> Result<String, Refusal> {

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use haven_consensus::{MachineError, Pulse, Replicated, SnapshotSink, SnapshotSource, Wanted};
 use haven_disk::Disk;
 use haven_nfsd::{Identity, Machine, VolumeId};
-use haven_store::{SnapshotReader, SnapshotWriter, Store, StoreOptions};
+use haven_store::{HashStep, SnapshotReader, SnapshotWriter, Store, StoreOptions};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use std::path::Path;
 use std::sync::Arc;
@@ -38,6 +38,9 @@ const PENDING_BYTES_MAX: usize = 320 << 20;
 
 /// After so long the next entry waits until those had their turn that want to look at the state.
 const TURN: Duration = Duration::from_millis(4);
+
+/// How often a hash is begun again because something changed.
+const HASH_ATTEMPTS: usize = 16;
 
 /// The state, under its lock.
 pub type Volume = RwLock<Machine<Store>>;
@@ -105,18 +108,27 @@ impl Engine {
         self.shortage.why()
     }
 
-    /// A hash of the whole state, in hexadecimal. Holds up changes while it reads.
+    /// A hash of the whole state, in hexadecimal, and the log index up to which everything is applied in that state.
+    /// Changes go on between its slices; one that comes makes it begin again.
     ///
     /// # Errors
-    /// The disk's, in words.
-    pub fn state_hash(&self) -> Result<String, String> {
-        let hash = self
-            .machine
-            .read()
-            .fs()
-            .state_hash()
-            .map_err(|e| e.to_string())?;
-        Ok(hash.iter().map(|b| format!("{b:02x}")).collect())
+    /// The disk's, in words; or changes come faster than the state can be read.
+    pub fn state_hash(&self) -> Result<(String, u64), String> {
+        for _ in 0..HASH_ATTEMPTS {
+            let mut pass = self.machine.read().fs().begin_hash();
+            let found = loop {
+                let step = self.machine.read().fs().hash_slice(&mut pass);
+                match step.map_err(|e| e.to_string())? {
+                    HashStep::More => {}
+                    HashStep::Changed => break None,
+                    HashStep::Done(hash, applied) => break Some((hash, applied)),
+                }
+            };
+            if let Some((hash, applied)) = found {
+                return Ok((hash.iter().map(|b| format!("{b:02x}")).collect(), applied));
+            }
+        }
+        Err("the state changes while it is read; ask again when less is changed".into())
     }
 
     /// How long checkpoints took, and the bytes of changes that the last one wrote down.
@@ -385,6 +397,23 @@ mod tests {
         let replies = engine.apply_turn(&noops(6..9), &|more| number(5 + more));
         assert_eq!(replies.unwrap().len(), 3);
         assert_eq!(engine.position().unwrap(), Some(number(8)));
+    }
+
+    #[test]
+    fn the_state_hash_says_to_which_index_it_belongs_and_gives_up_when_it_is_overtaken() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(Arc::new(RealDisk::open(dir.path()).unwrap())).unwrap();
+        apply(&engine, 7);
+        let (hash, applied) = engine.state_hash().unwrap();
+        assert_eq!((hash.len(), applied), (64, 7));
+        apply(&engine, 9);
+        let (other, applied) = engine.state_hash().unwrap();
+        assert!(other != hash && applied == 9, "{applied}");
+        // The lock is free between its slices: a change gets in, and it begins again.
+        let mut pass = engine.machine.read().fs().begin_hash();
+        apply(&engine, 10);
+        let step = engine.machine.read().fs().hash_slice(&mut pass);
+        assert_eq!(step, Ok(HashStep::Changed));
     }
 
     #[test]

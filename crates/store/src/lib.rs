@@ -61,6 +61,7 @@ pub use check_metadata::CheckedRows;
 pub use checkpoint::{CheckpointJob, Checkpointed};
 pub use cutter::Cutter;
 pub use engine::system::{SYSTEM_KEY_BYTES_MAX, SYSTEM_VALUE_BYTES_MAX};
+pub use hash::{HashPass, HashStep};
 pub use keys::POSITION_BYTES_MAX;
 pub use open::{Store, StoreOptions};
 pub use receive::{SnapshotWriter, StagedSnapshot};

@@ -73,6 +73,8 @@ pub struct Store {
     pub(crate) unpositioned: bool,
     /// The log index of the last applied entry; 0: not known.
     pub(crate) applied: u64,
+    /// Counts changes of what the state hash covers.
+    pub(crate) changes: u64,
     /// The rules that changes follow.
     pub(crate) level: Level,
     /// Set when a stream of changes did not fit: only a whole snapshot helps.
@@ -166,6 +168,7 @@ impl Store {
             in_flight: Weak::new(),
             unpositioned: false,
             applied: loaded.applied,
+            changes: 0,
             level: Level::NEWEST,
             base_doubted: Arc::default(),
             failed: None,
@@ -176,6 +179,7 @@ impl Store {
     /// Remembers the position of the last applied entry. It becomes durable with the next checkpoint,
     /// together with what was applied.
     pub fn set_position(&mut self, position: Bytes) -> FsResult<()> {
+        let changes = self.changes;
         self.mutate(|store| {
             if position.len() > keys::POSITION_BYTES_MAX {
                 return Err(fatal("position blob too long", position.len()));
@@ -184,6 +188,8 @@ impl Store {
             Ok(())
         })?;
         self.unpositioned = false;
+        // The position is this replica's own.
+        self.changes = changes;
         Ok(())
     }
 
@@ -236,6 +242,7 @@ impl Store {
         change: impl FnOnce(&mut Self) -> FsResult<T>,
     ) -> FsResult<T> {
         self.check_usable()?;
+        self.changes += 1;
         let result = change(self);
         match &result {
             Ok(_) => self.unpositioned = true,

@@ -8,6 +8,7 @@ use crate::mixed::{Mixed, Tally, words};
 use haven::classic::{self, Load, Recorder, Target};
 use haven::demo::random::Random;
 use haven::quick::free_port;
+use haven_client::Options;
 use haven_pki::Identity;
 use serde::Serialize;
 use std::fs::{self, File};
@@ -335,8 +336,11 @@ impl Node {
     fn target(&self) -> Target {
         Target {
             nfs: SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[0])),
-            mount_port: self.ports[1],
             export: EXPORT.into(),
+            options: Options {
+                mount_port: self.ports[1],
+                ..Options::default()
+            },
         }
     }
 

@@ -10,6 +10,7 @@ use crate::twins;
 use haven::bound;
 use haven::classic::Target;
 use haven::quick::free_port;
+use haven_client::Options;
 use haven_config::Config;
 use haven_proto::nfs3::{
     self, Args3, Cookie3, Cookieverf3, Createhow3, Fh3, ReadArgs, ReaddirplusArgs, Sattr3,
@@ -288,8 +289,11 @@ impl Node {
     fn target(&self) -> Target {
         Target {
             nfs: SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[0])),
-            mount_port: self.ports[1],
             export: EXPORT.into(),
+            options: Options {
+                mount_port: self.ports[1],
+                ..Options::default()
+            },
         }
     }
 

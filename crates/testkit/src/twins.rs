@@ -59,9 +59,8 @@ async fn take(client: &Client, root: &Fh3) -> Result<Option<Fh3>, String> {
 
 fn twin(target: &Target) -> Client {
     let options = Options {
-        mount_port: target.mount_port,
         first_xid: Some(FIRST_XID),
-        ..Options::default()
+        ..target.options.clone()
     };
     Client::new(target.nfs, options)
 }

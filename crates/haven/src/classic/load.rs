@@ -7,7 +7,7 @@ use haven_proto::nfs3::{Createhow3, Createverf3, Fh3, Nfsstat3, Sattr3, StableHo
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
 
 /// Workers of one client.
@@ -20,25 +20,16 @@ const KEEP_EVERY: u64 = 4;
 pub struct Target {
     /// Where NFS is served.
     pub nfs: SocketAddr,
-    /// Port of MOUNT at the same address.
-    pub mount_port: u16,
     /// The export's path.
     pub export: String,
+    /// How its clients ask and wait.
+    pub options: Options,
 }
 
 impl Target {
     /// A client that never gives up, as a hard mount.
     pub fn client(&self) -> Client {
-        Client::new(
-            self.nfs,
-            Options {
-                mount_port: self.mount_port,
-                connect_timeout: Duration::from_millis(300),
-                reconnect_pause_max: Duration::from_millis(100),
-                retransmit_timeout: Duration::from_secs(2),
-                ..Options::default()
-            },
-        )
+        Client::new(self.nfs, self.options.clone())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::lab::{EXPORT, FLOATING};
 use crate::classic::{self, Acknowledged, Load, Recorder, Target, Verdict};
+use haven_client::Options;
 use haven_platform::netns::Netns;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,8 +35,12 @@ impl ClientThread {
             runtime.block_on(async {
                 let target = Target {
                     nfs: SocketAddr::from((FLOATING, haven_config::NFS_PORT_DEFAULT)),
-                    mount_port: haven_config::MOUNT_PORT_DEFAULT,
                     export: EXPORT.into(),
+                    // What these clients wait is what a user waits.
+                    options: Options {
+                        mount_port: haven_config::MOUNT_PORT_DEFAULT,
+                        ..Options::hard_mount()
+                    },
                 };
                 match Load::start(&target, clients).await {
                     Err(why) => drop(ready.send(Err(why))),

@@ -214,7 +214,7 @@ fn at(address: IpAddr, patience: Option<Duration>) -> Client {
     let options = Options {
         mount_port: MOUNT_PORT_DEFAULT,
         request_timeout: patience,
-        ..Options::default()
+        ..Options::hard_mount()
     };
     Client::new(SocketAddr::from((address, NFS_PORT_DEFAULT)), options)
 }
