@@ -57,6 +57,8 @@ pub enum Hang {
     Apply,
     /// Flushes of a checkpoint.
     Checkpoint,
+    /// Everything but reading, as when its file system is frozen.
+    Disk,
 }
 
 impl Hang {
@@ -69,6 +71,7 @@ impl Hang {
             Hang::Vote => op == DiskOp::Sync && slots,
             Hang::Apply => on("haven-raft-app"),
             Hang::Checkpoint => on("haven-raft-chk") && op.is_flush(),
+            Hang::Disk => !matches!(op, DiskOp::Read | DiskOp::List | DiskOp::Exists),
         }
     }
 }

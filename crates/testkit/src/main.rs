@@ -6,6 +6,7 @@
 //! and all nodes hold the same state.
 
 mod afflicted;
+mod blips;
 mod faults;
 mod linear;
 mod mixed;
@@ -62,6 +63,8 @@ enum Command {
     Rude(rude::Plan),
     /// Play one kind of fault after another, and check what must hold during each.
     Faults(faults::Plan),
+    /// Short faults of every kind, on each node or several; and a second one right after the first.
+    Blips(blips::Plan),
     /// Play random faults while clients note every call and answer: some order must explain them all.
     Linearizable(linear::Plan),
     /// A node whose machine can be made to fail (started by the others).
@@ -103,6 +106,7 @@ fn main() -> ExitCode {
         }),
         Command::Silence => kept_on_failure(|dir| silence::run(&haven_exe()?, dir)),
         Command::Faults(plan) => faults::run(&plan),
+        Command::Blips(plan) => blips::run(&plan),
         Command::Linearizable(plan) => linear::run(plan),
         Command::Steady { seconds, clients } => steady(Duration::from_secs(seconds), clients),
     };

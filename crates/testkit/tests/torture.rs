@@ -50,6 +50,20 @@ const CASES: &[(&str, &[&str])] = &[
         "cables are cut, or carry one way only",
         &["faults", "partitions"],
     ),
+    (
+        "no short fault makes a client wait for its keepalive",
+        &[
+            "blips",
+            "--random",
+            "8",
+            "--longest-ms",
+            "500",
+            "--bound-ms",
+            "20000",
+            "--seed",
+            "16",
+        ],
+    ),
     ("disks are slow", &["faults", "slow-disks"]),
     ("disks are full", &["faults", "full-disks"]),
     (

@@ -6,8 +6,9 @@
 use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
-/// How long clients may stand still before waiting for them is given up.
-const STALL_MAX: Duration = Duration::from_secs(60);
+/// How long clients may stand still before waiting for them is given up: longer than they wait before they doubt a connection,
+/// so that what they felt is seen.
+const STALL_MAX: Duration = Duration::from_secs(150);
 /// Pause between looks at the workers.
 const POLL: Duration = Duration::from_millis(5);
 

@@ -7,6 +7,7 @@ use haven_admin::{Client, MoveRequest, NodeReport, Phase, StateHash};
 use haven_pki::Identity;
 use haven_platform::netns::Netns;
 use haven_platform::{addr, link, neigh};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -154,16 +155,43 @@ impl Lab {
         Ok(())
     }
 
+    /// Tells the processes of nodes to end (SIGTERM).
+    ///
+    /// # Errors
+    /// When one is gone, in words.
+    pub fn terminate(&self, indices: &[usize]) -> Result<(), String> {
+        for index in indices {
+            kill_process(self.pid(*index)?, Signal::TERM).map_err(words)?;
+        }
+        Ok(())
+    }
+
+    /// Starts a node's process unless it runs.
+    ///
+    /// # Errors
+    /// What the system said, in words.
+    pub fn start_if_ended(&mut self, index: usize) -> Result<(), String> {
+        let process = &mut self.nodes[index].process;
+        let runs = match process {
+            Some(child) => child.try_wait().map_err(words)?.is_none(),
+            None => false,
+        };
+        if runs { Ok(()) } else { self.start(index) }
+    }
+
+    fn pid(&self, index: usize) -> Result<Pid, String> {
+        let process = self.nodes[index].process.as_ref();
+        let pid = process.and_then(|c| Pid::from_raw(i32::try_from(c.id()).ok()?));
+        pid.ok_or_else(|| "the node does not run".to_owned())
+    }
+
     /// Stops or continues a node's process. When it returns, every thread has stopped: a signal alone lets
     /// them run on for a moment.
     ///
     /// # Errors
     /// When the process is gone, in words.
     pub fn freeze(&self, index: usize, frozen: bool) -> Result<(), String> {
-        use rustix::process::{Pid, Signal, kill_process};
-        let process = self.nodes[index].process.as_ref();
-        let pid = process.and_then(|c| Pid::from_raw(i32::try_from(c.id()).ok()?));
-        let pid = pid.ok_or("the node does not run")?;
+        let pid = self.pid(index)?;
         let signal = if frozen { Signal::STOP } else { Signal::CONT };
         kill_process(pid, signal).map_err(words)?;
         while frozen && !all_stopped(pid.as_raw_nonzero().get())? {
@@ -181,6 +209,45 @@ impl Lab {
             link::attach(&port, "haven0")
         }
         .map_err(words)
+    }
+
+    /// Takes the carrier of a node's cable away, or gives it back.
+    ///
+    /// # Errors
+    /// What the kernel refused, in words.
+    pub fn port(&self, index: usize, up: bool) -> Result<(), String> {
+        link::set_up(&port_name(&self.nodes[index].name), up).map_err(words)
+    }
+
+    /// Switches a node's own interface off or on.
+    ///
+    /// # Errors
+    /// What the kernel refused, in words.
+    pub fn interface(&self, index: usize, up: bool) -> Result<(), String> {
+        let work = || link::set_up("eth0", up);
+        self.nodes[index].run(work)?.map_err(words)
+    }
+
+    /// Switches off or on what all cables end in. They keep their carriers.
+    ///
+    /// # Errors
+    /// What the kernel refused, in words.
+    pub fn switch(&self, up: bool) -> Result<(), String> {
+        link::set_up("haven0", up).map_err(words)
+    }
+
+    /// Makes everything vanish (or arrive again) that a node sends to the others (`out`), or they to it.
+    ///
+    /// # Errors
+    /// What the kernel refused, in words.
+    pub fn one_way(&self, index: usize, out: bool, begin: bool) -> Result<(), String> {
+        for other in (0..NODES).filter(|other| *other != index) {
+            match out {
+                true => self.mute(index, other, begin)?,
+                false => self.mute(other, index, begin)?,
+            }
+        }
+        Ok(())
     }
 
     /// Makes everything vanish (or arrive again) that one node sends to another: a cable that carries one

@@ -86,7 +86,7 @@ impl Schedule {
             Fault::Killed => self.lab.kill(&[node]),
             Fault::Frozen => self.lab.freeze(node, true),
             Fault::CutOff => self.lab.cut(node, true),
-            Fault::Mute | Fault::Deaf => self.one_way(fault, node, true),
+            Fault::Mute | Fault::Deaf => self.lab.one_way(node, fault == Fault::Mute, true),
             // It does not go if another was elected just now.
             Fault::Moved => self.lab.request_move(node).await.map(drop).or(Ok(())),
             Fault::Scattered => (0..NODES).try_for_each(|node| self.lab.cut(node, true)),
@@ -107,20 +107,10 @@ impl Schedule {
             }
             Fault::Frozen => self.lab.freeze(node, false),
             Fault::CutOff => self.lab.cut(node, false),
-            Fault::Mute | Fault::Deaf => self.one_way(fault, node, false),
+            Fault::Mute | Fault::Deaf => self.lab.one_way(node, fault == Fault::Mute, false),
             Fault::Moved => Ok(()),
             Fault::Scattered => (0..NODES).try_for_each(|node| self.lab.cut(node, false)),
         }
-    }
-
-    fn one_way(&self, fault: Fault, node: usize, begin: bool) -> Result<(), String> {
-        for other in (0..NODES).filter(|other| *other != node) {
-            match fault {
-                Fault::Mute => self.lab.mute(node, other, begin)?,
-                _ => self.lab.mute(other, node, begin)?,
-            }
-        }
-        Ok(())
     }
 
     /// Waits until all nodes are well, and gives the laboratory back.
