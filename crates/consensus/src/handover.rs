@@ -33,6 +33,10 @@ pub(crate) const TRANSFER_LAG_MAX: u64 = 10_000;
 /// Pause before an order is given again.
 const AGAIN: Duration = Duration::from_millis(20);
 
+/// When for so long no heir had a process any more, none is waited for: all nodes were told to end. One that is started
+/// again just now is there sooner.
+const DESERTED_AFTER: Duration = Duration::from_millis(300);
+
 /// What became of the last order to lead.
 #[derive(Default)]
 pub(crate) struct Orders(watch::Sender<Option<Order>>);
@@ -42,33 +46,40 @@ pub(crate) struct Orders(watch::Sender<Option<Order>>);
 struct Order {
     term: u64,
     to: u64,
-    taken: bool,
+    answer: Answer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Taken,
+    /// It was refused, or got lost.
+    No,
+    /// The heir's machine says that no process is there.
+    Gone,
 }
 
 impl Orders {
     /// An order is on its way to node `to`. It counts as not taken if the result is dropped without
-    /// [`Sent::taken`].
+    /// [`Sent::taken`] or [`Sent::gone`].
     pub(crate) fn sent(self: &Arc<Self>, term: u64, to: u64) -> Sent {
         let order = Order {
             term,
             to,
-            taken: false,
+            answer: Answer::No,
         };
         Sent(Arc::clone(self), order)
     }
 
-    /// Waits for an answer that comes from now on, and is no.
-    fn refusal(&self, term: u64, to: u64) -> impl Future<Output = ()> + use<> {
-        let refused = Some(Order {
-            term,
-            to,
-            taken: false,
-        });
+    /// Waits for an answer that comes from now on, and is no: which.
+    fn refusal(&self, term: u64, to: u64) -> impl Future<Output = Answer> + use<> {
         let mut answers = self.0.subscribe();
         async move {
             while answers.changed().await.is_ok() {
-                if *answers.borrow_and_update() == refused {
-                    return;
+                let last = *answers.borrow_and_update();
+                if let Some(last) = last.filter(|last| (last.term, last.to) == (term, to))
+                    && last.answer != Answer::Taken
+                {
+                    return last.answer;
                 }
             }
             std::future::pending().await
@@ -82,7 +93,12 @@ pub(crate) struct Sent(Arc<Orders>, Order);
 impl Sent {
     /// The heir has it and follows it.
     pub(crate) fn taken(mut self) {
-        self.1.taken = true;
+        self.1.answer = Answer::Taken;
+    }
+
+    /// The heir's machine refuses the connection: no process is there.
+    pub(crate) fn gone(mut self) {
+        self.1.answer = Answer::Gone;
     }
 }
 
@@ -102,7 +118,7 @@ pub(crate) struct Ears<'a> {
 /// leads: which.
 ///
 /// # Errors
-/// `TimedOut`, `Reelected` and `Stopped`.
+/// `TimedOut`, `Deserted`, `Reelected` and `Stopped`.
 pub(crate) async fn hand_over<R: Send + 'static>(
     heirs: &Heirs<R>,
     ears: Ears<'_>,
@@ -138,16 +154,24 @@ async fn persuade<G: Future<Output = Result<(), TransferError>>>(
 ) -> Result<u64, TransferError> {
     let until = Instant::now() + TRANSFER_TIMEOUT;
     let (mut to, mut failed) = (first, BTreeSet::new());
+    let mut absent = Absent::default();
     loop {
         let refusal = ears.orders.refusal(term, to);
         give(to).await?;
         tokio::select! {
             biased;
             leader = another(&mut ears.standing, own, term) => return leader,
-            () = refusal => {}
             () = tokio::time::sleep_until(until) => return Err(TransferError::TimedOut),
+            answer = refusal => absent.note(to, answer, term),
         }
-        tracing::warn!(term, "node {to} did not take the leadership");
+        let all_gone = others(&absent.gone).is_none() && absent.gone.contains(&first);
+        if all_gone
+            && absent
+                .since
+                .is_some_and(|since| since.elapsed() >= DESERTED_AFTER)
+        {
+            return Err(TransferError::Deserted);
+        }
         tokio::select! {
             biased;
             leader = another(&mut ears.standing, own, term) => return leader,
@@ -158,6 +182,31 @@ async fn persuade<G: Future<Output = Result<(), TransferError>>>(
             failed.clear();
             others(&failed).unwrap_or(first)
         });
+    }
+}
+
+/// Heirs that had no process when they were last asked.
+#[derive(Default)]
+struct Absent {
+    gone: BTreeSet<u64>,
+    /// Since when nobody else answered.
+    since: Option<Instant>,
+    /// Those whose refusals the log knows of.
+    told: BTreeSet<u64>,
+}
+
+impl Absent {
+    fn note(&mut self, to: u64, answer: Answer, term: u64) {
+        if self.told.insert(to) {
+            tracing::warn!(term, "node {to} did not take the leadership");
+        }
+        if answer == Answer::Gone {
+            self.gone.insert(to);
+            self.since.get_or_insert_with(Instant::now);
+        } else {
+            self.gone.remove(&to);
+            self.since = None;
+        }
     }
 }
 
@@ -194,7 +243,7 @@ mod tests {
         let mut now = async || {
             tokio::select! {
                 biased;
-                () = &mut refused => true,
+                _ = &mut refused => true,
                 () = std::future::ready(()) => false,
             }
         };
@@ -214,6 +263,22 @@ mod tests {
         answers: &[bool],
         leader: Option<u64>,
     ) -> (Vec<u64>, Result<u64, TransferError>) {
+        let answers: Vec<Answer> = answers
+            .iter()
+            .map(|taken| match taken {
+                true => Answer::Taken,
+                false => Answer::No,
+            })
+            .collect();
+        answered(&answers, Answer::Taken, leader).await
+    }
+
+    /// The same; after `answers`, each is answered with `then`.
+    async fn answered(
+        answers: &[Answer],
+        then: Answer,
+        leader: Option<u64>,
+    ) -> (Vec<u64>, Result<u64, TransferError>) {
         let orders = Arc::new(Orders::default());
         let (stands, standing) = watch::channel(Standing::default());
         stands.send_modify(|now| {
@@ -226,11 +291,12 @@ mod tests {
         };
         let mut given = Vec::new();
         let give = |to| {
-            let taken = answers.get(given.len()).copied();
+            let answer = answers.get(given.len()).copied().unwrap_or(then);
             given.push(to);
-            match (taken, orders.sent(7, to)) {
-                (Some(false), sent) => drop(sent),
-                (_, sent) => sent.taken(),
+            match (answer, orders.sent(7, to)) {
+                (Answer::No, sent) => drop(sent),
+                (Answer::Gone, sent) => sent.gone(),
+                (Answer::Taken, sent) => sent.taken(),
             }
             if given.len() == answers.len() {
                 stands.send_modify(|now| {
@@ -252,6 +318,26 @@ mod tests {
         assert_eq!(given_twice, (vec![2, 3], Ok(3)));
         let all = given(&[false, false, false, false, true], Some(2)).await;
         assert_eq!(all, (vec![2, 3, 3, 2, 3], Ok(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heirs_without_a_process_are_not_waited_for_but_one_that_is_there_is() {
+        use Answer::{Gone, No};
+        let begun = Instant::now();
+        let (asked, led) = answered(&[No], Gone, None).await;
+        assert_eq!(led, Err(TransferError::Deserted));
+        assert!(asked.contains(&2) && asked.contains(&3), "{asked:?}");
+        let took = begun.elapsed();
+        assert!(
+            took >= DESERTED_AFTER && took < 2 * DESERTED_AFTER,
+            "{took:?}"
+        );
+        // Started again meanwhile, or for ever unwilling.
+        let (_, led) = answered(&[Gone, Gone, Gone], Answer::Taken, None).await;
+        assert_eq!(led, Err(TransferError::TimedOut));
+        let mixed = [Gone, No].repeat(1_000);
+        let (_, led) = answered(&mixed, No, None).await;
+        assert_eq!(led, Err(TransferError::TimedOut));
     }
 
     #[tokio::test(start_paused = true)]

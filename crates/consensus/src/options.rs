@@ -251,6 +251,11 @@ pub enum TransferError {
     /// Nobody took over in time. This node no longer serves in its term; an election follows.
     #[error("no other node took over in time; an election follows")]
     TimedOut,
+    /// Whoever could take over has no process any more: all nodes were told to end. This node no longer serves in its term.
+    #[error(
+        "no other node's process is there to take over: an election follows when a majority runs again"
+    )]
+    Deserted,
     /// Nobody took over, and then this node was elected again. It may serve in the new term.
     #[error("no other node took over, and this one was elected again")]
     Reelected,

@@ -586,11 +586,15 @@ impl RaftNetworkV2<Types> for Peer {
             message::read_taken,
             option.hard_ttl(),
         );
-        asked
-            .await
-            .map_err(|error| RPCError::Unreachable(unreachable(&error)))?;
-        if let Some(sent) = sent {
-            sent.taken();
+        match (asked.await, sent) {
+            (Ok(()), Some(sent)) => sent.taken(),
+            (Ok(()), None) => {}
+            (Err(error), sent) => {
+                if let Some(sent) = sent.filter(|_| error.is_refused_connection()) {
+                    sent.gone();
+                }
+                return Err(RPCError::Unreachable(unreachable(&error)));
+            }
         }
         Ok(Ok(()))
     }

@@ -61,6 +61,13 @@ pub(crate) enum WireError {
     Peer(&'static str),
 }
 
+impl WireError {
+    /// Whether the peer's machine said that nobody listens there.
+    pub(crate) fn is_refused_connection(&self) -> bool {
+        matches!(self, Self::Io(why) if why.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
 /// A body to be sent: a head of its own, then shared parts.
 #[derive(Debug, Default)]
 pub(crate) struct Frame {
