@@ -21,6 +21,7 @@
 
 mod backend;
 mod base;
+mod blocks;
 mod cache;
 mod changed_ranges;
 mod changes;

@@ -72,6 +72,11 @@ fn key(table: u8, numbers: &[u64]) -> Vec<u8> {
     key
 }
 
+/// The first chunk of a file's blocks.
+fn chunk(ino: u64) -> Vec<u8> {
+    [&key(b'u', &[ino])[..], &[0; 4]].concat()
+}
+
 fn named(dir: u64, name: &str) -> Vec<u8> {
     [&key(b'n', &[dir])[..], name.as_bytes()].concat()
 }
@@ -381,6 +386,26 @@ const CASES: &[(&str, Damage, &[Problem])] = &[
     (
         "a key of contents that is too long",
         |r| put(r, &key(b'b', &[8, 8]), Some(b"x")),
+        &[Problem::RowDamaged],
+    ),
+    (
+        "blocks of a file whose inode counts none",
+        |r| put(r, &chunk(4), Some(&[1, 0, 9, 0, 10])),
+        &[Problem::BlocksWrong],
+    ),
+    (
+        "blocks of a file in a row",
+        |r| put(r, &chunk(8), Some(&[1, 0, 0, 0, 1])),
+        &[Problem::BlocksStray],
+    ),
+    (
+        "blocks of nobody",
+        |r| put(r, &chunk(7), Some(&[1, 0, 0, 0, 1])),
+        &[Problem::BlocksStray],
+    ),
+    (
+        "blocks that are none",
+        |r| put(r, &chunk(4), Some(&[1])),
         &[Problem::RowDamaged],
     ),
     (

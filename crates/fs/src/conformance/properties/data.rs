@@ -45,7 +45,46 @@ pub(super) fn sparse_file(s: &mut Subject<'_>) {
     let far = (1 << 40) + 1;
     let attr = ok(s.write(&cred, file, far, b"x"));
     assert_eq!(attr.size, far + 1);
+    assert_eq!(attr.used, 2 * 4_096, "two blocks were written");
     assert_eq!(&ok(s.read(&cred, file, far - 1, 9)).data[..], b"\0x");
+}
+
+pub(super) fn used_counts_what_was_written(s: &mut Subject<'_>) {
+    let (root, cred) = (s.root(), Cred::root());
+    let file = ok(s.file(&cred, root, "f", 0o644)).ino;
+    assert_eq!(s.attr(file).used, 0);
+    let used = |s: &mut Subject<'_>, offset: u64, len: usize| {
+        let attr = ok(s.write(&cred, file, offset, &vec![1; len]));
+        assert_eq!(s.attr(file), attr);
+        attr.used / 4_096
+    };
+    // Small, where engines may keep contents elsewhere; then grown without a write.
+    assert_eq!(ok(s.truncate(&cred, file, 3_000)).used, 0);
+    assert_eq!(used(s, 2_000, 10), 1);
+    assert_eq!(
+        ok(s.truncate(&cred, file, 1_000)).used,
+        4_096,
+        "a part is left"
+    );
+    assert_eq!(ok(s.truncate(&cred, file, 1 << 20)).used, 4_096);
+    // Beside it, over it again, far away, and between.
+    assert_eq!(used(s, 4_096, 4_097), 3);
+    assert_eq!(used(s, 0, 12_288), 3);
+    assert_eq!(used(s, 50_000, 1), 4);
+    assert_eq!(used(s, 50_001, 10), 4);
+    assert_eq!(used(s, 1 << 33, 8_192), 6);
+    assert_eq!(used(s, 12_288, 36_864), 15);
+    assert_eq!(used(s, 49_152, 4_096), 15);
+    // Zeros are written, too.
+    assert_eq!(ok(s.write(&cred, file, 1 << 22, &[0; 10])).used, 16 * 4_096);
+    assert_eq!(ok(s.truncate(&cred, file, (1 << 33) + 1)).used, 15 * 4_096);
+    assert_eq!(ok(s.truncate(&cred, file, 4_097)).used, 2 * 4_096);
+    assert_eq!(ok(s.truncate(&cred, file, 0)).used, 0);
+    assert_eq!(
+        ok(s.truncate(&cred, file, 1 << 40)).used,
+        0,
+        "nothing comes back"
+    );
 }
 
 pub(super) fn size_limits(s: &mut Subject<'_>) {
