@@ -100,12 +100,7 @@ impl BlockMap {
     }
 
     /// The file was cut, or grew, to `size` bytes; how many bytes it uses.
-    pub fn resized(
-        &mut self,
-        level: Level,
-        chunks: &mut dyn Chunks,
-        size: u64,
-    ) -> FsResult<u64> {
+    pub fn resized(&mut self, level: Level, chunks: &mut dyn Chunks, size: u64) -> FsResult<u64> {
         if level.counts_blocks() {
             self.cut(chunks, size)?;
         } else {
@@ -318,6 +313,12 @@ impl Chunk {
             act(&mut self.0[(at / WORD_BITS) as usize], mask);
             at += count;
         }
+    }
+
+    /// Whether a bit is set.
+    pub fn has(&self, bit: u32) -> bool {
+        let word = self.0.get((bit / WORD_BITS) as usize);
+        word.is_some_and(|word| word >> (bit % WORD_BITS) & 1 == 1)
     }
 
     /// How many bits are set.

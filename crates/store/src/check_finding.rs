@@ -107,6 +107,7 @@ problems! {
     DataBuried, "data-buried", true, "the data file of a removed inode, marked for removal: it goes with one of the next checkpoints";
     DataYounger, "data-younger", true, "a data file made after the last checkpoint: replaying the log makes its inode";
     DataUnneeded, "data-unneeded", true, "a data file of a file whose contents are in a row: it outgrew the row after the last checkpoint, replaying the log does it again";
+    DataUncounted, "data-uncounted", true, "a data file has data where its inode counts no blocks: they were written after the last checkpoint, and replaying the log counts them";
     DataLonger, "data-longer", true, "a data file longer than its inode says: it was written after the last checkpoint, and replaying the log does it again, or what was cut off is not given back yet";
 }
 

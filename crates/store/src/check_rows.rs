@@ -120,14 +120,20 @@ impl Pass<'_> {
             self.damaged(key);
         }
         let ino = keys::ino_of(key).unwrap_or(Ino(0));
-        let size = match self.rows.tree.get(ino) {
-            Some(node) if node.kind == NodeKind::Regular && node.place == Place::Row => node.size,
+        let (size, is_a_hole) = match self.rows.tree.get(ino) {
+            Some(node) if node.kind == NodeKind::Regular && node.place == Place::Row => {
+                (node.size, node.is_a_hole())
+            }
             _ => {
                 self.say(Problem::ContentsStray, row_name(key));
                 return;
             }
         };
         self.rows.inline += 1;
+        if is_a_hole {
+            let place = format!("{}: its inode counts none", row_name(key));
+            self.say(Problem::BlocksWrong, place);
+        }
         if value.len() as u64 > size {
             let place = format!("{}: {} bytes of {size}", row_name(key), value.len());
             self.say(Problem::ContentsLonger, place);

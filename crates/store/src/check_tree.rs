@@ -29,7 +29,7 @@ pub struct Node {
     pub has_target: bool,
     pub place: Place,
     /// What the inode says of its blocks, and what its chunks say.
-    map: BlockMap,
+    pub map: BlockMap,
     chunks: u32,
     scattered: u64,
     /// A chunk has units that are the head's, or past the file's end.
@@ -37,6 +37,16 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether the inode says that nothing was written of its bytes.
+    pub fn is_a_hole(&self) -> bool {
+        self.size > 0 && self.map == BlockMap::default()
+    }
+
+    /// Whether all of its blocks count as used.
+    pub fn is_dense(&self) -> bool {
+        self.map == BlockMap::dense(self.size)
+    }
+
     /// A chunk of its blocks was found.
     pub fn count_blocks(&mut self, number: u32, chunk: &Chunk) {
         self.chunks = self.chunks.saturating_add(1);

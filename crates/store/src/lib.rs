@@ -26,6 +26,7 @@ mod cache;
 mod changed_ranges;
 mod changes;
 mod check;
+mod check_blocks;
 mod check_files;
 mod check_finding;
 mod check_metadata;

@@ -2,7 +2,7 @@
 
 use super::{ok, open_dir, user};
 use crate::conformance::subject::Subject;
-use crate::{Cred, FILE_SIZE_MAX, FsError, Kind};
+use crate::{Create, Cred, FILE_SIZE_MAX, FsError, Kind, Level, SetAttr};
 use std::ops::ControlFlow;
 
 pub(super) fn read_and_write(s: &mut Subject<'_>) {
@@ -85,6 +85,40 @@ pub(super) fn used_counts_what_was_written(s: &mut Subject<'_>) {
         0,
         "nothing comes back"
     );
+}
+
+/// Holes count before [`Level::COUNTED_BLOCKS`], and those of that time go on to count until they are cut off.
+pub(super) fn used_is_the_size_at_first(s: &mut Subject<'_>) {
+    let (root, cred) = (s.root(), Cred::root());
+    s.fs.set_level(Level::BOUNDED_MOVES);
+    let set = SetAttr {
+        size: Some(5_000),
+        ..SetAttr::default()
+    };
+    let made = ok(s.create(&cred, root, "made", &Create::Guarded(set)));
+    assert_eq!(made.used, 2 * 4_096);
+    let small = ok(s.file(&cred, root, "small", 0o644)).ino;
+    assert_eq!(ok(s.truncate(&cred, small, 3_000)).used, 4_096);
+    let large = ok(s.file(&cred, root, "large", 0o644)).ino;
+    let far = 100 << 20;
+    assert_eq!(ok(s.write(&cred, large, far, b"x")).used, far + 4_096);
+    assert_eq!(ok(s.write(&cred, large, 0, b"x")).used, far + 4_096);
+    assert_eq!(ok(s.truncate(&cred, large, 1 << 20)).used, 1 << 20);
+    assert_eq!(ok(s.truncate(&cred, large, 2 << 20)).used, 2 << 20);
+
+    s.fs.set_level(Level::COUNTED_BLOCKS);
+    for (ino, used) in [(made.ino, 8_192), (small, 4_096), (large, 2 << 20)] {
+        assert_eq!(s.attr(ino).used, used, "nothing was done to {ino:?} since");
+    }
+    assert_eq!(ok(s.write(&cred, large, 4_096, b"x")).used, 2 << 20);
+    assert_eq!(ok(s.truncate(&cred, large, 3 << 20)).used, 2 << 20);
+    let end = (3 << 20) - 1;
+    assert_eq!(ok(s.write(&cred, large, end, b"x")).used, (2 << 20) + 4_096);
+    assert_eq!(ok(s.truncate(&cred, large, 8_193)).used, 3 * 4_096);
+    assert_eq!(ok(s.truncate(&cred, small, 3_500)).used, 4_096);
+    assert_eq!(ok(s.truncate(&cred, small, 0)).used, 0);
+    assert_eq!(ok(s.truncate(&cred, small, 3_500)).used, 0);
+    assert_eq!(ok(s.truncate(&cred, made.ino, 1 << 30)).used, 8_192);
 }
 
 pub(super) fn size_limits(s: &mut Subject<'_>) {
