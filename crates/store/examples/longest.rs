@@ -214,15 +214,15 @@ fn maps(s: &mut Subject) {
     );
     let beyond = timed(|| s.write(ino, 2_000 * chunk, &[7]));
     say("WRITE that makes its units larger", [beyond]);
-    let ino = mapped(s, "cut");
+    let ino = mapped(s, "mapped-cut");
     say(
         "SETATTR of a size that cuts off 1,024 chunks",
         [timed(|| s.resize(ino, 0))],
     );
-    mapped(s, "gone");
+    mapped(s, "mapped-gone");
     let root = s.store.root();
     let remove = |s: &mut Subject| {
-        s.do_it(|s, at, cred| s.remove(at, cred, root, b"gone"))
+        s.do_it(|s, at, cred| s.remove(at, cred, root, b"mapped-gone"))
             .unwrap();
     };
     say("REMOVE of a file of 1,024 chunks", [timed(|| remove(s))]);

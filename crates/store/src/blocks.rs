@@ -10,6 +10,7 @@
 use crate::fatal;
 use crate::keys;
 use crate::layers::Layers;
+use crate::row_key::RowKey;
 use haven_fs::blocks::{CHUNK_UNITS, Chunk, Chunks};
 use haven_fs::{FsError, FsResult, Ino};
 use std::ops::ControlFlow;
@@ -29,9 +30,13 @@ pub struct FileChunks<'a> {
 impl FileChunks<'_> {
     /// Removes all of them.
     pub fn clear(&mut self) -> FsResult<()> {
-        for (number, _) in self.from(0)? {
-            self.set(number, None);
-        }
+        let mut keys = Vec::new();
+        let prefix = keys::by_ino(keys::BLOCKS, self.ino);
+        self.layers.scan_prefix(&prefix, &mut |key, _| {
+            keys.push(RowKey::from(key));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        keys.iter().for_each(|key| self.layers.remove(key));
         Ok(())
     }
 }
