@@ -9,6 +9,9 @@
 //! are enough: a unit of which any block is used then counts whole. So what an operation costs is bounded, whatever the file
 //! looks like, and a file of less than 16 GiB is counted by blocks however it is written.
 //!
+//! Before [`Level::COUNTED_BLOCKS`] a file uses all blocks up to its size, and its map is that of a file without holes. Whatever it has
+//! then stays in its map: files from before show their size until they are cut, or grow.
+//!
 //! Invariants
 //! - The map is a function of the operations applied, in their order.
 //! - Units in chunks are at or past the head's; no chunk is empty.
@@ -17,8 +20,8 @@
 //!
 //! It must not know where chunks are kept, nor what files hold.
 
-use crate::FsResult;
 use crate::rules::BLOCK_BYTES;
+use crate::{FsResult, Level};
 
 /// Units of which a chunk has bits.
 pub const CHUNK_UNITS: u32 = 4096;
@@ -71,6 +74,41 @@ impl BlockMap {
         }
     }
 
+    /// Of a new file of this size, of which nothing was written.
+    pub fn of_new(level: Level, size: u64) -> Self {
+        if level.counts_blocks() {
+            Self::default()
+        } else {
+            Self::dense(size)
+        }
+    }
+
+    /// The bytes from `start` to `end` of a file that has `size` bytes now were written; how many bytes it uses.
+    pub fn wrote(
+        &mut self,
+        level: Level,
+        chunks: &mut dyn Chunks,
+        (start, end): (u64, u64),
+        size: u64,
+    ) -> FsResult<u64> {
+        if level.counts_blocks() {
+            self.add(chunks, start, end)?;
+        } else {
+            *self = Self::dense(size);
+        }
+        Ok(self.used(size))
+    }
+
+    /// The file was cut, or grew, to `size` bytes; how many bytes it uses.
+    pub fn resized(&mut self, level: Level, chunks: &mut dyn Chunks, size: u64) -> FsResult<u64> {
+        if level.counts_blocks() {
+            self.cut(chunks, size)?;
+        } else {
+            *self = Self::dense(size);
+        }
+        Ok(self.used(size))
+    }
+
     /// Bytes used by a file of this size.
     pub fn used(&self, size: u64) -> u64 {
         let units = u64::from(self.leading) + u64::from(self.scattered);
@@ -85,7 +123,7 @@ impl BlockMap {
     }
 
     /// The bytes from `start` to `end` were written.
-    pub fn add(&mut self, chunks: &mut dyn Chunks, start: u64, end: u64) -> FsResult<()> {
+    fn add(&mut self, chunks: &mut dyn Chunks, start: u64, end: u64) -> FsResult<()> {
         if start >= end {
             return Ok(());
         }
@@ -117,7 +155,7 @@ impl BlockMap {
     }
 
     /// What is at or past `size` is cut off.
-    pub fn cut(&mut self, chunks: &mut dyn Chunks, size: u64) -> FsResult<()> {
+    fn cut(&mut self, chunks: &mut dyn Chunks, size: u64) -> FsResult<()> {
         let kept = units(size.div_ceil(self.unit_bytes()));
         self.leading = self.leading.min(kept);
         if self.chunks > 0 {
@@ -275,6 +313,12 @@ impl Chunk {
             act(&mut self.0[(at / WORD_BITS) as usize], mask);
             at += count;
         }
+    }
+
+    /// Whether a bit is set.
+    pub fn has(&self, bit: u32) -> bool {
+        let word = self.0.get((bit / WORD_BITS) as usize);
+        word.is_some_and(|word| word >> (bit % WORD_BITS) & 1 == 1)
     }
 
     /// How many bits are set.

@@ -15,8 +15,15 @@ impl Level {
     pub const FIRST: Self = Self(0);
     /// From here on a directory with subdirectories moves at most [`MOVE_DEPTH_MAX`] levels down.
     pub const BOUNDED_MOVES: Self = Self(1);
+    /// From here on a file uses the blocks that were written ([`crate::blocks`]); before, all up to its size, holes included.
+    pub const COUNTED_BLOCKS: Self = Self(2);
     /// The highest that this binary knows.
-    pub const NEWEST: Self = Self::BOUNDED_MOVES;
+    pub const NEWEST: Self = Self::COUNTED_BLOCKS;
+
+    /// Whether a file's holes are not among what it uses.
+    pub fn counts_blocks(self) -> bool {
+        self >= Self::COUNTED_BLOCKS
+    }
 
     /// How far below the root a directory may lie that takes another one with all that is below it; `None`: however
     /// far.

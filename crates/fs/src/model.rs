@@ -11,6 +11,7 @@ mod dir;
 mod mutate;
 mod pages;
 
+use crate::blocks::{BlockMap, Chunk};
 use crate::rules::{self, Perm};
 use crate::{
     Access, Attr, Cookie, Cred, DirEntry, FsError, FsResult, Ino, Level, ReadData, StatFs,
@@ -42,6 +43,15 @@ struct Inode {
     body: Body,
     /// What an exclusive create gave.
     createverf: Option<[u8; 8]>,
+    /// Of a regular file.
+    blocks: Blocks,
+}
+
+/// Which blocks of a file were written.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Blocks {
+    map: BlockMap,
+    chunks: BTreeMap<u32, Chunk>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +75,7 @@ impl Model {
             attr: rules::root_attr(),
             body: Body::Dir(Dir::new(rules::ROOT_INO)),
             createverf: None,
+            blocks: Blocks::default(),
         };
         Self {
             inodes: BTreeMap::from([(rules::ROOT_INO, root)]),

@@ -15,7 +15,8 @@
 //!
 //! Invariants
 //! - Nothing here has a state, allocates more than an attribute, or overflows.
-//! - Attributes made here keep `mode` within [`MODE_MASK`] and `used` in step with `size`.
+//! - Attributes made here keep `mode` within [`MODE_MASK`], and `used` in step with `size` but for regular files: their
+//!   engine sets it from the file's [`crate::blocks::BlockMap`].
 //!
 //! It must not know how an engine stores anything.
 
@@ -323,7 +324,7 @@ pub fn check_guard(attr: &Attr, guard: Option<Time>) -> FsResult<()> {
 // ---------------------------------------------------------------------------------------------
 // Attributes
 
-/// [`Attr::used`] of an inode of this size.
+/// [`Attr::used`] of anything but a regular file, of this size.
 pub fn used(size: u64) -> u64 {
     size.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES)
 }
@@ -342,7 +343,7 @@ pub fn dir_size(entries: u64) -> u64 {
         .saturating_mul(BLOCK_BYTES)
 }
 
-/// Sets the size, and `used` with it.
+/// Sets the size of anything but a regular file, and `used` with it.
 pub fn set_size(attr: &mut Attr, size: u64) {
     attr.size = size;
     attr.used = used(size);
@@ -380,13 +381,11 @@ pub fn write_end(offset: u64, len: usize) -> FsResult<u64> {
     }
 }
 
-/// The attributes after a write (of at least one byte) that ended at `end`. A write of nothing changes
+/// The attributes after a write (of at least one byte) that ended at `end`, but for `used`. A write of nothing changes
 /// nothing and is not passed here.
 pub fn after_write(attr: &Attr, end: u64, at: &Change) -> Attr {
     let mut new = attr.clone();
-    if end > new.size {
-        set_size(&mut new, end);
-    }
+    new.size = new.size.max(end);
     new.mode = killpriv(new.mode);
     touch_data(&mut new, at);
     new
@@ -429,7 +428,7 @@ pub fn root_attr() -> Attr {
 }
 
 /// The attributes of an inode about to be created in `parent`. A symbolic link's size is set by the
-/// caller ([`set_size`]). The superuser may give an owner; anybody else's is ignored, as are sizes of
+/// caller ([`set_size`]), and what a regular file uses ([`crate::blocks`]). The superuser may give an owner; anybody else's is ignored, as are sizes of
 /// anything but regular files and modes of symbolic links. Without a mode nothing is granted.
 ///
 /// # Errors
@@ -468,7 +467,11 @@ pub fn new_attr(
         uid,
         gid,
         size,
-        used: used(size),
+        used: match kind {
+            // What its engine says.
+            Kind::Regular => 0,
+            _ => used(size),
+        },
         atime: new_time(set.atime, at.time, at)?,
         mtime: new_time(set.mtime, at.time, at)?,
         ctime: at.time,
@@ -491,7 +494,7 @@ fn new_mode(kind: Kind, mode: u32, inherits_group: bool, in_group: bool) -> u32 
 }
 
 /// Checks a change of attributes and returns the attributes after it. Setting nothing changes nothing,
-/// not even the ctime. The data of a shrunk file is the engine's to cut.
+/// not even the ctime. The data of a shrunk file is the engine's to cut, and `used` its to set.
 ///
 /// # Errors
 /// [`FsError::NotPermitted`] where ownership is needed, [`FsError::AccessDenied`] where write permission
@@ -503,7 +506,7 @@ pub fn apply_setattr(attr: &Attr, set: &SetAttr, cred: &Cred, at: &Change) -> Fs
     let mut new = attr.clone();
     if let Some(size) = set.size {
         may_write(attr, cred)?;
-        set_size(&mut new, checked_size(size)?);
+        new.size = checked_size(size)?;
         new.mode = killpriv(new.mode);
         new.mtime = at.time;
     }

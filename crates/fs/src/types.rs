@@ -103,9 +103,8 @@ pub struct Attr {
     pub gid: u32,
     /// Size in bytes (symbolic link: length of its target; directory: 4096 for each started 64 entries).
     pub size: u64,
-    /// Bytes of disk space used. Must be the same on every replica, so it is derived from the state
-    /// (size rounded up to 4096, holes included), never asked from the disk: see
-    /// `docs/decisions/0002-metadata-engine.md`.
+    /// Bytes of disk space used. Must be the same on every replica, so it is part of the state, never asked from the
+    /// disk: of a regular file the blocks that were written ([`crate::blocks`]), of everything else the size rounded up.
     pub used: u64,
     /// Time of last access (set by SETATTR and creation only: reads are not logged).
     pub atime: Time,

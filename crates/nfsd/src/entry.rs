@@ -282,7 +282,7 @@ impl Entry {
         let mut r = Cursor { bytes, pos: 0 };
         let (version, kind) = (r.u8()?, r.u8()?);
         let known: &[u8] = match kind {
-            KIND_GENESIS | KIND_EXPORT | KIND_NOOP | KIND_MOUNT => &[VERSION_1],
+            KIND_GENESIS | KIND_EXPORT | KIND_NOOP | KIND_MOUNT | KIND_LEVEL => &[VERSION_1],
             KIND_NEWS => &[VERSION_2],
             // Of NFS requests, and of what is no kind.
             _ => &[VERSION_1, VERSION_2],
@@ -722,6 +722,9 @@ mod tests {
         };
         let noop = Entry::Noop { time: TIME };
         assert_eq!(patched(&noop, 0, 2), Err(EntryError::Version(2)));
+        let (level, time) = (Level(9), TIME);
+        let level = Entry::Level { level, time };
+        assert_eq!(patched(&level, 0, 2), Err(EntryError::Version(2)));
         assert_eq!(patched(&noop, 1, 99), Err(EntryError::Kind(99)));
         for entry in samples() {
             assert_eq!(patched(&entry, 0, 3), Err(EntryError::Version(3)));

@@ -118,7 +118,8 @@ pub fn check(
     let Some((view, rows)) = check_metadata(disk, &generation_dir, found)? else {
         return Ok(checked);
     };
-    let Files { count, bytes } = check_files::check_data(disk, &generation_dir, &rows, found)?;
+    let Files { count, bytes } =
+        check_files::check_data(disk, &generation_dir, (&view, &rows), found)?;
     checked.summary.inodes = rows.tree.by_kind();
     checked.summary.entries = rows.entries;
     checked.summary.inline_files = rows.inline;

@@ -1,11 +1,13 @@
 //! The files of a store beside its rows: what lies in its directory, and one data file after the other.
 //!
 //! Contents are not judged: they carry no checksum of their own, and after a crash they may be newer
-//! than the rows.
+//! than the rows. Only where they are is held against the map of blocks that were written.
 //!
 //! It must not know how rows are read.
 
+use crate::check_blocks;
 use crate::check_finding::{Finding, Problem};
+use crate::check_metadata::CheckedRows;
 use crate::check_rows::Rows;
 use crate::check_tree::NodeKind;
 use crate::open::{DATA_DIR, METADATA_FILE, PROBE_FILE};
@@ -51,7 +53,7 @@ pub fn check_directory(
 pub fn check_data(
     disk: &dyn Disk,
     dir: &Path,
-    rows: &Rows,
+    (view, rows): (&CheckedRows, &Rows),
     found: &mut dyn FnMut(Finding),
 ) -> io::Result<Files> {
     let mut files = Files::default();
@@ -83,11 +85,16 @@ pub fn check_data(
                 }
                 None => found(Finding::new(Problem::DataName, path.display())),
                 Some(ino) => {
-                    let len = disk.open(&path, false)?.len()?;
+                    let file = disk.open(&path, false)?;
+                    let len = file.len()?;
                     files.count += 1;
                     files.bytes += len;
                     if let Some(problem) = judge(rows, ino, len) {
                         found(Finding::new(problem, path.display()));
+                    }
+                    if let Some(at) = check_blocks::uncounted(view, rows, ino, file)? {
+                        let place = format!("{}: at {at}", path.display());
+                        found(Finding::new(Problem::DataUncounted, place));
                     }
                 }
             }

@@ -85,6 +85,8 @@ problems! {
     TargetSize, "target-size", false, "a symbolic link's size is not its target's length";
     ContentsStray, "contents-stray", false, "contents in a row belong to no regular file that keeps them there";
     ContentsLonger, "contents-longer", false, "contents in a row go past their file's size: they would come back when it grows";
+    BlocksStray, "blocks-stray", false, "blocks are counted of something that has none";
+    BlocksWrong, "blocks-wrong", false, "the blocks of a file are not those that its inode counts: du shows another number, replicas differ";
     FileTooLong, "file-too-long", false, "a file is longer than files may be: nobody can have written it";
     CountersMissing, "counters-missing", false, "the counters are gone: no file can be made";
     InodeCount, "inode-count", false, "the number of inodes is wrong: FSSTAT shows it";
@@ -105,6 +107,7 @@ problems! {
     DataBuried, "data-buried", true, "the data file of a removed inode, marked for removal: it goes with one of the next checkpoints";
     DataYounger, "data-younger", true, "a data file made after the last checkpoint: replaying the log makes its inode";
     DataUnneeded, "data-unneeded", true, "a data file of a file whose contents are in a row: it outgrew the row after the last checkpoint, replaying the log does it again";
+    DataUncounted, "data-uncounted", true, "a data file has data where its inode counts no blocks: they were written after the last checkpoint, and replaying the log counts them";
     DataLonger, "data-longer", true, "a data file longer than its inode says: it was written after the last checkpoint, and replaying the log does it again, or what was cut off is not given back yet";
 }
 

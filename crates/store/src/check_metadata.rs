@@ -61,6 +61,11 @@ impl CheckedRows {
         })
     }
 
+    /// The rows as all other readers see them.
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
     /// The value of `key`.
     pub fn get(&self, key: &[u8]) -> FsResult<Option<Bytes>> {
         base::get(&self.view, key)

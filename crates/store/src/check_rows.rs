@@ -6,6 +6,7 @@
 //!
 //! It must not know data files.
 
+use crate::blocks;
 use crate::changes::{self, History};
 use crate::check_finding::{Finding, Problem};
 use crate::check_metadata::CheckedRows;
@@ -40,6 +41,7 @@ const TABLES: &[u8] = &[
     keys::TARGET,
     keys::META,
     keys::SYSTEM,
+    keys::BLOCKS,
     keys::LOCAL,
 ];
 
@@ -99,6 +101,7 @@ impl Pass<'_> {
             keys::TARGET => self.target(key, value),
             keys::META => self.meta(key, value),
             keys::SYSTEM => self.system(key, value),
+            keys::BLOCKS => self.blocks(key, value),
             _ => self.say(Problem::RowUnknown, row_name(key)),
         }
         Ok(())
@@ -117,14 +120,20 @@ impl Pass<'_> {
             self.damaged(key);
         }
         let ino = keys::ino_of(key).unwrap_or(Ino(0));
-        let size = match self.rows.tree.get(ino) {
-            Some(node) if node.kind == NodeKind::Regular && node.place == Place::Row => node.size,
+        let (size, is_a_hole) = match self.rows.tree.get(ino) {
+            Some(node) if node.kind == NodeKind::Regular && node.place == Place::Row => {
+                (node.size, node.is_a_hole())
+            }
             _ => {
                 self.say(Problem::ContentsStray, row_name(key));
                 return;
             }
         };
         self.rows.inline += 1;
+        if is_a_hole {
+            let place = format!("{}: its inode counts none", row_name(key));
+            self.say(Problem::BlocksWrong, place);
+        }
         if value.len() as u64 > size {
             let place = format!("{}: {} bytes of {size}", row_name(key), value.len());
             self.say(Problem::ContentsLonger, place);
@@ -249,6 +258,21 @@ impl Pass<'_> {
         if value.len() > crate::SYSTEM_VALUE_BYTES_MAX {
             let place = format!("{}: {} bytes", row_name(key), value.len());
             self.say(Problem::SystemRow, place);
+        }
+    }
+
+    fn blocks(&mut self, key: &[u8], value: &[u8]) {
+        let (Some(ino), Some(number), Ok(chunk)) = (
+            keys::ino_of(key),
+            keys::chunk_of(key),
+            blocks::decode(value),
+        ) else {
+            self.damaged(key);
+            return;
+        };
+        match self.rows.tree.get_mut(ino) {
+            Some(node) if node.place == Place::File => node.count_blocks(number, &chunk),
+            _ => self.say(Problem::BlocksStray, row_name(key)),
         }
     }
 

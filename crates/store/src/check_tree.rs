@@ -7,6 +7,7 @@
 
 use crate::check_finding::{Finding, Problem};
 use crate::record::{Inode, Place};
+use haven_fs::blocks::{BlockMap, CHUNK_UNITS, Chunk};
 use haven_fs::{FILE_SIZE_MAX, Ino, Kind, rules};
 use std::collections::BTreeMap;
 
@@ -27,6 +28,40 @@ pub struct Node {
     pub kind: NodeKind,
     pub has_target: bool,
     pub place: Place,
+    /// What the inode says of its blocks, and what its chunks say.
+    pub map: BlockMap,
+    chunks: u32,
+    scattered: u64,
+    /// A chunk has units that are the head's, or past the file's end.
+    misplaced: bool,
+}
+
+impl Node {
+    /// Whether the inode says that nothing was written of its bytes.
+    pub fn is_a_hole(&self) -> bool {
+        self.size > 0 && self.map == BlockMap::default()
+    }
+
+    /// Whether all of its blocks count as used.
+    pub fn is_dense(&self) -> bool {
+        self.map == BlockMap::dense(self.size)
+    }
+
+    /// A chunk of its blocks was found.
+    pub fn count_blocks(&mut self, number: u32, chunk: &Chunk) {
+        self.chunks = self.chunks.saturating_add(1);
+        self.scattered += u64::from(chunk.count());
+        let first = u64::from(number) * u64::from(CHUNK_UNITS);
+        let end = self.size.div_ceil(self.map.unit_bytes());
+        self.misplaced |= chunk.runs().any(|(from, to)| {
+            first + u64::from(from) < self.map.leading.into() || first + u64::from(to) > end
+        });
+    }
+
+    fn blocks_are_right(&self) -> bool {
+        let counted = (u64::from(self.chunks), self.scattered);
+        !self.misplaced && counted == (self.map.chunks.into(), self.map.scattered.into())
+    }
 }
 
 /// What matters of an inode's kind.
@@ -81,6 +116,10 @@ impl Tree {
             },
             has_target: false,
             place: inode.place,
+            map: inode.map,
+            chunks: 0,
+            scattered: 0,
+            misplaced: false,
         });
     }
 
@@ -238,6 +277,11 @@ fn judge_other(node: &Node, found: Found<'_>) {
     } else if nlink != names {
         let place = format!("row i {ino}: {nlink} links, {names} names");
         found(Finding::new(Problem::LinkCount, place));
+    }
+    if !node.blocks_are_right() {
+        let (map, chunks, scattered) = (&node.map, node.chunks, node.scattered);
+        let place = format!("row i {ino}: {map:?}, found {scattered} in {chunks} chunks");
+        found(Finding::new(Problem::BlocksWrong, place));
     }
     if node.kind == NodeKind::Regular && node.size > FILE_SIZE_MAX {
         let place = format!("row i {ino}: {} bytes", node.size);

@@ -15,8 +15,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The on-disk format that this code writes.
-pub const FORMAT: u32 = 4;
-/// The oldest that it reads: format 3 is format 4 without rows of what remains of cuts.
+pub const FORMAT: u32 = 5;
+/// The oldest that it reads: format 4 is format 5 without maps of blocks (every file counts as one without holes), format 3 is
+/// format 4 without rows of what remains of cuts.
 pub const FORMAT_OLDEST: u32 = 3;
 
 const NAME: &str = "CURRENT";
@@ -165,16 +166,19 @@ mod tests {
 
     #[test]
     fn another_format_is_named() {
-        let text = contents(7).replace("format 4", "format 1");
+        let text = contents(7).replace("format 5", "format 1");
         let error = parse_text(&text).unwrap_err().to_string();
         assert!(error.contains("other format 1"), "{error}");
-        assert!(error.contains("knows format 4"), "{error}");
+        assert!(error.contains("knows format 5"), "{error}");
     }
 
     #[test]
-    fn the_format_before_is_read() {
-        assert_eq!(parse_text(&contents_in(3, 7)), Ok(Current::Generation(7)));
-        let mixed = contents(7).replace("format 4", "format 3");
+    fn the_formats_before_are_read() {
+        for format in FORMAT_OLDEST..=FORMAT {
+            let text = contents_in(format, 7);
+            assert_eq!(parse_text(&text), Ok(Current::Generation(7)));
+        }
+        let mixed = contents(7).replace("format 5", "format 4");
         let error = parse_text(&mixed).unwrap_err().to_string();
         assert!(error.contains("is damaged"), "{error}");
     }

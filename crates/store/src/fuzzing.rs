@@ -1,6 +1,7 @@
 //! Entries for fuzzing: rows as they are checked when another node sends them, and snapshot streams that
 //! end rightly. It must not be part of what ships: it exists with the feature `fuzzing` only.
 
+use crate::blocks;
 use crate::changes::{self, History};
 use crate::current::{self, Current};
 use crate::keys;
@@ -39,6 +40,7 @@ pub fn row(key: &[u8], value: &[u8]) {
         Some(&keys::ENTRY_BY_COOKIE) => {
             decode_named(value).map(|(ino, name)| encode_named(ino, name))
         }
+        Some(&keys::BLOCKS) => blocks::decode(value).map(|chunk| blocks::encode(&chunk)),
         _ => return,
     };
     assert_eq!(again.as_deref(), Ok(value), "key {key:?}");

@@ -24,6 +24,8 @@ pub const META: u8 = b'm';
 pub const ENTRY_BY_NAME: u8 = b'n';
 /// The system table.
 pub const SYSTEM: u8 = b's';
+/// Chunks of maps of blocks by (inode, number).
+pub const BLOCKS: u8 = b'u';
 /// Bookkeeping of this replica.
 pub const LOCAL: u8 = b'z';
 
@@ -53,6 +55,9 @@ const NUMBER_BYTES: usize = 8;
 pub const INO_KEY_BYTES: usize = 1 + NUMBER_BYTES;
 /// Length of a key that is a table byte, a directory and a cookie.
 pub const COOKIE_KEY_BYTES: usize = INO_KEY_BYTES + NUMBER_BYTES;
+
+/// Length of a key that is a table byte, an inode and the number of a chunk.
+pub const BLOCKS_KEY_BYTES: usize = INO_KEY_BYTES + 4;
 
 const CHANGES_KEY_BYTES: usize = CHANGES.len() + NUMBER_BYTES + 4;
 const RANGE_KEY_BYTES: usize = 1 + 3 * NUMBER_BYTES;
@@ -85,6 +90,20 @@ pub fn entry_by_cookie(dir: Ino, cookie: Cookie) -> [u8; COOKIE_KEY_BYTES] {
     key[..INO_KEY_BYTES].copy_from_slice(&by_ino(ENTRY_BY_COOKIE, dir));
     key[INO_KEY_BYTES..].copy_from_slice(&cookie.0.to_be_bytes());
     key
+}
+
+/// The row of chunk `number` of the map of blocks of `ino`.
+pub fn blocks(ino: Ino, number: u32) -> [u8; BLOCKS_KEY_BYTES] {
+    let mut key = [0; BLOCKS_KEY_BYTES];
+    key[..INO_KEY_BYTES].copy_from_slice(&by_ino(BLOCKS, ino));
+    key[INO_KEY_BYTES..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// The number in a key made by [`blocks`].
+pub fn chunk_of(key: &[u8]) -> Option<u32> {
+    let number = key.get(INO_KEY_BYTES..)?;
+    Some(u32::from_be_bytes(number.try_into().ok()?))
 }
 
 /// The row of the entry of `dir` with this name.
@@ -174,6 +193,7 @@ pub fn is_well_formed(key: &[u8]) -> bool {
     match key.first() {
         Some(&CONTENTS | &INODE | &TARGET) => key.len() == INO_KEY_BYTES,
         Some(&ENTRY_BY_COOKIE) => key.len() == COOKIE_KEY_BYTES,
+        Some(&BLOCKS) => key.len() == BLOCKS_KEY_BYTES,
         Some(&ENTRY_BY_NAME) => {
             key.len() > INO_KEY_BYTES && key.len() <= INO_KEY_BYTES + NAME_BYTES_MAX
         }

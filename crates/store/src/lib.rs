@@ -21,10 +21,12 @@
 
 mod backend;
 mod base;
+mod blocks;
 mod cache;
 mod changed_ranges;
 mod changes;
 mod check;
+mod check_blocks;
 mod check_files;
 mod check_finding;
 mod check_metadata;

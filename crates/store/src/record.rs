@@ -6,9 +6,11 @@
 //!
 //! It must not know where rows live.
 
+use crate::blocks;
 use crate::engine::contents::INLINE_BYTES_MAX;
 use crate::fatal;
 use crate::keys;
+use haven_fs::blocks::{BlockMap, CHUNKS_MAX, DOUBLED_MAX};
 use haven_fs::{Attr, Cookie, Device, FsError, FsResult, Ino, Kind, Time, rules};
 
 const KIND_REGULAR: u8 = 1;
@@ -19,8 +21,17 @@ const KIND_SOCKET: u8 = 5;
 const KIND_BLOCK: u8 = 6;
 const KIND_CHAR: u8 = 7;
 
+/// In the row; all blocks of the size are used.
 const PLACE_ROW: u8 = 0;
+/// In the data file; all blocks of the size are used.
 const PLACE_FILE: u8 = 1;
+/// In the data file; the head of the map of blocks follows.
+const PLACE_FILE_MAPPED: u8 = 2;
+/// In the row, which is missing: nothing was written.
+const PLACE_ROW_UNUSED: u8 = 3;
+
+/// Bytes of the head of a map.
+const MAP_BYTES: usize = 11;
 
 /// Bytes of an inode's row that all kinds have.
 const COMMON_BYTES: usize = 90;
@@ -37,6 +48,8 @@ pub struct Inode {
     pub verifier: Option<[u8; 8]>,
     /// Where the bytes of a regular file are ([`Place::Row`] for everything else).
     pub place: Place,
+    /// Which blocks of a regular file are used.
+    pub map: BlockMap,
     /// What only directories have.
     pub dir: DirState,
 }
@@ -76,7 +89,18 @@ impl Inode {
             attr,
             verifier: None,
             place: Place::Row,
+            map: BlockMap::default(),
             dir,
+        }
+    }
+
+    /// What says where the bytes of a regular file are. A file without holes has no map: it is what its size says.
+    fn place_code(&self) -> u8 {
+        match (self.place, self.map == BlockMap::dense(self.attr.size)) {
+            (Place::Row, true) => PLACE_ROW,
+            (Place::Row, false) => PLACE_ROW_UNUSED,
+            (Place::File, true) => PLACE_FILE,
+            (Place::File, false) => PLACE_FILE_MAPPED,
         }
     }
 
@@ -85,6 +109,7 @@ impl Inode {
         let (kind, device) = kind_code(self.attr.kind);
         // Exactly what is needed: more would cost the row another allocation.
         let more = match self.attr.kind {
+            Kind::Regular if self.place_code() == PLACE_FILE_MAPPED => 1 + MAP_BYTES,
             Kind::Regular => 1,
             Kind::Directory => 24,
             _ => 0,
@@ -111,10 +136,14 @@ impl Inode {
         out.push(u8::from(self.verifier.is_some()));
         out.extend_from_slice(&self.verifier.unwrap_or_default());
         if self.attr.kind == Kind::Regular {
-            out.push(match self.place {
-                Place::Row => PLACE_ROW,
-                Place::File => PLACE_FILE,
-            });
+            let code = self.place_code();
+            out.push(code);
+            if code == PLACE_FILE_MAPPED {
+                out.extend_from_slice(&self.map.leading.to_be_bytes());
+                out.extend_from_slice(&self.map.scattered.to_be_bytes());
+                out.extend_from_slice(&self.map.chunks.to_be_bytes());
+                out.push(self.map.doubled);
+            }
         }
         if self.attr.kind == Kind::Directory {
             for number in [self.dir.parent, self.dir.entries, self.dir.next_cookie] {
@@ -138,9 +167,9 @@ impl Inode {
         let has_verifier = fields.u8()?;
         let verifier = fields.take::<8>()?;
         let kind = kind_of(code, Device { major, minor })?;
-        let place = match kind {
+        let (place, map) = match kind {
             Kind::Regular => place_at(&mut fields, size)?,
-            _ => Place::Row,
+            _ => (Place::Row, BlockMap::default()),
         };
         let dir = match kind {
             Kind::Directory => DirState {
@@ -155,7 +184,10 @@ impl Inode {
             1 => Some(verifier),
             _ => return None,
         };
-        let used = rules::used(size);
+        let used = match kind {
+            Kind::Regular => map.used(size),
+            _ => rules::used(size),
+        };
         let attr = Attr {
             ino,
             generation,
@@ -175,6 +207,7 @@ impl Inode {
             attr,
             verifier,
             place,
+            map,
             dir,
         })
     }
@@ -267,6 +300,7 @@ pub fn validate(key: &[u8], value: &[u8]) -> FsResult<()> {
         Some(&keys::ENTRY_BY_COOKIE) => decode_named(value).map(drop),
         Some(&keys::TARGET) => rules::check_link_target(value).map_err(|_| wrong()),
         Some(&keys::CONTENTS) if (1..=INLINE_BYTES_MAX).contains(&value.len()) => Ok(()),
+        Some(&keys::BLOCKS) => blocks::decode(value).map(drop),
         Some(&keys::META) => Counters::decode(value).map(drop),
         Some(&keys::SYSTEM) if value.len() <= crate::SYSTEM_VALUE_BYTES_MAX => Ok(()),
         _ => Err(wrong()),
@@ -310,13 +344,33 @@ fn kind_of(code: u8, device: Device) -> Option<Kind> {
     (device == Device { major: 0, minor: 0 }).then_some(plain)
 }
 
-/// The place of a file of `size` bytes: no row holds more than rows hold.
-fn place_at(fields: &mut Fields<'_>, size: u64) -> Option<Place> {
+/// The place of a file of `size` bytes, and its map: no row holds more than rows hold.
+fn place_at(fields: &mut Fields<'_>, size: u64) -> Option<(Place, BlockMap)> {
+    let dense = BlockMap::dense(size);
+    let small = size <= INLINE_BYTES_MAX as u64;
     match fields.u8()? {
-        PLACE_ROW if size <= INLINE_BYTES_MAX as u64 => Some(Place::Row),
-        PLACE_FILE => Some(Place::File),
+        PLACE_ROW if small => Some((Place::Row, dense)),
+        PLACE_ROW_UNUSED if small && size > 0 => Some((Place::Row, BlockMap::default())),
+        PLACE_FILE => Some((Place::File, dense)),
+        PLACE_FILE_MAPPED => {
+            let map = BlockMap {
+                leading: fields.u32()?,
+                scattered: fields.u32()?,
+                chunks: fields.take().map(u16::from_be_bytes)?,
+                doubled: fields.u8()?,
+            };
+            (map != dense && is_possible(&map, size)).then_some((Place::File, map))
+        }
         _ => None,
     }
+}
+
+/// Whether a file of `size` bytes can have this map.
+fn is_possible(map: &BlockMap, size: u64) -> bool {
+    let bounded = map.chunks <= CHUNKS_MAX && map.doubled <= DOUBLED_MAX;
+    let chunked = (map.scattered > 0) == (map.chunks > 0) && (map.doubled == 0 || map.chunks > 0);
+    let units = u64::from(map.leading) + u64::from(map.scattered);
+    bounded && chunked && units <= size.div_ceil(map.unit_bytes())
 }
 
 /// Reads fixed fields off the front of a value.
@@ -369,7 +423,55 @@ mod tests {
             change: 99,
             ..rules::root_attr()
         };
-        Inode::new(attr, Ino(3))
+        Inode {
+            map: match kind {
+                Kind::Regular => BlockMap::dense(4096),
+                _ => BlockMap::default(),
+            },
+            ..Inode::new(attr, Ino(3))
+        }
+    }
+
+    #[test]
+    fn a_file_without_holes_has_no_map_and_any_other_one_that_can_be() {
+        let mut inode = sample(Kind::Regular);
+        inode.place = Place::File;
+        inode.attr.size = 1 << 30;
+        let dense = Inode {
+            map: BlockMap::dense(1 << 30),
+            ..inode.clone()
+        };
+        let map = |leading, scattered, chunks, doubled| BlockMap {
+            leading,
+            scattered,
+            chunks,
+            doubled,
+        };
+        for (map, good) in [
+            (map(0, 0, 0, 0), true),
+            (map(3, 0, 0, 0), true),
+            (map(3, 7, 2, 0), true),
+            (map(3, 7, 2, 12), true),
+            (map(3, 7, 2, 13), false),
+            (map(3, 7, 0, 0), false),
+            (map(3, 0, 1, 0), false),
+            (map(3, 0, 0, 1), false),
+            (map(3, 7, 1025, 0), false),
+            (map(1 << 18, 1, 1, 0), false),
+        ] {
+            inode.map = map;
+            inode.attr.used = map.used(1 << 30);
+            let encoded = inode.encode();
+            assert_eq!(encoded.len(), encoded.capacity());
+            assert_eq!(encoded.len(), dense.encode().len() + MAP_BYTES);
+            match good {
+                true => assert_eq!(Inode::decode(Ino(1), &encoded).unwrap(), inode),
+                false => assert!(Inode::decode(Ino(1), &encoded).is_err(), "{map:?}"),
+            }
+        }
+        let mut row = sample(Kind::Regular);
+        (row.map, row.attr.used) = (BlockMap::default(), 0);
+        assert_eq!(Inode::decode(Ino(1), &row.encode()).unwrap(), row);
     }
 
     #[test]
@@ -398,7 +500,8 @@ mod tests {
     #[test]
     fn a_row_holds_no_more_than_rows_hold() {
         let mut inode = sample(Kind::Regular);
-        rules::set_size(&mut inode.attr, 4097);
+        (inode.attr.size, inode.attr.used) = (4097, 8192);
+        inode.map = BlockMap::dense(4097);
         assert!(Inode::decode(Ino(1), &inode.encode()).is_err());
         inode.place = Place::File;
         assert_eq!(Inode::decode(Ino(1), &inode.encode()).unwrap(), inode);

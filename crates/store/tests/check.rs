@@ -72,6 +72,21 @@ fn key(table: u8, numbers: &[u64]) -> Vec<u8> {
     key
 }
 
+/// The first chunk of a file's blocks.
+fn chunk(ino: u64) -> Vec<u8> {
+    [&key(b'u', &[ino])[..], &[0; 4]].concat()
+}
+
+/// File 4 of three blocks counts its first `leading` ones, and `scattered` others in one chunk.
+fn count_blocks(root: &Path, leading: u32, scattered: u32) {
+    let mut inode = get(root, &key(b'i', &[4]));
+    inode.pop();
+    inode.push(2);
+    inode.extend([leading, scattered].iter().flat_map(|n| n.to_be_bytes()));
+    inode.extend([0, u8::from(scattered > 0), 0]);
+    put(root, &key(b'i', &[4]), Some(&inode));
+}
+
 fn named(dir: u64, name: &str) -> Vec<u8> {
     [&key(b'n', &[dir])[..], name.as_bytes()].concat()
 }
@@ -381,6 +396,49 @@ const CASES: &[(&str, Damage, &[Problem])] = &[
     (
         "a key of contents that is too long",
         |r| put(r, &key(b'b', &[8, 8]), Some(b"x")),
+        &[Problem::RowDamaged],
+    ),
+    (
+        "blocks of a file whose inode counts none",
+        |r| put(r, &chunk(4), Some(&[1, 0, 9, 0, 10])),
+        &[Problem::BlocksWrong],
+    ),
+    (
+        "blocks of a file in a row",
+        |r| put(r, &chunk(8), Some(&[1, 0, 0, 0, 1])),
+        &[Problem::BlocksStray],
+    ),
+    (
+        "blocks of nobody",
+        |r| put(r, &chunk(7), Some(&[1, 0, 0, 0, 1])),
+        &[Problem::BlocksStray],
+    ),
+    (
+        "contents of a file of which nothing was written",
+        |r| patch(r, &key(b'i', &[8]), -1, &[3]),
+        &[Problem::BlocksWrong],
+    ),
+    (
+        "a file that was written more than its inode counts",
+        |r| count_blocks(r, 1, 0),
+        &[Problem::DataUncounted],
+    ),
+    (
+        "an inode that counts blocks which are in no chunk",
+        |r| count_blocks(r, 1, 1),
+        &[Problem::BlocksWrong, Problem::DataUncounted],
+    ),
+    (
+        "blocks past the end of a file",
+        |r| {
+            count_blocks(r, 1, 2);
+            put(r, &chunk(4), Some(&[1, 0, 2, 0, 4]));
+        },
+        &[Problem::BlocksWrong, Problem::DataUncounted],
+    ),
+    (
+        "blocks that are none",
+        |r| put(r, &chunk(4), Some(&[1])),
         &[Problem::RowDamaged],
     ),
     (

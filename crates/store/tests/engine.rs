@@ -348,10 +348,13 @@ fn shrinking_cuts_the_data_file_and_growing_does_not_touch_it() {
     assert_eq!(len(), 7);
     let read = store.read(&Cred::root(), ino, (1 << 40) - 5, 100).unwrap();
     assert_eq!((&read.data[..], read.eof), (&[0; 5][..], true));
-    let hash = store.state_hash().unwrap();
     store
         .write(&AT, &Cred::root(), ino, 1 << 20, &[0; 4096])
         .unwrap();
+    let hash = store.state_hash().unwrap();
+    // As at whoever gets this state: zeros are left out on the way.
+    let data = disk.open(Path::new(&data_path(ino)), false).unwrap();
+    data.punch(1 << 20, 4096).unwrap();
     assert_eq!(
         hash,
         store.state_hash().unwrap(),

@@ -211,7 +211,7 @@ fn an_unknown_format_is_refused() {
     current.write_at(0, b"haven-store format 9\n").unwrap();
     let why = open_error(&disk);
     assert!(
-        why.contains("format 9") && why.contains("knows format 4"),
+        why.contains("format 9") && why.contains("knows format 5"),
         "{why}"
     );
 }

@@ -68,8 +68,9 @@ pub(crate) use snapshots::wanted;
 /// Version of everything in this module but the beginning of a hello and of its refusal, which are the same in
 /// all versions. Another version is refused. Version 1 was that of nodes without TLS, version 2 that of nodes
 /// that sent each other whole snapshots only, version 3 that of nodes without posts, whose hello did not say which process
-/// speaks, and that cannot read entries which say over which connection a request came.
-pub const PROTOCOL_VERSION: u32 = 4;
+/// speaks, and that cannot read entries which say over which connection a request came, version 4 that of nodes that know no
+/// feature level that counts blocks: they would end at the entry that raises it.
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// Entries in one append.
 pub(crate) const APPEND_ENTRIES_MAX: u32 = 1024;

@@ -160,6 +160,8 @@ fn bits_come_back_as_runs_and_words() {
     let runs: Vec<_> = chunk.runs().collect();
     assert_eq!(runs, [(0, 1), (63, 65), (100, 300), (4000, CHUNK_UNITS)]);
     assert_eq!(chunk.count(), 1 + 2 + 200 + 96);
+    let set = (0..=CHUNK_UNITS).filter(|bit| chunk.has(*bit));
+    assert!(set.eq(runs.iter().flat_map(|(from, to)| *from..*to)));
     assert_eq!(Chunk::of_words(*chunk.words()), chunk);
     assert_eq!(chunk.clear(64, 200), 101);
     assert_eq!(chunk.run_end(200), 300);

@@ -22,8 +22,9 @@ properties! {
         setgid_directory_inherits, symlinks, special_files, hard_links, inodes_never_reused;
     names: lookup_dots, bad_names_are_refused, not_a_directory_and_stale, cookies_are_stable,
         directory_size, directory_links;
-    data: read_and_write, sparse_file, size_limits, write_of_nothing, truncate_and_grow,
-        write_clears_privileges, statfs_is_sane, system_table;
+    data: read_and_write, sparse_file, used_counts_what_was_written, used_is_the_size_at_first,
+        size_limits, write_of_nothing, truncate_and_grow, write_clears_privileges, statfs_is_sane,
+        system_table;
     permissions: permission_bits, supplementary_groups, owner_reads_and_writes, access_bits,
         chmod_rules, chown_rules, utimes_rules, guard, empty_setattr,
         failed_mutations_change_nothing;

@@ -1,6 +1,7 @@
 //! The model's mutations: check, then change. Nothing after the first change can fail.
 
-use super::{Body, Dir, Inode, Model, Pages};
+use super::{Blocks, Body, Dir, Inode, Model, Pages};
+use crate::blocks::BlockMap;
 use crate::rules::{self, Perm};
 use crate::{
     Access, Attr, Change, Cookie, Create, Cred, DirEntry, Filesystem, FsError, FsResult, Ino, Kind,
@@ -27,6 +28,11 @@ impl Model {
         if let Body::Symlink(target) = &body {
             rules::set_size(&mut attr, target.len() as u64);
         }
+        let mut blocks = Blocks::default();
+        if kind == Kind::Regular {
+            blocks.map = BlockMap::of_new(self.level, attr.size);
+            attr.used = blocks.map.used(attr.size);
+        }
         let subdirs = i64::from(kind == Kind::Directory);
         self.check_subdirs(new.dir, subdirs)?;
         self.next_ino.0 += 1;
@@ -36,6 +42,7 @@ impl Model {
                 attr: attr.clone(),
                 body,
                 createverf: None,
+                blocks,
             },
         );
         self.edit(new.at, new.dir, subdirs, |dir| {
@@ -103,9 +110,11 @@ impl Model {
 
     fn change_attr(&mut self, at: &Change, cred: &Cred, ino: Ino, set: &SetAttr) -> FsResult<Attr> {
         let inode = self.inodes.get_mut(&ino).ok_or(FsError::Stale)?;
-        let attr = rules::apply_setattr(&inode.attr, set, cred, at)?;
+        let mut attr = rules::apply_setattr(&inode.attr, set, cred, at)?;
         if let Body::File(pages) = &mut inode.body {
             pages.truncate(attr.size);
+            let Blocks { map, chunks } = &mut inode.blocks;
+            attr.used = map.resized(self.level, chunks, attr.size)?;
         }
         inode.attr = attr.clone();
         Ok(attr)
@@ -298,6 +307,9 @@ impl Filesystem for Model {
         if !data.is_empty() {
             pages.write(offset, data);
             inode.attr = rules::after_write(&inode.attr, end, at);
+            let Blocks { map, chunks } = &mut inode.blocks;
+            let size = inode.attr.size;
+            inode.attr.used = map.wrote(self.level, chunks, (offset, end), size)?;
         }
         Ok(inode.attr.clone())
     }

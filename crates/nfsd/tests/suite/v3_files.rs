@@ -1,10 +1,13 @@
 //! GETATTR, SETATTR, ACCESS, READ, WRITE, COMMIT, FSSTAT, FSINFO, PATHCONF.
 
-use crate::server::{Server, VOLUME_ID, mode, wcc_of};
+use crate::server::{Server, VOLUME_ID, encoded, mode, results, wcc_of};
 use bytes::Bytes;
-use haven_nfsd::IO_BYTES_MAX;
+use haven_fs::model::Model;
+use haven_fs::{Level, Time};
+use haven_nfsd::{Entry, IO_BYTES_MAX, Machine};
 use haven_proto::nfs3::*;
-use haven_rpc::AcceptError;
+use haven_rpc::{AcceptError, Call};
+use haven_xdr::Gather;
 
 #[test]
 fn getattr() {
@@ -276,4 +279,82 @@ fn limits_and_space() {
         .unwrap();
     assert!(stat.abytes <= stat.fbytes && stat.fbytes <= stat.tbytes && stat.tbytes > 0);
     assert_eq!(stat.obj_attributes, attr);
+}
+
+/// A call that writes one byte.
+fn write_of_a_byte(s: &mut Server, file: &Fh3, offset: u64) -> Call {
+    let args = Args3::Write(WriteArgs {
+        file: file.clone(),
+        offset,
+        count: 1,
+        stable: StableHow::FileSync,
+        data: Bytes::from_static(b"x"),
+    });
+    s.call(PROGRAM, VERSION, args.proc().to_wire(), encoded(&args))
+}
+
+fn used(reply: &Gather) -> u64 {
+    let written = results::<WriteRes>(reply.clone()).ok_or_status().unwrap();
+    written.file_wcc.after.unwrap().used
+}
+
+#[test]
+fn holes_count_until_the_level_says_otherwise_in_attributes_and_in_replies_that_are_kept() {
+    const BLOCK: u64 = 4_096;
+    const FAR: u64 = 1 << 30;
+    let mut s = Server::new();
+    let root = s.root.clone();
+    let free = |s: &mut Server| {
+        let fsroot = s.root.clone();
+        let stat = s.nfs::<FsstatRes>(Args3::Fsstat(FsstatArgs { fsroot }));
+        stat.ok_or_status().unwrap().fbytes
+    };
+    let (old, new) = (s.file(&root, "old"), s.file(&root, "new"));
+    let before = free(&mut s);
+    let call = write_of_a_byte(&mut s, &old, FAR);
+    let reply = s.send(&call);
+    assert_eq!(used(&reply), FAR + BLOCK);
+    assert_eq!(free(&mut s), before - FAR - BLOCK);
+
+    let (level, time) = (Level::COUNTED_BLOCKS, Time::default());
+    s.apply(Entry::Level { level, time }.encode().unwrap());
+    s.reconnect();
+    assert_eq!(s.send(&call), reply, "what was said then is said again");
+    assert_eq!(s.getattr(&old).unwrap().used, FAR + BLOCK);
+    let before = free(&mut s);
+    let call = write_of_a_byte(&mut s, &new, FAR);
+    let reply = s.send(&call);
+    assert_eq!(used(&reply), BLOCK);
+    assert_eq!(free(&mut s), before - BLOCK);
+    let more = write_of_a_byte(&mut s, &new, FAR / 2);
+    assert_eq!(used(&s.send(&more)), 2 * BLOCK);
+    s.reconnect();
+    assert_eq!(s.send(&call), reply);
+    for (file, used) in [(&old, FAR + BLOCK), (&new, 2 * BLOCK)] {
+        assert_eq!(s.getattr(file).unwrap().used, used);
+    }
+
+    let size = |size| Sattr3 {
+        size: Some(size),
+        ..Sattr3::default()
+    };
+    for (file, end, expected) in [
+        (&old, BLOCK + 1, 2 * BLOCK),
+        (&old, FAR, 2 * BLOCK),
+        (&new, FAR, BLOCK),
+        (&new, 0, 0),
+    ] {
+        let wcc = s.setattr(file, size(end), None).ok_or_status().unwrap();
+        assert_eq!(wcc.after.unwrap().used, expected, "at {end}");
+        assert_eq!(wcc.after, Some(s.getattr(file).unwrap()));
+        let found = s.lookup(&root, if *file == old { "old" } else { "new" });
+        assert_eq!(found.ok_or_status().unwrap().obj_attributes, wcc.after);
+    }
+
+    // Whoever applies it all again comes to the same replies and the same state.
+    let mut other = Machine::new(Model::new()).unwrap();
+    for (index, entry) in (1..).zip(&s.log) {
+        other.apply(index, entry).unwrap();
+    }
+    assert!(other.into_fs() == s.machine.into_fs());
 }

@@ -16,6 +16,7 @@
 //!
 //! It must not know attributes other than the size.
 
+use crate::blocks::FileChunks;
 use crate::keys;
 use crate::open::Store;
 use crate::record::{Inode, Place};
@@ -102,6 +103,10 @@ impl Store {
     /// row counts never had a data file.
     pub(super) fn drop_contents(&mut self, inode: &Inode) -> FsResult<()> {
         let ino = inode.attr.ino;
+        if inode.map.chunks > 0 {
+            let layers = &mut self.layers;
+            FileChunks { layers, ino }.clear()?;
+        }
         match inode.place {
             Place::File => {
                 self.generation.data.forget(ino);

@@ -6,6 +6,7 @@ use crate::keys;
 use crate::open::Store;
 use crate::record::Inode;
 use bytes::Bytes;
+use haven_fs::blocks::BlockMap;
 use haven_fs::{Attr, Create, FsError, FsResult, Ino, Kind, SetAttr, rules};
 
 impl Store {
@@ -85,7 +86,10 @@ impl Store {
         let attr = rules::new_attr(&dir.attr, kind, set, new.cred, new.at, ino)?;
         let mut inode = Inode::new(attr, dir.attr.ino);
         if kind == Kind::Regular {
-            inode.place = place_of(inode.attr.size);
+            let size = inode.attr.size;
+            inode.place = place_of(size);
+            inode.map = BlockMap::of_new(self.level, size);
+            inode.attr.used = inode.map.used(size);
         }
         Ok(inode)
     }

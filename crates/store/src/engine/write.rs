@@ -1,5 +1,6 @@
 //! Changing a file's data and attributes.
 
+use crate::blocks::FileChunks;
 use crate::open::Store;
 use crate::record::Inode;
 use haven_fs::{Attr, Change, Cred, FsResult, Ino, Kind, SetAttr, Time, rules};
@@ -27,12 +28,15 @@ impl Store {
         mut inode: Inode,
         set: &SetAttr,
     ) -> FsResult<Attr> {
-        let attr = rules::apply_setattr(&inode.attr, set, cred, at)?;
+        let mut attr = rules::apply_setattr(&inode.attr, set, cred, at)?;
         if attr == inode.attr {
             return Ok(attr);
         }
         if attr.kind == Kind::Regular && attr.size != inode.attr.size {
             self.resize_contents(&mut inode, attr.size)?;
+            let (layers, ino) = (&mut self.layers, attr.ino);
+            let chunks = &mut FileChunks { layers, ino };
+            attr.used = inode.map.resized(self.level, chunks, attr.size)?;
         }
         inode.attr = attr.clone();
         self.put_inode(&inode);
@@ -57,6 +61,10 @@ impl Store {
         }
         self.write_contents(&mut inode, offset, data, end)?;
         inode.attr = rules::after_write(&inode.attr, end, at);
+        let (layers, size) = (&mut self.layers, inode.attr.size);
+        let chunks = &mut FileChunks { layers, ino };
+        let range = (offset, end);
+        inode.attr.used = inode.map.wrote(self.level, chunks, range, size)?;
         self.put_inode(&inode);
         Ok(inode.attr)
     }

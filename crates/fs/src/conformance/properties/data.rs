@@ -2,7 +2,7 @@
 
 use super::{ok, open_dir, user};
 use crate::conformance::subject::Subject;
-use crate::{Cred, FILE_SIZE_MAX, FsError, Kind};
+use crate::{Create, Cred, FILE_SIZE_MAX, FsError, Kind, Level, SetAttr};
 use std::ops::ControlFlow;
 
 pub(super) fn read_and_write(s: &mut Subject<'_>) {
@@ -45,7 +45,80 @@ pub(super) fn sparse_file(s: &mut Subject<'_>) {
     let far = (1 << 40) + 1;
     let attr = ok(s.write(&cred, file, far, b"x"));
     assert_eq!(attr.size, far + 1);
+    assert_eq!(attr.used, 2 * 4_096, "two blocks were written");
     assert_eq!(&ok(s.read(&cred, file, far - 1, 9)).data[..], b"\0x");
+}
+
+pub(super) fn used_counts_what_was_written(s: &mut Subject<'_>) {
+    let (root, cred) = (s.root(), Cred::root());
+    let file = ok(s.file(&cred, root, "f", 0o644)).ino;
+    assert_eq!(s.attr(file).used, 0);
+    let used = |s: &mut Subject<'_>, offset: u64, len: usize| {
+        let attr = ok(s.write(&cred, file, offset, &vec![1; len]));
+        assert_eq!(s.attr(file), attr);
+        attr.used / 4_096
+    };
+    // Small, where engines may keep contents elsewhere; then grown without a write.
+    assert_eq!(ok(s.truncate(&cred, file, 3_000)).used, 0);
+    assert_eq!(used(s, 2_000, 10), 1);
+    assert_eq!(
+        ok(s.truncate(&cred, file, 1_000)).used,
+        4_096,
+        "a part is left"
+    );
+    assert_eq!(ok(s.truncate(&cred, file, 1 << 20)).used, 4_096);
+    // Beside it, over it again, far away, and between.
+    assert_eq!(used(s, 4_096, 4_097), 3);
+    assert_eq!(used(s, 0, 12_288), 3);
+    assert_eq!(used(s, 50_000, 1), 4);
+    assert_eq!(used(s, 50_001, 10), 4);
+    assert_eq!(used(s, 1 << 33, 8_192), 6);
+    assert_eq!(used(s, 12_288, 36_864), 15);
+    assert_eq!(used(s, 49_152, 4_096), 15);
+    // Zeros are written, too.
+    assert_eq!(ok(s.write(&cred, file, 1 << 22, &[0; 10])).used, 16 * 4_096);
+    assert_eq!(ok(s.truncate(&cred, file, (1 << 33) + 1)).used, 15 * 4_096);
+    assert_eq!(ok(s.truncate(&cred, file, 4_097)).used, 2 * 4_096);
+    assert_eq!(ok(s.truncate(&cred, file, 0)).used, 0);
+    assert_eq!(
+        ok(s.truncate(&cred, file, 1 << 40)).used,
+        0,
+        "nothing comes back"
+    );
+}
+
+/// Holes count before [`Level::COUNTED_BLOCKS`], and those of that time go on to count until they are cut off.
+pub(super) fn used_is_the_size_at_first(s: &mut Subject<'_>) {
+    let (root, cred) = (s.root(), Cred::root());
+    s.fs.set_level(Level::BOUNDED_MOVES);
+    let set = SetAttr {
+        size: Some(5_000),
+        ..SetAttr::default()
+    };
+    let made = ok(s.create(&cred, root, "made", &Create::Guarded(set)));
+    assert_eq!(made.used, 2 * 4_096);
+    let small = ok(s.file(&cred, root, "small", 0o644)).ino;
+    assert_eq!(ok(s.truncate(&cred, small, 3_000)).used, 4_096);
+    let large = ok(s.file(&cred, root, "large", 0o644)).ino;
+    let far = 100 << 20;
+    assert_eq!(ok(s.write(&cred, large, far, b"x")).used, far + 4_096);
+    assert_eq!(ok(s.write(&cred, large, 0, b"x")).used, far + 4_096);
+    assert_eq!(ok(s.truncate(&cred, large, 1 << 20)).used, 1 << 20);
+    assert_eq!(ok(s.truncate(&cred, large, 2 << 20)).used, 2 << 20);
+
+    s.fs.set_level(Level::COUNTED_BLOCKS);
+    for (ino, used) in [(made.ino, 8_192), (small, 4_096), (large, 2 << 20)] {
+        assert_eq!(s.attr(ino).used, used, "nothing was done to {ino:?} since");
+    }
+    assert_eq!(ok(s.write(&cred, large, 4_096, b"x")).used, 2 << 20);
+    assert_eq!(ok(s.truncate(&cred, large, 3 << 20)).used, 2 << 20);
+    let end = (3 << 20) - 1;
+    assert_eq!(ok(s.write(&cred, large, end, b"x")).used, (2 << 20) + 4_096);
+    assert_eq!(ok(s.truncate(&cred, large, 8_193)).used, 3 * 4_096);
+    assert_eq!(ok(s.truncate(&cred, small, 3_500)).used, 4_096);
+    assert_eq!(ok(s.truncate(&cred, small, 0)).used, 0);
+    assert_eq!(ok(s.truncate(&cred, small, 3_500)).used, 0);
+    assert_eq!(ok(s.truncate(&cred, made.ino, 1 << 30)).used, 8_192);
 }
 
 pub(super) fn size_limits(s: &mut Subject<'_>) {
