@@ -194,7 +194,7 @@ fn moved(failover: &Failover, now_unix_ms: u64) -> String {
     text += failover.cause.words();
     let wait = match (failover.stall_ms, failover.silent_ms) {
         (Some(ms), _) => format!("; clients waited {ms} ms"),
-        (None, Some(ms)) => format!("; no service for {ms} ms, no client has asked since"),
+        (None, Some(ms)) => format!("; no service for {ms} ms, no client asked at once"),
         (None, None) => String::new(),
     };
     text + &wait

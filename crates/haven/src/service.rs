@@ -125,8 +125,8 @@ impl Service {
     /// Counts a request that is done.
     fn done(&self, ticket: Ticket, verdict: Verdict) -> Verdict {
         if let Verdict::Reply(reply) | Verdict::Noted(reply, _) = &verdict {
+            self.history.answered(ticket.began());
             self.meter.end(ticket, reply);
-            self.history.answered();
         }
         verdict
     }
