@@ -230,3 +230,19 @@ pub fn copied() -> Facts {
     }
     facts
 }
+
+/// Node c's clock is a day ahead, and it has led while nobody minded: the service's time is ahead, too.
+pub fn clock_ahead() -> Facts {
+    let mut facts = healthy();
+    let clock = |ahead_ms| ClockView {
+        ahead_ms,
+        error_ms: 1,
+    };
+    edit(&mut facts, 0, |a| {
+        a.clocks = [("a", 0), ("b", 3), ("c", 86_400_120)]
+            .map(|(name, ahead_ms)| (name.to_owned(), clock(ahead_ms)))
+            .into();
+        a.time_ahead_ms = 86_390_000;
+    });
+    facts
+}

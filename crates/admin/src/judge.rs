@@ -10,6 +10,7 @@ use crate::types::{
 use std::net::IpAddr;
 use std::time::Duration;
 
+mod clocks;
 mod identity;
 pub mod settings;
 
@@ -42,6 +43,7 @@ pub fn judge(facts: Facts) -> ClusterStatus {
     let differences = differences(&facts, leader.as_ref());
     let grave = differences.iter().filter(|found| found.grave);
     problems.extend(grave.map(settings::problem));
+    problems.extend(clocks::problems(&facts));
     let serving = nodes.iter().any(|n| n.state == NodeState::Serving);
     let verdict = match (serving, problems.is_empty()) {
         (false, _) => Verdict::Down,

@@ -11,6 +11,12 @@ pub const COLUMNS: usize = 80;
 /// Of the moves before the last one, the last that was a fault is shown, unless it was longer ago.
 const EARLIER_MS: u64 = 3_600_000;
 
+/// How the clocks stand is told if one is further than that from the one that counts.
+const CLOCK_MS: i64 = 100;
+
+/// The service's time is told if it is further ahead of the clocks than that.
+const TIME_AHEAD_MS: i64 = 1_000;
+
 /// How lines are dressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dress {
@@ -81,6 +87,7 @@ fn write(status: &ClusterStatus, dress: Dress, out: &mut String) -> fmt::Result 
             paragraph(out, "  before    ", &moved(one, now))?;
         }
     }
+    write_clocks(status, out)?;
     for difference in status.differences.iter().filter(|found| !found.grave) {
         paragraph(out, "  differs   ", &clean(&told(difference)))?;
     }
@@ -90,6 +97,36 @@ fn write(status: &ClusterStatus, dress: Dress, out: &mut String) -> fmt::Result 
         paragraph(out, "  to do     ", &clean(&problem.advice))?;
     }
     Ok(())
+}
+
+fn write_clocks(status: &ClusterStatus, out: &mut String) -> fmt::Result {
+    let report_of = |name: &String| {
+        let node = status.nodes.iter().find(|n| n.facts.name == *name);
+        node.and_then(|node| node.facts.report.as_ref())
+    };
+    let clocks = report_of(&status.asked).map(|report| &report.clocks);
+    if let Some(clocks) = clocks
+        && clocks.values().any(|clock| clock.is_beyond(CLOCK_MS))
+    {
+        let told = clocks.iter().map(|(name, clock)| {
+            let sign = if clock.ahead_ms < 0 { '-' } else { '+' };
+            let far = clock.ahead_ms.unsigned_abs();
+            format!("{name} {sign}{}.{:03} s", far / 1_000, far % 1_000)
+        });
+        let told: Vec<String> = told.collect();
+        paragraph(out, "  clocks    ", &clean(&told.join(", ")))?;
+    }
+    let ahead_ms = status.leader.as_ref().and_then(report_of);
+    match ahead_ms.map(|report| report.time_ahead_ms) {
+        Some(ms) if ms > TIME_AHEAD_MS => {
+            let ahead = age(ms.unsigned_abs());
+            let told = format!(
+                "the service's time is {ahead} ahead of the clocks, and is led back slowly"
+            );
+            paragraph(out, "  time      ", &told)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn node_line(node: &NodeStatus, wide: usize, dress: Dress, out: &mut String) -> fmt::Result {
@@ -157,7 +194,7 @@ fn moved(failover: &Failover, now_unix_ms: u64) -> String {
     text += failover.cause.words();
     let wait = match (failover.stall_ms, failover.silent_ms) {
         (Some(ms), _) => format!("; clients waited {ms} ms"),
-        (None, Some(ms)) => format!("; no service for {ms} ms, no client has asked since"),
+        (None, Some(ms)) => format!("; no service for {ms} ms, no client asked at once"),
         (None, None) => String::new(),
     };
     text + &wait

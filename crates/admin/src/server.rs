@@ -1,7 +1,8 @@
 //! The router: HTTP/1.1 with JSON over any connection.
 //!
 //! Invariants: everything a peer can make this process keep is bounded: connections, time, the head and the body
-//! of a request. A request that this listener may not carry ([`Scope`]) is refused before it is looked at.
+//! of a request. A request that this listener may not carry ([`Scope`]) is refused before it is looked at. A peer that is
+//! slow, or says nothing, keeps nobody out (`places`).
 //!
 //! Must not know: answers, who listens where.
 
@@ -23,8 +24,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
+
+mod places;
+
+use places::{Activity, Places, Watched};
 
 /// Bytes of a request's body.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
@@ -89,45 +93,64 @@ pub enum Scope {
     Metrics,
 }
 
-/// Serves one connection until it ends or its time is over. The other end going away in the middle is its own
-/// business.
+/// Serves one connection until it ends, its time is over or its peer is idle for too long. The other end going away in
+/// the middle is its own business.
 pub async fn serve_connection<A: Api>(
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     api: Arc<A>,
     scope: Scope,
 ) {
+    let activity = Arc::new(Activity::new(Arc::default()));
+    serve_watched(io, api, scope, activity).await;
+}
+
+async fn serve_watched<A: Api>(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    api: Arc<A>,
+    scope: Scope,
+    activity: Arc<Activity>,
+) {
+    let of = Arc::clone(&activity);
     let service = service_fn(move |request| {
-        let api = Arc::clone(&api);
-        async move { Ok::<_, Infallible>(respond(request, &*api, scope).await) }
+        let (api, activity) = (Arc::clone(&api), Arc::clone(&of));
+        async move { Ok::<_, Infallible>(respond(request, &*api, scope, &activity).await) }
     });
+    let watched = Watched {
+        io,
+        activity: Arc::clone(&activity),
+    };
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_PATIENCE)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(io), service);
-    let _ = timeout(CONNECTION_LIFE, connection).await;
+        .serve_connection(TokioIo::new(watched), service);
+    tokio::select! {
+        _ = timeout(CONNECTION_LIFE, connection) => {}
+        () = activity.stalled() => {}
+    }
 }
 
-/// Accepts connections for ever, at most so many at a time.
+/// Accepts connections for ever, at most so many at a time: see `places`.
 pub async fn serve<A, L>(listener: L, api: Arc<A>, scope: Scope, connections_max: usize)
 where
     A: Api,
     L: Listener,
 {
-    let places = Arc::new(Semaphore::new(connections_max));
+    let places = Places::new(connections_max);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
         let Ok(io) = listener.accept().await else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
+        let place = places.take().await;
         let api = Arc::clone(&api);
         tokio::spawn(async move {
-            serve_connection(io, api, scope).await;
-            drop(place);
+            let activity = Arc::clone(&place.activity);
+            tokio::select! {
+                () = serve_watched(io, api, scope, activity) => {}
+                () = place.given_way() => {}
+            }
         });
     }
 }
@@ -158,9 +181,11 @@ async fn respond<A: Api>(
     request: Request<Incoming>,
     api: &A,
     scope: Scope,
+    activity: &Activity,
 ) -> Response<Full<Bytes>> {
     let answered = async {
         let question = read(request, scope).await?;
+        let _answering = activity.answering();
         timeout(ANSWER_PATIENCE, api.answer(question))
             .await
             .unwrap_or_else(|_| {

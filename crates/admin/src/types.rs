@@ -142,6 +142,44 @@ pub struct Settings {
     pub exports: BTreeMap<String, String>,
 }
 
+/// A node's clock, as it tells it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockReading {
+    /// Nanoseconds since 1970 by its wall clock.
+    pub unix_ns: i64,
+    /// At that moment, by a clock of its machine that never jumps. Of meaning to itself alone.
+    pub mono_ns: i64,
+    /// What it heard from the others last, by their numbers.
+    #[serde(default)]
+    pub heard: BTreeMap<u64, Echo>,
+}
+
+/// What another node said of its clock, told back to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    /// Its [`ClockReading::mono_ns`].
+    pub mono_ns: i64,
+    /// For how long this node has had it.
+    pub held_ns: i64,
+}
+
+/// How a clock stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockView {
+    /// Milliseconds that it is ahead of the clock that counts; negative: behind.
+    pub ahead_ms: i64,
+    /// By how many that may be wrong.
+    pub error_ms: i64,
+}
+
+impl ClockView {
+    /// Whether it is further away than this for certain.
+    pub fn is_beyond(&self, ms: i64) -> bool {
+        let far = self.ahead_ms.saturating_abs();
+        far.saturating_sub(self.error_ms) > ms
+    }
+}
+
 /// A process that shows a member's certificate and is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stray {
@@ -256,6 +294,15 @@ pub struct NodeReport {
     /// What must be the same on all nodes; a node of another version may tell none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Settings>,
+    /// Its clock; a node of another version may tell none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockReading>,
+    /// How the nodes' clocks stand as it sees them, its own included, by name.
+    #[serde(default)]
+    pub clocks: BTreeMap<String, ClockView>,
+    /// Milliseconds that the service's time, as it would give it, is ahead of the clock that counts.
+    #[serde(default)]
+    pub time_ahead_ms: i64,
     /// Where it listens for the others, as its configuration says.
     #[serde(default)]
     pub listens: Option<SocketAddr>,

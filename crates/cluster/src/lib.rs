@@ -7,8 +7,11 @@
 //! Invariants: the address is the last thing up and the first thing down; no request is answered without
 //! leadership, lease and a committed barrier; leadership is handed over only after the addresses are off.
 //!
+//! [`clock`] decides what time the service has.
+//!
 //! Must not know: sockets, addresses' values, clocks, tokio, the consensus library.
 
+pub mod clock;
 mod event;
 mod takeover;
 

@@ -7,6 +7,7 @@
 //! Invariants: what a peer sends is bounded and may be garbage; a report counts for the node on whose connection
 //! it came, whatever name it has.
 
+use crate::clock::ServiceClock;
 use crate::engine::Outcome;
 use crate::history::History;
 use crate::roll::Roll;
@@ -38,6 +39,7 @@ struct Inner {
     roll: Roll,
     heard: Mutex<BTreeMap<u64, Heard>>,
     history: Arc<History>,
+    clock: Arc<ServiceClock>,
     news: Notify,
 }
 
@@ -49,7 +51,12 @@ struct Heard {
 
 impl Bulletins {
     /// Of a node that has heard nothing yet.
-    pub fn new(config: &Config, roll: Roll, history: Arc<History>) -> Self {
+    pub fn new(
+        config: &Config,
+        roll: Roll,
+        history: Arc<History>,
+        clock: Arc<ServiceClock>,
+    ) -> Self {
         let base = Facts {
             cluster: config.cluster.name.clone(),
             service: config.service.name.clone(),
@@ -65,6 +72,7 @@ impl Bulletins {
                 roll,
                 heard: Mutex::default(),
                 history,
+                clock,
                 news: Notify::new(),
             }),
         }
@@ -165,6 +173,9 @@ impl Bulletins {
             debug!(from, "a bulletin that cannot be read");
             return;
         };
+        if let Some(reading) = &report.clock {
+            self.inner.clock.hear(from, reading);
+        }
         for failover in &report.failovers {
             self.inner.history.hear(failover);
         }

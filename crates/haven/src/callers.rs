@@ -7,9 +7,10 @@
 //!
 //! It must not know the rules by which changes are told from each other.
 
-use crate::clock;
+use crate::clock::ServiceClock;
 use crate::engine::Outcome;
 use haven_consensus::Consensus;
+use haven_fs::Time;
 use haven_net::{Line, Look, Seen};
 use haven_nfsd::{ChangeId, ConnectionId, Decision, Entry, News, RequestKey};
 use parking_lot::Mutex;
@@ -163,7 +164,7 @@ impl Callers {
     }
 
     /// What is done about connections now and then, for ever: they are looked at, and what nobody tells is told.
-    pub async fn mind(self: Arc<Self>, consensus: Consensus<Outcome>) {
+    pub async fn mind(self: Arc<Self>, consensus: Consensus<Outcome>, clock: Arc<ServiceClock>) {
         loop {
             sleep(TICK).await;
             let (term, news) = {
@@ -175,14 +176,14 @@ impl Callers {
                 (memory.callers.term(), memory.callers.news(now))
             };
             if !news.is_empty() {
-                self.tell(&consensus, term, news).await;
+                self.tell(&consensus, term, clock.now(), news).await;
             }
         }
     }
 
-    async fn tell(&self, consensus: &Consensus<Outcome>, term: u64, news: Vec<News>) {
+    async fn tell(&self, consensus: &Consensus<Outcome>, term: u64, time: Time, news: Vec<News>) {
         let entry = Entry::News {
-            time: clock::now(),
+            time,
             news: news.clone(),
         };
         let told = match entry.encode() {

@@ -9,6 +9,7 @@
 
 use crate::addresses::Addresses;
 use crate::clients::Clients;
+use crate::clock::ServiceClock;
 use crate::engine::{Engine, Outcome};
 use crate::exports::Exports;
 use crate::found;
@@ -58,6 +59,8 @@ pub struct Parts {
     pub exports: Arc<Exports>,
     /// Remembers failovers.
     pub history: Arc<History>,
+    /// What time the service has.
+    pub clock: Arc<ServiceClock>,
 }
 
 /// A view of the driver for others: status, and where to send wishes.
@@ -388,7 +391,17 @@ impl Driver {
 async fn commit_barrier(parts: &Parts, term: Term) -> Event {
     let done = async {
         let index = parts.consensus.barrier().await.map_err(|e| e.to_string())?;
-        found::foundations(&parts.consensus, &parts.engine, &parts.exports).await?;
+        // Everything up to the barrier is applied, so this is the time that the service had got to.
+        parts
+            .clock
+            .begin(parts.engine.read(|machine| machine.last_time()));
+        found::foundations(
+            &parts.consensus,
+            &parts.engine,
+            &parts.exports,
+            &parts.clock,
+        )
+        .await?;
         Ok::<u64, String>(index)
     };
     match done.await {

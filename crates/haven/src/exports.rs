@@ -7,6 +7,7 @@
 //!
 //! It must not know how requests are answered.
 
+use crate::clock::ServiceClock;
 use crate::engine::{Engine, Outcome};
 use crate::found;
 use bytes::Bytes;
@@ -143,14 +144,19 @@ fn rule(client: &Client) -> haven_nfsd::Client {
 }
 
 /// Makes what a change of the configuration adds, while this node leads.
-pub async fn follow(exports: Arc<Exports>, consensus: Consensus<Outcome>, engine: Arc<Engine>) {
+pub async fn follow(
+    exports: Arc<Exports>,
+    consensus: Consensus<Outcome>,
+    engine: Arc<Engine>,
+    clock: Arc<ServiceClock>,
+) {
     let mut changes = exports.changes();
     let leadership = consensus.leadership();
     while changes.changed().await.is_ok() {
         info!(exports = exports.configured().len(), "exports changed");
         // Whoever leads next makes what is missing before it serves.
         while leadership.borrow().is_leader {
-            match found::make_exports(&consensus, &engine, &exports).await {
+            match found::make_exports(&consensus, &engine, &exports, &clock).await {
                 Ok(()) => break,
                 Err(why) => {
                     warn!(%why, "new exports are not made yet");

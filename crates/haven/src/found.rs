@@ -4,7 +4,7 @@
 //! every node has the same, and its feature level; exported directories are made when missing, and with them the exports' numbers.
 //! All of it is idempotent. An export that cannot be made (a file is in its place) keeps nobody from the others.
 
-use crate::clock;
+use crate::clock::ServiceClock;
 use crate::engine::{Engine, Outcome};
 use crate::exports::Exports;
 use bytes::Bytes;
@@ -21,6 +21,7 @@ pub async fn foundations(
     consensus: &Consensus<Outcome>,
     engine: &Engine,
     exports: &Exports,
+    clock: &ServiceClock,
 ) -> Result<(), String> {
     if engine.read(|machine| machine.identity().is_none()) {
         let mut volume_id = [0; 16];
@@ -33,7 +34,7 @@ pub async fn foundations(
             &Entry::Genesis {
                 volume_id,
                 handle_key,
-                time: clock::now(),
+                time: clock.now(),
             },
         )
         .await?;
@@ -41,11 +42,11 @@ pub async fn foundations(
     // Before the first client's change. (Once there are binaries that know different levels, it rises when all members
     // know the next one.)
     if engine.read(|machine| machine.level()) < Level::NEWEST {
-        let (level, time) = (Level::NEWEST, clock::now());
+        let (level, time) = (Level::NEWEST, clock.now());
         propose(consensus, &Entry::Level { level, time }).await?;
         info!(level = level.0, "feature level raised");
     }
-    make_exports(consensus, engine, exports).await
+    make_exports(consensus, engine, exports, clock).await
 }
 
 /// Makes the exports that are missing and binds the rules to their numbers.
@@ -56,6 +57,7 @@ pub async fn make_exports(
     consensus: &Consensus<Outcome>,
     engine: &Engine,
     exports: &Exports,
+    clock: &ServiceClock,
 ) -> Result<(), String> {
     for export in exports.configured().iter() {
         let path = export.path.as_bytes();
@@ -67,7 +69,7 @@ pub async fn make_exports(
             uid: export.uid,
             gid: export.gid,
             mode: export.mode,
-            time: clock::now(),
+            time: clock.now(),
         };
         match propose(consensus, &entry).await? {
             Outcome::Refused(why) => warn!(%why, "an export is not served"),
@@ -82,8 +84,8 @@ pub async fn make_exports(
 ///
 /// # Errors
 /// Why not (leadership lost), in words.
-pub async fn nothing(consensus: &Consensus<Outcome>) -> Result<(), String> {
-    propose(consensus, &Entry::Noop { time: clock::now() })
+pub async fn nothing(consensus: &Consensus<Outcome>, clock: &ServiceClock) -> Result<(), String> {
+    propose(consensus, &Entry::Noop { time: clock.now() })
         .await
         .map(drop)
 }

@@ -12,15 +12,16 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A client that is first answered later than this after the service came up had nothing to ask before.
-const FIRST_ANSWER: Duration = Duration::from_secs(2);
+/// A client that waits comes within this time after the service came up: it was tickled, or its connection was reset. Who
+/// asks first after it had nothing to ask before.
+const COME_BACK: Duration = Duration::from_millis(500);
 
 /// See the module's head comment.
 pub struct History {
     own: String,
     name_of: Box<dyn Fn(u64) -> Option<String> + Send + Sync>,
     state: Mutex<State>,
-    /// Nobody was answered yet since the service came up.
+    /// The service came up, and who is answered may have waited for that.
     waiting: AtomicBool,
     elections: AtomicU64,
 }
@@ -32,8 +33,17 @@ struct State {
     /// When this node last served, if it does not now.
     served_until: Option<Instant>,
     serving: Option<Instant>,
+    /// The outage that ended when it began to serve.
+    outage: Option<Outage>,
     /// The newest first.
     failovers: Vec<Failover>,
+}
+
+#[derive(Clone, Copy)]
+struct Outage {
+    since: Instant,
+    /// This node was silent itself, and kept its connections: it knows since when what came over them waited.
+    own: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -127,10 +137,14 @@ impl History {
             stall_ms: None,
         };
         Failover::note(&mut state.failovers, failover, |_, _| true);
-        let since = elected.silent_since;
-        drop(state);
         // Without a former leader nobody waited.
-        self.waiting.store(since.is_some(), Ordering::Relaxed);
+        state.outage = elected.silent_since.map(|since| Outage {
+            since,
+            own: elected.own,
+        });
+        let waiting = state.outage.is_some();
+        drop(state);
+        self.waiting.store(waiting, Ordering::Relaxed);
     }
 
     /// No client is answered here any more.
@@ -142,24 +156,36 @@ impl History {
         }
     }
 
-    /// A client was answered.
-    pub fn answered(&self) {
-        if self.waiting.load(Ordering::Relaxed) && self.waiting.swap(false, Ordering::Relaxed) {
-            self.first_answer(Instant::now());
+    /// A client was answered; its request had come at `asked`.
+    pub fn answered(&self, asked: Instant) {
+        if self.waiting.load(Ordering::Relaxed) {
+            self.may_have_waited(asked, Instant::now());
         }
     }
 
-    fn first_answer(&self, now: Instant) {
+    /// The first that was answered counts, and of what was asked on connections that lasted, what waited for longest.
+    fn may_have_waited(&self, asked: Instant, now: Instant) {
         let mut state = self.state.lock();
-        let Some(since) = state.serving else { return };
-        let after = now.saturating_duration_since(since);
-        if after < FIRST_ANSWER
-            && let Some(last) = state
-                .failovers
-                .first_mut()
-                .filter(|last| last.to == self.own)
+        let (Some(serving), Some(outage)) = (state.serving, state.outage) else {
+            return;
+        };
+        let is_known = outage.own && asked < serving;
+        let last = state.failovers.first_mut();
+        if asked.saturating_duration_since(serving) <= COME_BACK
+            && let Some(last) = last.filter(|last| last.to == self.own)
         {
-            last.stall_ms = last.silent_ms.map(|silent| silent + ms(after));
+            let since = match is_known {
+                true => asked.max(outage.since),
+                false => outage.since,
+            };
+            let waited = Some(ms(now.saturating_duration_since(since)));
+            match is_known {
+                true => last.stall_ms = last.stall_ms.max(waited),
+                false => last.stall_ms = last.stall_ms.or(waited),
+            }
+        }
+        if !is_known {
+            self.waiting.store(false, Ordering::Relaxed);
         }
     }
 
@@ -230,7 +256,7 @@ mod tests {
             (Farewell::HandedOver, Cause::Planned),
         ] {
             let history = history();
-            history.answered();
+            history.answered(Instant::now());
             history.elected(7, sign(farewell, Duration::from_millis(400)));
             assert_eq!(history.last(), None, "not up yet");
             history.serving();
@@ -238,10 +264,10 @@ mod tests {
             assert_eq!((last.from.as_deref(), &*last.to), (Some("a"), "b"));
             assert_eq!((last.cause, last.term), (cause, 7));
             assert!(last.silent_ms.unwrap() >= 400 && last.stall_ms.is_none());
-            history.answered();
+            history.answered(Instant::now());
             let stall = history.last().unwrap().stall_ms.unwrap();
             assert!(stall >= last.silent_ms.unwrap());
-            history.answered();
+            history.answered(Instant::now());
             assert_eq!(
                 history.last().unwrap().stall_ms,
                 Some(stall),
@@ -284,12 +310,55 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_comes_late_did_not_wait() {
-        let history = history();
-        history.elected(7, sign(Farewell::None, Duration::from_millis(400)));
-        history.serving();
-        history.first_answer(Instant::now() + FIRST_ANSWER);
-        assert_eq!(history.last().unwrap().stall_ms, None);
+    fn a_client_that_asks_late_did_not_wait_and_one_that_asked_in_time_did() {
+        let asked_after = |after: Duration, answered_after: Duration| {
+            let history = history();
+            history.elected(7, sign(Farewell::None, Duration::from_millis(400)));
+            history.serving();
+            let up = history.state.lock().serving.unwrap();
+            history.may_have_waited(up + after, up + after + answered_after);
+            // What comes later changes nothing.
+            history.answered(up + Duration::from_secs(9));
+            history.last().unwrap().stall_ms
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(asked_after(second, Duration::ZERO), None);
+        assert_eq!(asked_after(COME_BACK * 2, 3 * second), None);
+        let waited = asked_after(Duration::ZERO, 3 * second).unwrap();
+        assert!(waited >= 3_400, "{waited}");
+        let waited = asked_after(COME_BACK, Duration::ZERO).unwrap();
+        assert!(waited >= 900, "{waited}");
+    }
+
+    #[test]
+    fn on_a_connection_that_lasted_waiting_begins_with_the_request() {
+        let resumed = |asked_before_the_end: &[u64], came_back: bool| {
+            let history = history();
+            history.elected(3, None);
+            history.serving();
+            history.stopped();
+            let long_ago = Instant::now() - Duration::from_secs(5);
+            history.state.lock().served_until = Some(long_ago);
+            history.resumes(3);
+            history.serving();
+            let up = history.state.lock().serving.unwrap();
+            for ms in asked_before_the_end {
+                history.may_have_waited(up - Duration::from_millis(*ms), up);
+            }
+            if came_back {
+                history.may_have_waited(up, up);
+            }
+            history.last().unwrap().stall_ms
+        };
+        assert_eq!(resumed(&[100], false), Some(100));
+        assert_eq!(resumed(&[100, 700, 30], false), Some(700));
+        assert_eq!(resumed(&[], false), None);
+        // It asked before the outage: what it waited of that counts.
+        let waited = resumed(&[60_000], false).unwrap();
+        assert!((5_000..6_000).contains(&waited), "{waited}");
+        // Since when one waited that came anew is not known; the first word stays.
+        assert!(resumed(&[], true).unwrap() >= 5_000);
+        assert_eq!(resumed(&[100], true), Some(100));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Must not know: the state, clients, addresses.
 
 use crate::bulletin::Bulletins;
+use crate::clock::ServiceClock;
 use crate::cluster::office::Office;
 use crate::engine::Outcome;
 use crate::history::{History, now_unix_ms};
@@ -38,6 +39,8 @@ pub struct Insight {
     pub history: Arc<History>,
     /// What must be the same on all nodes.
     pub settings: settings::Told,
+    /// What time the service has.
+    pub clock: Arc<ServiceClock>,
     /// Where it listens for the others.
     pub listens: SocketAddr,
 }
@@ -56,6 +59,8 @@ impl Insight {
     /// How this node sees itself, without what only a node with files has.
     pub fn report(&self) -> NodeReport {
         let (consensus, log) = (self.consensus.status(), self.log.stats());
+        let (clocks, time_ahead_ms) = self.clock.standings();
+        let named = |(id, view)| Some((self.roll.name_of(id)?, view));
         NodeReport {
             node: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -71,6 +76,9 @@ impl Insight {
             peers: self.peers(&consensus),
             failovers: self.history.failovers(),
             settings: Some(self.settings.now()),
+            clock: self.office.as_ref().map(|_| self.clock.reading()),
+            clocks: clocks.into_iter().filter_map(named).collect(),
+            time_ahead_ms,
             // A node that is alone for good listens for nobody.
             listens: self.office.as_ref().map(|_| self.listens),
             stray: self.consensus.stray(),
@@ -83,6 +91,9 @@ impl Insight {
     pub fn reading(&self, report: &NodeReport) -> Reading {
         let log = self.log.stats();
         let seconds = |ms| Duration::from_millis(ms).as_secs_f64();
+        let clocks = report.clocks.iter();
+        let seconds_of =
+            |ms: i64| Duration::from_millis(ms.unsigned_abs()).as_secs_f64() * ms.signum() as f64;
         let peers = report.peers.iter().map(|(name, peer)| PeerReading {
             name: name.clone(),
             lag_entries: report.last_log.saturating_sub(peer.matched.unwrap_or(0)),
@@ -105,6 +116,10 @@ impl Insight {
             ],
             peers: peers.collect(),
             differences: self.differences(report),
+            clocks: clocks
+                .map(|(name, view)| (name.clone(), seconds_of(view.ahead_ms)))
+                .collect(),
+            time_ahead: seconds_of(report.time_ahead_ms),
             role: report.role.word(),
             term: report.term,
             elections: self.history.elections(),

@@ -69,6 +69,16 @@ impl Roll {
         found.into_values().collect()
     }
 
+    /// The members' numbers, and whether they vote.
+    pub fn voters(&self) -> Vec<(u64, bool)> {
+        let members = self.consensus.members();
+        match members.is_empty() {
+            false => members.iter().map(|one| (one.id, one.voter)).collect(),
+            // As above.
+            true => self.configured.iter().map(|one| (one.id, true)).collect(),
+        }
+    }
+
     /// The name of a member.
     pub fn name_of(&self, id: u64) -> Option<String> {
         let found = self.entries().into_iter().find(|entry| entry.id == id);

@@ -3,6 +3,7 @@
 use crate::addresses::Addresses;
 use crate::bulletin::Bulletins;
 use crate::clients::Clients;
+use crate::clock::{self, ServiceClock};
 use crate::cluster::{self, office::Office};
 use crate::control;
 use crate::desk::Desk;
@@ -332,25 +333,37 @@ impl Node {
         }
         let roll = Roll::new(&config, consensus.clone());
         let names = roll.clone();
+        let clock = ServiceClock::new(config.node.id);
+        clock.members(&roll.voters());
         let history = Arc::new(History::new(&config.node.name, move |id| names.name_of(id)));
         let gate = Arc::new(Gate::default());
+        let bindings = bindings(config.service.listen, ports);
         let service = Service::new(
-            &config,
+            Exports::new(&config.exports, bindings.clone()),
             Arc::clone(&engine),
             consensus.clone(),
             Arc::clone(&gate),
             Arc::clone(&space),
-            ports,
             Arc::clone(&history),
+            Arc::clone(&clock),
         );
         let meter = service.meter();
         let exports = service.exports();
-        tokio::spawn(service.callers().mind(consensus.clone()));
+        tokio::spawn(
+            service
+                .callers()
+                .mind(consensus.clone(), Arc::clone(&clock)),
+        );
         let (own, log_of) = (Arc::clone(&exports), consensus.clone());
-        tokio::spawn(exports::follow(own, log_of, Arc::clone(&engine)));
+        tokio::spawn(exports::follow(
+            own,
+            log_of,
+            Arc::clone(&engine),
+            Arc::clone(&clock),
+        ));
         tokio::spawn(resolve::keep_hosts(Arc::clone(&exports)));
         let server = Server::new(Arc::new(service), Arc::clone(&gate), limits(&config.limits));
-        tokio::spawn(Arc::clone(&space).watch(consensus.clone()));
+        tokio::spawn(Arc::clone(&space).watch(consensus.clone(), Arc::clone(&clock)));
         let kept = streams.iter().map(std::net::TcpListener::try_clone);
         let kept = kept.collect::<Result<_, _>>().map_err(|e| e.to_string())?;
         for listener in streams {
@@ -361,7 +374,12 @@ impl Node {
         }
         let clients = clients(&config, &server, kept_on);
         tokio::spawn(clients.clone().run(consensus.clone(), Arc::clone(&gate)));
-        let bulletins = Bulletins::new(&config, roll.clone(), Arc::clone(&history));
+        let bulletins = Bulletins::new(
+            &config,
+            roll.clone(),
+            Arc::clone(&history),
+            Arc::clone(&clock),
+        );
         let hear = bulletins.clone();
         tokio::spawn(hear.hear(consensus.clone()));
         let (minds, told) = (Arc::clone(&space), bulletins.clone());
@@ -380,6 +398,7 @@ impl Node {
             addresses: addresses.clone(),
             exports: Arc::clone(&exports),
             history: Arc::clone(&history),
+            clock: Arc::clone(&clock),
         });
         *lost.lock() = Some(handle.clone());
         tokio::spawn(leave(consensus.clone(), handle.clone()));
@@ -394,6 +413,7 @@ impl Node {
                 bulletins: bulletins.clone(),
                 history,
                 settings: settings::Told::new(&config, Some(Arc::clone(&exports))),
+                clock: Arc::clone(&clock),
                 listens: config.own().address,
             },
             service: config.service.name.clone(),
@@ -413,6 +433,9 @@ impl Node {
             let of = Arc::clone(&desk);
             tokio::spawn(strangers.watch(addresses, move || of.member_holds()));
         }
+        let applied = Arc::clone(&desk.engine);
+        let seen = move || applied.try_read(|machine| machine.last_time());
+        tokio::spawn(clock::keep(clock, desk.insight.roll.clone(), seen));
         let judged = Arc::clone(&desk);
         let judged = move || judged.insight.judged(judged.report());
         tokio::spawn(settings::watch(judged, Arc::clone(&desk)));
@@ -446,7 +469,7 @@ impl Node {
             clients,
             ports,
             log,
-            registration: Registration::new(rpcbind, bindings(config.service.listen, ports)),
+            registration: Registration::new(rpcbind, bindings),
             exports,
             hung: tokio::spawn(watch),
             clean_end,

@@ -9,7 +9,7 @@
 //! one, asked again.
 
 use crate::callers::{Callers, Came, Turn};
-use crate::clock;
+use crate::clock::ServiceClock;
 use crate::engine::{Engine, Outcome};
 use crate::exports::Exports;
 use crate::history::History;
@@ -18,7 +18,6 @@ use crate::resolve::Resolver;
 use crate::serve::Ports;
 use crate::space::SpaceGuard;
 use bytes::Bytes;
-use haven_config::Config;
 use haven_consensus::{Consensus, Leadership, ProposeError};
 use haven_net::{Begun, DATAGRAM_BYTES_MAX, Endpoint, Gate, Handler, Line, Look, Verdict};
 use haven_nfsd::{
@@ -61,6 +60,7 @@ pub struct Service {
     space: Arc<SpaceGuard>,
     meter: Arc<Meter>,
     history: Arc<History>,
+    clock: Arc<ServiceClock>,
     callers: Arc<Callers>,
     /// A permit for each query that takes long.
     slow: Arc<Semaphore>,
@@ -86,19 +86,18 @@ impl From<Changed> for Verdict {
 }
 
 impl Service {
-    /// The service of a node.
+    /// The service of a node, which exports these.
     pub fn new(
-        config: &Config,
+        exports: Arc<Exports>,
         engine: Arc<Engine>,
         consensus: Consensus<Outcome>,
         gate: Arc<Gate>,
         space: Arc<SpaceGuard>,
-        ports: Ports,
         history: Arc<History>,
+        clock: Arc<ServiceClock>,
     ) -> Self {
-        let ports = bindings(config.service.listen, ports);
         Self {
-            exports: Exports::new(&config.exports, ports),
+            exports,
             resolver: Resolver::new(),
             engine,
             leadership: consensus.leadership(),
@@ -109,6 +108,7 @@ impl Service {
             history,
             callers: Callers::new(),
             slow: Arc::new(Semaphore::new(SLOW_QUERIES_MAX)),
+            clock,
         }
     }
 
@@ -125,8 +125,8 @@ impl Service {
     /// Counts a request that is done.
     fn done(&self, ticket: Ticket, verdict: Verdict) -> Verdict {
         if let Verdict::Reply(reply) | Verdict::Noted(reply, _) = &verdict {
+            self.history.answered(ticket.began());
             self.meter.end(ticket, reply);
-            self.history.answered();
         }
         verdict
     }
@@ -139,7 +139,7 @@ impl Service {
     /// Sorts a call, with what is known of its client's names.
     fn sort(&self, call: &Call, ends: Endpoint, over: Transport) -> Prepared {
         let settings = self.exports.current();
-        let sort = |names| prepare(call, origin(ends, over, names), &settings, clock::now());
+        let sort = |names| prepare(call, origin(ends, over, names), &settings, self.clock.now());
         if !settings.exports.want_client_names() {
             return sort(ClientNames::Unasked);
         }
@@ -157,7 +157,7 @@ impl Service {
             .as_deref()
             .map_or(ClientNames::Late, ClientNames::Known);
         let settings = self.exports.current();
-        prepare(call, origin(ends, over, names), &settings, clock::now())
+        prepare(call, origin(ends, over, names), &settings, self.clock.now())
     }
 
     /// Answers from the state, if that can be done here and now.

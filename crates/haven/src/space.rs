@@ -23,6 +23,7 @@ mod others;
 mod told;
 
 use crate::bulletin::Bulletins;
+use crate::clock::ServiceClock;
 use crate::engine::Outcome;
 use crate::found;
 use haven_consensus::Consensus;
@@ -313,14 +314,14 @@ impl SpaceGuard {
     }
 
     /// Measures for ever, and has space given back while there is none.
-    pub async fn watch(self: Arc<Self>, consensus: Consensus<Outcome>) {
+    pub async fn watch(self: Arc<Self>, consensus: Consensus<Outcome>, clock: Arc<ServiceClock>) {
         let mut reclaim = Reclaim::default();
         for round in 0_u64.. {
             tokio::time::sleep(SAMPLE).await;
             self.measure(Duration::ZERO).await;
             if self.trouble().is_some()
                 && round.is_multiple_of(RECLAIM_EVERY.into())
-                && let Err(why) = reclaim.round(&consensus).await
+                && let Err(why) = reclaim.round(&consensus, &clock).await
             {
                 warn!(%why, "cannot have the space of removed files given back");
             }
@@ -338,7 +339,11 @@ struct Reclaim {
 }
 
 impl Reclaim {
-    async fn round(&mut self, consensus: &Consensus<Outcome>) -> Result<(), String> {
+    async fn round(
+        &mut self,
+        consensus: &Consensus<Outcome>,
+        clock: &ServiceClock,
+    ) -> Result<(), String> {
         if consensus.applied_index() != self.applied {
             self.left = RECLAIM_ROUNDS;
         }
@@ -348,7 +353,7 @@ impl Reclaim {
         self.left -= 1;
         // Without a change there is no checkpoint, and clients may change nothing while there is no space.
         if consensus.leadership().borrow().is_leader {
-            found::nothing(consensus).await?;
+            found::nothing(consensus, clock).await?;
         }
         self.applied = consensus.applied_index();
         let made = consensus.trigger_checkpoint().await;

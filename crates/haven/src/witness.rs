@@ -11,6 +11,7 @@
 //! It must not know what entries mean.
 
 use crate::bulletin::Bulletins;
+use crate::clock::{self, ServiceClock};
 use crate::cluster::{self, office::Office};
 use crate::control;
 use crate::engine::{Outcome, STORE_DIR};
@@ -98,8 +99,15 @@ pub(crate) async fn serve(
     ));
     let roll = Roll::new(&config, consensus.clone());
     let names = roll.clone();
+    let clock = ServiceClock::new(config.node.id);
+    clock.members(&roll.voters());
     let history = Arc::new(History::new(&config.node.name, move |id| names.name_of(id)));
-    let bulletins = Bulletins::new(&config, roll.clone(), Arc::clone(&history));
+    let bulletins = Bulletins::new(
+        &config,
+        roll.clone(),
+        Arc::clone(&history),
+        Arc::clone(&clock),
+    );
     tokio::spawn(bulletins.clone().hear(consensus.clone()));
     // What others tell of their clients is of no use here, and is not to wait.
     let told = consensus.clone();
@@ -118,9 +126,11 @@ pub(crate) async fn serve(
         bulletins: bulletins.clone(),
         history,
         settings: settings::Told::new(&config, None),
+        clock: Arc::clone(&clock),
         listens: config.own().address,
     };
     let desk = Arc::new(Desk { insight, disk });
+    tokio::spawn(clock::keep(clock, desk.insight.roll.clone(), || None));
     let judged = Arc::clone(&desk);
     let judged = move || judged.insight.judged(judged.report());
     tokio::spawn(settings::watch(judged, Arc::clone(&desk)));

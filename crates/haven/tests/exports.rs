@@ -4,9 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use bytes::Bytes;
+use haven::clock::ServiceClock;
 use haven::engine::{Engine, Outcome};
 use haven::serve::Ports;
-use haven::service::Service;
+use haven::service::{Service, bindings};
 use haven::space::SpaceGuard;
 use haven::{exports, found, resolve};
 use haven_config::Config;
@@ -89,25 +90,27 @@ impl Node {
             mount: 20048,
             portmap: None,
         };
+        let clock = ServiceClock::new(1);
+        let bindings = bindings(config.service.listen, ports);
         let service = Service::new(
-            &config,
+            exports::Exports::new(&config.exports, bindings),
             Arc::clone(&engine),
             consensus.clone(),
             Arc::new(haven_net::Gate::default()),
             space,
-            ports,
             Arc::new(haven::history::History::new("a", |_| None)),
+            Arc::clone(&clock),
         );
         let mut leadership = consensus.leadership();
         leadership.wait_for(|now| now.is_leader).await.unwrap();
         consensus.barrier().await.unwrap();
         let table = service.exports();
-        found::foundations(&consensus, &engine, &table)
+        found::foundations(&consensus, &engine, &table, &clock)
             .await
             .unwrap();
         let (own, state) = (Arc::clone(&table), Arc::clone(&engine));
         let mut tasks = JoinSet::new();
-        tasks.spawn(exports::follow(own, consensus.clone(), state));
+        tasks.spawn(exports::follow(own, consensus.clone(), state, clock));
         tasks.spawn(resolve::keep_hosts(table));
         Self {
             dir: dir.to_owned(),

@@ -3,16 +3,17 @@
 //!
 //! Each play has a cluster and clients of its own. docs/operate/faults.md lists what is played.
 
+mod clocks;
+
 use crate::afflicted::{Affliction, Hang, afflict};
 use crate::silence::{Spy, log_handle};
 use crate::{CHECKPOINT_OFTEN, Torture, in_own_network, kept_on_failure};
-use bytes::Bytes;
 use haven::demo::client::ClientThread;
 use haven::demo::lab::{EXPORT, FLOATING, Lab, NODES};
 use haven_client::{Client, ClientError, Options};
 use haven_config::{MOUNT_PORT_DEFAULT, NFS_PORT_DEFAULT};
 use haven_platform::netns::Netns;
-use haven_proto::nfs3::{Createhow3, Fh3, Nfsstat3, Nfstime3, Sattr3, StableHow};
+use haven_proto::nfs3::{Createhow3, Fh3, Nfsstat3, Sattr3};
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
@@ -33,8 +34,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
 /// What a slow disk adds to every flush, in milliseconds.
 const SLOW_MS: u64 = 80;
-/// Seconds by which clocks jump.
-const JUMP_S: i64 = 3600;
+/// Seconds by which clocks jump: a day.
+const JUMP_S: i64 = 86_400;
+/// How far a distance between times may be from the real one: of nodes whose clocks are right, what is measured amiss.
+const SKEW: Duration = Duration::from_millis(500);
 /// Checkpoints so often that the log is soon cut.
 const CUT_SOON: &str = "checkpoint_entries = 300\nkeep_entries = 20\n";
 /// By then it is.
@@ -66,6 +69,9 @@ pub enum Fault {
 pub struct Plan {
     /// Which; none: all.
     faults: Vec<Fault>,
+    /// So long nodes lead whose clocks are wrong.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(2..))]
+    clock_seconds: u64,
 }
 
 type Answer<T> = Result<T, ClientError>;
@@ -79,7 +85,7 @@ fn words(e: impl std::fmt::Display) -> String {
 pub fn run(plan: &Plan) -> Result<(), String> {
     use clap::ValueEnum;
     if let [fault] = plan.faults[..] {
-        return one(fault);
+        return one(fault, plan);
     }
     let faults = match plan.faults.is_empty() {
         true => Fault::value_variants().to_vec(),
@@ -89,7 +95,10 @@ pub fn run(plan: &Plan) -> Result<(), String> {
     let mut failed = Vec::new();
     for fault in faults {
         let name = fault.to_possible_value().map(|v| v.get_name().to_owned());
-        let status = Command::new(&exe).arg("faults").args(name).status();
+        let seconds = plan.clock_seconds.to_string();
+        let mut command = Command::new(&exe);
+        let command = command.arg("faults").args(name);
+        let status = command.args(["--clock-seconds", &seconds]).status();
         if !status.map_err(words)?.success() {
             failed.push(fault);
         }
@@ -100,7 +109,7 @@ pub fn run(plan: &Plan) -> Result<(), String> {
     }
 }
 
-fn one(fault: Fault) -> Result<(), String> {
+fn one(fault: Fault, plan: &Plan) -> Result<(), String> {
     let exe = std::env::current_exe().map_err(words)?;
     kept_on_failure(|dir| {
         in_own_network(async {
@@ -113,7 +122,10 @@ fn one(fault: Fault) -> Result<(), String> {
                     let settings = format!("{CHECKPOINT_OFTEN}{IMPATIENT}");
                     Play::start(dir, &exe, &settings).await?.hangs().await
                 }
-                Fault::Clocks => Play::start(dir, &exe, "").await?.clocks().await,
+                Fault::Clocks => {
+                    let play = Play::start(dir, &exe, "").await?;
+                    clocks::play(play, Duration::from_secs(plan.clock_seconds)).await
+                }
             }
         })
     })
@@ -452,55 +464,6 @@ impl Play {
         }
         Ok(())
     }
-
-    async fn clocks(self) -> Result<(), String> {
-        let (leader, [follower, _]) = self.followers().await?;
-        let term = self.term().await?;
-        let probe = Probe::new(self.lab());
-        let mut stamp = probe.touch()?;
-        for jump in [JUMP_S, -JUMP_S, 0] {
-            for node in [leader, follower] {
-                let wrong = Affliction {
-                    clock_s: jump,
-                    ..Affliction::default()
-                };
-                afflict(self.lab(), node, &wrong).await?;
-                self.unfelt(&format!("a clock is wrong by {jump} s"))
-                    .await?;
-                let next = probe.touch()?;
-                if next < stamp {
-                    return Err(format!("time went back: {stamp:?}, then {next:?}"));
-                }
-                let ahead = i64::from(next.seconds) - i64::from(stamp.seconds);
-                if jump > 0 && node == leader && ahead < jump {
-                    return Err("the clock did not jump".into());
-                }
-                stamp = next;
-            }
-        }
-        if self.term().await? != term {
-            return Err("a clock that jumped cost an election".into());
-        }
-        // A leader whose clock is behind follows one whose clock was ahead.
-        for (node, jump) in [(leader, JUMP_S), (follower, -JUMP_S)] {
-            let wrong = Affliction {
-                clock_s: jump,
-                ..Affliction::default()
-            };
-            afflict(self.lab(), node, &wrong).await?;
-        }
-        stamp = probe.touch()?;
-        self.lab().request_move(leader).await?;
-        self.succeeded(leader, "a leader whose clock is ahead")
-            .await?;
-        let next = probe.touch()?;
-        if next < stamp {
-            return Err(format!(
-                "time went back at a move: {stamp:?}, then {next:?}"
-            ));
-        }
-        self.conclude().await
-    }
 }
 
 async fn full_disks(dir: &Path, exe: &Path) -> Result<(), String> {
@@ -632,22 +595,6 @@ impl Probe {
 
     fn remove(&self, name: &str) -> Result<Answer<()>, String> {
         self.ask(async |client, root| client.remove(&root, name).await.map(drop))
-    }
-
-    /// Writes to a file; gives the time that its contents changed, as the server has it.
-    fn touch(&self) -> Result<Nfstime3, String> {
-        let touched = self.ask(async |client, root| {
-            let how = Createhow3::Unchecked(Sattr3::default());
-            let made = client.create(&root, "touched", how).await?;
-            let file = match made.obj {
-                Some(file) => file,
-                None => client.lookup(&root, "touched").await?.object,
-            };
-            let byte = Bytes::from_static(b"t");
-            client.write(&file, 0, StableHow::FileSync, byte).await?;
-            Ok(client.getattr(&file).await?.mtime)
-        });
-        touched?.map_err(words)
     }
 
     /// Makes files until the answer is as wanted.

@@ -318,3 +318,41 @@ fn a_client_that_holds_up_others_is_named_for_a_while() {
     assert_eq!(told(61_000, true).verdict, Verdict::Healthy, "it is over");
     assert_eq!(told(0, false).verdict, Verdict::Healthy, "nobody suffers");
 }
+
+#[test]
+fn a_wrong_clock_is_named_as_far_as_can_be_told() {
+    let status = judge(cases::clock_ahead());
+    assert_eq!(status.verdict, Verdict::Degraded);
+    assert_eq!(status.problems.len(), 1, "{:#?}", status.problems);
+    let told = &status.problems[0].what;
+    assert!(
+        told.starts_with("the clock of node c is 86400.1 s ahead of those of most nodes"),
+        "{told}"
+    );
+    for (clocks, want) in [(2, "no third says which is wrong"), (1, "was stepped")] {
+        let mut facts = cases::clock_ahead();
+        edit(&mut facts, 0, |a| {
+            while a.clocks.len() > clocks {
+                a.clocks.pop_first();
+            }
+        });
+        let status = judge(facts);
+        assert!(
+            status.problems[0].what.contains(want),
+            "{:#?}",
+            status.problems
+        );
+    }
+    // What may be an error of measuring is none of the clock's.
+    let mut facts = cases::clock_ahead();
+    edit(&mut facts, 0, |a| {
+        a.clocks.insert(
+            "c".into(),
+            crate::ClockView {
+                ahead_ms: -1_400,
+                error_ms: 450,
+            },
+        );
+    });
+    assert_eq!(judge(facts).verdict, Verdict::Healthy);
+}

@@ -34,6 +34,7 @@ fn screens_are_as_agreed_and_fit_a_terminal() {
     golden("settings-differ", cases::settings_differ());
     golden("address-changed", cases::address_changed());
     golden("copied", cases::copied());
+    golden("clock-ahead", cases::clock_ahead());
 }
 
 #[test]

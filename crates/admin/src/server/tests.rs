@@ -174,3 +174,152 @@ async fn a_peer_that_says_nothing_is_hung_up_on() {
     read.expect("the server ends the connection").unwrap();
     assert!(!String::from_utf8_lossy(&answer).contains("200 OK"));
 }
+
+/// Answers with more than a peer that does not read takes; a state hash only when it is told to.
+struct Slow(Arc<tokio::sync::Notify>);
+
+impl Api for Slow {
+    async fn answer(&self, question: Question) -> Result<Answer, Refusal> {
+        if question == Question::StateHash {
+            self.0.notified().await;
+        }
+        Ok(Answer::Metrics("x".repeat(4096)))
+    }
+}
+
+/// Where connections come from in these tests: their other ends.
+struct Queue(tokio::sync::Mutex<tokio::sync::mpsc::UnboundedReceiver<DuplexStream>>);
+
+impl Listener for Queue {
+    type Io = DuplexStream;
+    async fn accept(&self) -> io::Result<DuplexStream> {
+        match self.0.lock().await.recv().await {
+            Some(io) => Ok(io),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+const PLACES: usize = 3;
+
+struct Scene {
+    come: tokio::sync::mpsc::UnboundedSender<DuplexStream>,
+    go_on: Arc<tokio::sync::Notify>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let (come, came) = tokio::sync::mpsc::unbounded_channel();
+        let go_on: Arc<tokio::sync::Notify> = Arc::default();
+        let api = Arc::new(Slow(Arc::clone(&go_on)));
+        let queue = Queue(tokio::sync::Mutex::new(came));
+        tokio::spawn(serve(queue, api, Scope::All, PLACES));
+        Self { come, go_on }
+    }
+
+    /// A connection on which nobody can send much that is not taken.
+    fn connect(&self) -> DuplexStream {
+        let (ours, theirs) = duplex(64);
+        self.come.send(theirs).unwrap();
+        ours
+    }
+
+    async fn ask(&self, path: &str) -> DuplexStream {
+        let mut io = self.connect();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        io.write_all(request.as_bytes()).await.unwrap();
+        io
+    }
+}
+
+async fn rest(mut io: DuplexStream) -> String {
+    let mut answer = Vec::new();
+    let _ = io.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Lets everything happen that can without time passing.
+async fn settle() {
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_or_takes_no_answer_keeps_nobody_out() {
+    let scene = Scene::new();
+    let mut idle = Vec::new();
+    for round in 0..4 * PLACES {
+        let begun = tokio::time::Instant::now();
+        idle.push(match round % 2 {
+            0 => scene.connect(),
+            _ => scene.ask("/metrics").await,
+        });
+        settle().await;
+        let answer = rest(scene.ask("/metrics").await).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(answer.len() > 4096);
+        // For the one that came before it, and for itself.
+        let waited = begun.elapsed();
+        assert!(waited <= 2 * places::GRACE, "{waited:?}");
+    }
+    // Those that gave way see it; no more than there are places are left.
+    settle().await;
+    let mut left = 0;
+    for mut io in idle {
+        let mut byte = [0; 256];
+        let ended = async { while io.read(&mut byte).await.is_ok_and(|n| n > 0) {} };
+        left += usize::from(timeout(Duration::from_millis(1), ended).await.is_err());
+    }
+    assert!(left < PLACES, "{left}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_question_is_being_answered_keeps_its_place_and_others_wait() {
+    let scene = Scene::new();
+    let mut asked = Vec::new();
+    for _ in 0..PLACES {
+        asked.push(scene.ask("/v1/state-hash").await);
+        settle().await;
+    }
+    let mut late = scene.ask("/metrics").await;
+    settle().await;
+    let early = timeout(Duration::from_secs(1), late.read(&mut [0; 1])).await;
+    assert!(
+        early.is_err(),
+        "somebody lost a place while it was answered"
+    );
+    scene.go_on.notify_one();
+    // The one that was answered takes its time to read: its place is free all the same.
+    let answer = rest(late).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    for io in asked {
+        scene.go_on.notify_one();
+        settle().await;
+        drop(io);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_no_answer_is_hung_up_on_after_a_while() {
+    let scene = Scene::new();
+    let io = scene.ask("/metrics").await;
+    settle().await;
+    tokio::time::sleep(places::PEER_PATIENCE + Duration::from_secs(1)).await;
+    settle().await;
+    let answer = rest(io).await;
+    assert!(answer.len() < 4096, "the rest is not sent any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_came_a_moment_ago_is_not_taken_for_slow() {
+    let scene = Scene::new();
+    let mut all = Vec::new();
+    for _ in 0..3 * PLACES {
+        all.push(tokio::spawn(rest(scene.ask("/metrics").await)));
+    }
+    for one in all {
+        let answer = one.await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+    }
+}

@@ -43,6 +43,10 @@ pub struct Reading {
     pub peers: Vec<PeerReading>,
     /// Keys that must be the same on all nodes, and whether they differ.
     pub differences: Vec<(String, bool)>,
+    /// How many seconds each node's clock is ahead of the one that counts.
+    pub clocks: Vec<(String, f64)>,
+    /// Seconds that the service's time is ahead of it.
+    pub time_ahead: f64,
     /// leader, follower, candidate, learner or stopped.
     pub role: &'static str,
     /// The term.
@@ -330,6 +334,19 @@ impl Reading {
             self.differences
                 .iter()
                 .map(|(key, differs)| (vec![("key", key.as_str())], float(u64::from(*differs)))),
+        )?;
+        out.labelled(
+            "clock_ahead_seconds",
+            "How far a node's clock is ahead of the one that counts, as this node sees it",
+            MetricType::Gauge,
+            self.clocks
+                .iter()
+                .map(|(node, ahead)| (vec![("node", node.as_str())], *ahead)),
+        )?;
+        out.gauge(
+            "time_ahead_seconds",
+            "How far the service's time is ahead of that clock; it is led back slowly",
+            self.time_ahead,
         )?;
         let (at, silent, stall) = self.failover;
         out.gauge(

@@ -107,6 +107,13 @@ pub struct Ticket {
     began: Instant,
 }
 
+impl Ticket {
+    /// When the call came.
+    pub const fn began(&self) -> Instant {
+        self.began
+    }
+}
+
 impl Default for Meter {
     fn default() -> Self {
         Self {
