@@ -37,6 +37,7 @@ use openraft::errors::Unreachable;
 use openraft::network::RPCOption;
 use openraft::raft::AppendEntriesResponse;
 use openraft::raft::SnapshotResponse;
+use openraft::raft::StreamAppendError;
 use openraft::raft::TransferLeaderResponse;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -46,6 +47,7 @@ use tokio::time::timeout;
 use crate::MachineError;
 use crate::SnapshotSource;
 use crate::Wanted;
+use crate::answers::Answers;
 use crate::codec;
 use crate::handover::Orders;
 use crate::lease::Lease;
@@ -166,8 +168,41 @@ struct Pipe {
     open: usize,
     /// Answers before those, which nobody waits for any more.
     stale: usize,
-    /// Bytes of each request without an answer.
-    sizes: VecDeque<usize>,
+    /// The requests without an answer.
+    sent: Requests,
+    /// Answers that came while a request was sent: [`PIPELINE_MAX`] at most.
+    early: VecDeque<Result<AppendResult, WireError>>,
+}
+
+/// Requests that are under way: their bytes and terms, and when they were sent, which is before a byte of them left.
+#[derive(Default)]
+struct Requests(VecDeque<(usize, u64, Instant)>);
+
+impl Requests {
+    fn push(&mut self, bytes: usize, term: u64, at: Instant) {
+        self.0.push_back((bytes, term, at));
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|(bytes, ..)| bytes).sum()
+    }
+
+    /// Notes the answer of `peer` to the first of them, and says what it means.
+    fn take(
+        &mut self,
+        peer: u64,
+        answer: &[u8],
+        answers: &Answers,
+    ) -> Result<AppendResult, WireError> {
+        let sent = self.0.pop_front();
+        let (_, term, at) = sent.ok_or(WireError::Peer("it answers what was not asked"))?;
+        let answer = message::read_appended(answer)?;
+        // One that knows of a later vote did not take it. One that lacks entries did.
+        if !matches!(answer, Err(StreamAppendError::HigherVote(_))) {
+            answers.note(peer, term, at);
+        }
+        Ok(answer)
+    }
 }
 
 /// The thread that reads snapshots is gone.
@@ -198,22 +233,48 @@ impl Pipe {
             link,
             open: 0,
             stale: 0,
-            sizes: VecDeque::new(),
+            sent: Requests::default(),
+            early: VecDeque::new(),
         }
     }
 
-    async fn answer(&mut self) -> Result<AppendResult, WireError> {
+    /// The next answer.
+    async fn answer(&mut self, peer: u64, answers: &Answers) -> Result<AppendResult, WireError> {
+        if let Some(early) = self.early.pop_front() {
+            return early;
+        }
         let waiting = timeout(ANSWER_TIMEOUT, self.link.reader.next()).await;
         let answer = waiting.map_err(|_| WireError::Timeout("an answer"))??;
-        self.sizes.pop_front();
-        message::read_appended(&answer)
+        self.sent.take(peer, &answer, answers)
     }
 
-    async fn send(&mut self, request: &AppendRequest) -> Result<(), WireError> {
+    /// Sends a request. Answers to earlier ones are noted as they come: on a full network this takes its time.
+    async fn send(
+        &mut self,
+        request: &AppendRequest,
+        peer: u64,
+        answers: &Answers,
+    ) -> Result<(), WireError> {
         let frame = message::append(request);
         self.open += 1;
-        self.sizes.push_back(frame.len());
-        self.link.writer.send(frame).await
+        let owed = self.sent.0.len();
+        self.sent
+            .push(frame.len(), request.vote.leader_id.term, Instant::now());
+        let mut sending = std::pin::pin!(self.link.writer.send(frame));
+        let mut came = 0;
+        loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => return sent,
+                answer = self.link.reader.next(), if came < owed => {
+                    came += 1;
+                    let answer = answer.and_then(|answer| self.sent.take(peer, &answer, answers));
+                    // Nothing is read after an error.
+                    came = if answer.is_err() { owed } else { came };
+                    self.early.push_back(answer);
+                }
+            }
+        }
     }
 
     fn under_way(&self) -> usize {
@@ -221,7 +282,7 @@ impl Pipe {
     }
 
     fn has_room(&self, purpose: Purpose) -> bool {
-        has_room(purpose, self.under_way(), self.sizes.iter().sum())
+        has_room(purpose, self.under_way(), self.sent.bytes())
     }
 }
 
@@ -284,7 +345,7 @@ impl Peer {
                 });
             tokio::select! {
                 biased;
-                answer = pipe.answer(), if owed => {
+                answer = pipe.answer(self.id, &self.place.answers), if owed => {
                     if answer.is_ok() {
                         self.place.pacer.answered(self.id, self.purpose);
                         if let Some(turns) = turns {
@@ -309,7 +370,8 @@ impl Peer {
                         if let (Some(turns), Some(last)) = (turns, request.entries.last()) {
                             turns.sent(self.id, last.log_id.index, Instant::now());
                         }
-                        if let Err(error) = pipe.send(&request).await {
+                        let answers = &self.place.answers;
+                        if let Err(error) = pipe.send(&request, self.id, answers).await {
                             return Some(Err(error));
                         }
                     }
@@ -375,13 +437,18 @@ impl Peer {
                 self.send_chunks(&mut link, source, partial).await?
             }
         };
+        // Before this the peer hands nothing to its openraft, and promises nothing.
+        let (term, sent) = (vote.leader_id.term, Instant::now());
         link.writer.send(message::last()).await?;
         let waiting = timeout(INSTALL_TIMEOUT, link.reader.next()).await;
-        let vote = message::read_installed(
+        let theirs = message::read_installed(
             &waiting.map_err(|_| WireError::Timeout("the installation"))??,
         )?;
+        if theirs == vote {
+            self.place.answers.note(self.id, term, sent);
+        }
         self.place.pacer.answered(self.id, self.purpose);
-        Ok((vote, shipped))
+        Ok((theirs, shipped))
     }
 
     /// Sends all chunks, one in memory at a time.

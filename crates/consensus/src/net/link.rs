@@ -38,6 +38,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::TlsStream;
 
 use crate::Gatekeeper;
+use crate::answers::Answers;
 use crate::net::affair;
 use crate::net::doubles;
 use crate::net::doubles::Doubles;
@@ -111,6 +112,8 @@ pub(crate) struct Place {
     pub(crate) doubles: Doubles,
     /// Why others do not take this process for the node that it says it is.
     pub(crate) stray: watch::Sender<Option<String>>,
+    /// When they answered last.
+    pub(crate) answers: Arc<Answers>,
 }
 
 impl Place {
@@ -613,6 +616,7 @@ mod tests {
             process: 1,
             doubles: Doubles::default(),
             stray: watch::Sender::new(None),
+            answers: Arc::default(),
         };
         (place, both.remove(1))
     }

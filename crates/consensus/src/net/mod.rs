@@ -6,7 +6,8 @@
 //! - `doubles`: processes that are not the one that a member is
 //! - `client`: openraft's network, one connection per peer and purpose
 //! - `turns`: which follower gets new entries at once
-//! - `server`: what comes in from peers; `commits`: how soon it learns what is committed
+//! - `server`: what comes in from peers; `beats`: how heartbeats are answered; `commits`: how soon a follower learns what
+//!   is committed
 //! - `pace`: how often a peer that does not answer is tried again
 //! - `hints`: soft state, newest wins; `posts`: the same in many parts
 //! - `visit`: streams whose bytes are for others to read
@@ -17,6 +18,7 @@
 //! - Heartbeats, votes, entries, snapshots, hints and visits never wait for one another's connections.
 
 pub(crate) mod affair;
+pub(crate) mod beats;
 pub(crate) mod client;
 pub(crate) mod commits;
 pub(crate) mod doubles;
