@@ -42,6 +42,7 @@ use openraft::raft::TransferLeaderResponse;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio::time::sleep;
+use tokio::time::sleep_until;
 use tokio::time::timeout;
 
 use crate::MachineError;
@@ -80,9 +81,17 @@ const PIPELINE_MAX: usize = 16;
 /// than the follower takes to answer.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// Heartbeats without an answer on a connection. After that many a new connection is tried: on the old
-/// one the kernel may wait long before it sends again.
-const HEARTBEATS_MAX: usize = 5;
+/// A connection on which an answer is owed for longer than this gets no further entries: what is in the network then waits
+/// in a queue, and everything else waits behind it. Several times what a disk takes to flush.
+const QUEUED_MAX: Duration = Duration::from_millis(30);
+
+/// Heartbeats without an answer on a connection, repeated ones included. After that many a new connection is tried: on
+/// the old one the kernel may wait long before it sends again.
+const HEARTBEATS_MAX: usize = 16;
+
+/// A heartbeat that is not answered is repeated so often in the time between two. Each counts from its own sending; and
+/// where one is lost, the kernel learns it from what arrives after it, and sends it again the sooner.
+const REPEATS: u32 = 3;
 
 /// A follower that answers no append for this long is taken for dead.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -117,6 +126,8 @@ impl Network {
             turns: (purpose == Purpose::Entries).then(|| self.turns.clone()),
             lazy: LazyLink::new(self.place.clone(), id, purpose, SMALL_BODY_MAX),
             pipe: None,
+            beat: None,
+            repeats_every: None,
         }
     }
 }
@@ -152,6 +163,17 @@ pub(crate) struct Peer {
     turns: Option<Arc<Turns>>,
     lazy: LazyLink,
     pipe: Option<Pipe>,
+    /// The heartbeat that waits for its answer, and when it is repeated.
+    beat: Option<Beat>,
+    /// If it carries heartbeats: how often they are.
+    repeats_every: Option<Duration>,
+}
+
+/// A heartbeat that is repeated until it is answered.
+struct Beat {
+    request: AppendRequest,
+    due: Instant,
+    every: Duration,
 }
 
 /// What was sent of a snapshot.
@@ -185,6 +207,10 @@ impl Requests {
 
     fn bytes(&self) -> usize {
         self.0.iter().map(|(bytes, ..)| bytes).sum()
+    }
+
+    fn oldest(&self) -> Option<Instant> {
+        self.0.front().map(|(.., at)| *at)
     }
 
     /// Notes the answer of `peer` to the first of them, and says what it means.
@@ -282,15 +308,17 @@ impl Pipe {
     }
 
     fn has_room(&self, purpose: Purpose) -> bool {
-        has_room(purpose, self.under_way(), self.sent.bytes())
+        let owes = self.sent.oldest().map_or(Duration::ZERO, |at| at.elapsed());
+        has_room(purpose, self.under_way(), self.sent.bytes(), owes)
     }
 }
 
-/// Whether another request may go while so many are under way, with so many bytes together.
-fn has_room(purpose: Purpose, under_way: usize, bytes: usize) -> bool {
+/// Whether another request may go while so many are under way, with so many bytes together, the first of them for so long.
+fn has_room(purpose: Purpose, under_way: usize, bytes: usize, owes: Duration) -> bool {
     match purpose {
         Purpose::Heartbeats => under_way < HEARTBEATS_MAX,
-        _ => under_way == 0 || bytes >= SMALL_BYTES && under_way < PIPELINE_MAX,
+        _ if under_way == 0 => true,
+        _ => bytes >= SMALL_BYTES && under_way < PIPELINE_MAX && owes < QUEUED_MAX,
     }
 }
 
@@ -337,6 +365,9 @@ impl Peer {
                 return None;
             }
             let owed = pipe.under_way() > 0;
+            let repeats = self.beat.as_ref().filter(|_| room && pipe.open > 0);
+            let repeat_at = repeats.map_or_else(Instant::now, |beat| beat.due);
+            let repeats = repeats.is_some();
             let turns = self.turns.as_ref();
             let waits = !owed
                 && turns.is_some_and(|turns| {
@@ -355,9 +386,23 @@ impl Peer {
                     }
                     match answer {
                         Ok(_) if pipe.stale > 0 => pipe.stale -= 1,
+                        answer if self.beat.take().is_some() => {
+                            // Nobody waits for those to the repeated ones.
+                            (pipe.stale, pipe.open) = (pipe.under_way().saturating_sub(1), 0);
+                            return Some(answer);
+                        }
                         answer => {
                             pipe.open = pipe.open.saturating_sub(1);
                             return Some(answer);
+                        }
+                    }
+                },
+                () = sleep_until(repeat_at), if repeats => {
+                    if let Some(beat) = &mut self.beat {
+                        beat.due = Instant::now() + beat.every;
+                        let answers = &self.place.answers;
+                        if let Err(error) = pipe.send(&beat.request, self.id, answers).await {
+                            return Some(Err(error));
                         }
                     }
                 },
@@ -374,6 +419,11 @@ impl Peer {
                         if let Err(error) = pipe.send(&request, self.id, answers).await {
                             return Some(Err(error));
                         }
+                        self.beat = self.repeats_every.map(|every| Beat {
+                            request,
+                            due: Instant::now() + every,
+                            every,
+                        });
                     }
                 },
             }
@@ -545,11 +595,15 @@ impl RaftNetworkV2<Types> for Peer {
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
-        _option: RPCOption,
+        option: RPCOption,
     ) -> BoxFuture<'s, Result<BoxStream<'s, Result<AppendResult, RPCError<Types>>>, RPCError<Types>>>
     where
         S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
     {
+        // As long as openraft waits for an answer, which is the time between two heartbeats.
+        let every = option.hard_ttl() / REPEATS;
+        self.repeats_every = (self.purpose == Purpose::Heartbeats).then_some(every);
+        self.beat = None;
         Box::pin(async move {
             self.pipe()
                 .await
@@ -679,12 +733,58 @@ mod tests {
 
     #[test]
     fn small_requests_wait_for_each_other_and_large_ones_and_heartbeats_do_not() {
-        let entries = |under_way, bytes| has_room(Purpose::Entries, under_way, bytes);
+        let soon = Duration::from_millis(1);
+        let entries = |under_way, bytes| has_room(Purpose::Entries, under_way, bytes, soon);
         assert!(entries(0, 0));
         assert!(!entries(1, 300) && !entries(1, SMALL_BYTES - 1) && !entries(3, 3 * 300));
         assert!(entries(1, SMALL_BYTES) && entries(PIPELINE_MAX - 1, 1 << 20));
         assert!(!entries(PIPELINE_MAX, 1 << 30));
-        let beats = |under_way| has_room(Purpose::Heartbeats, under_way, under_way * 60);
+        let beats = |under_way| {
+            has_room(Purpose::Heartbeats, under_way, under_way * 60, QUEUED_MAX * 10)
+        };
         assert!(beats(0) && beats(HEARTBEATS_MAX - 1) && !beats(HEARTBEATS_MAX));
+    }
+
+    #[test]
+    fn nothing_is_added_to_a_queue_in_the_network() {
+        let entries = |under_way, owes| has_room(Purpose::Entries, under_way, 1 << 20, owes);
+        assert!(entries(1, QUEUED_MAX - Duration::from_millis(1)));
+        assert!(!entries(1, QUEUED_MAX));
+        assert!(entries(0, Duration::ZERO));
+    }
+
+    #[test]
+    fn an_answer_counts_from_the_sending_of_its_own_request_unless_it_tells_of_a_later_vote() {
+        let answers = Answers::default();
+        let start = Instant::now();
+        let mut requests = Requests::default();
+        for ms in [1, 2, 3, 4] {
+            requests.push(100, 7, start + Duration::from_millis(ms));
+        }
+        let mut answered = |answer: AppendResult| {
+            let mut body = Vec::new();
+            let frame = message::appended(&answer);
+            body.extend_from_slice(&frame.head);
+            frame.parts.iter().for_each(|part| body.extend_from_slice(part));
+            let taken = requests.take(2, &body, &answers);
+            assert_eq!(taken.unwrap(), answer);
+            let sent = answers.quorum(1, 7, [&[1, 2].into()], start + Duration::from_secs(1));
+            sent.map(|sent| (sent - start).as_millis())
+        };
+        let vote = Vote {
+            leader_id: crate::types::LeaderId {
+                term: 9,
+                voted_for: 3,
+            },
+            committed: true,
+        };
+        assert_eq!(answered(Err(StreamAppendError::HigherVote(vote))), None);
+        assert_eq!(answered(Ok(None)), Some(2));
+        let place = crate::types::log_id(7, 5);
+        assert_eq!(answered(Err(StreamAppendError::Conflict(place))), Some(3));
+        assert_eq!(answered(Ok(Some(place))), Some(4));
+        let more = message::appended(&Ok(None));
+        let unasked = requests.take(2, &more.head, &answers);
+        assert!(matches!(unasked, Err(WireError::Peer(_))), "{unasked:?}");
     }
 }

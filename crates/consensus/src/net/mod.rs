@@ -10,6 +10,7 @@
 //!   is committed
 //! - `pace`: how often a peer that does not answer is tried again
 //! - `hints`: soft state, newest wins; `posts`: the same in many parts
+//! - `urgency`: who goes first where the network is full
 //! - `visit`: streams whose bytes are for others to read
 //!
 //! Invariants
@@ -30,4 +31,5 @@ pub(crate) mod pace;
 pub(crate) mod posts;
 pub(crate) mod server;
 pub(crate) mod turns;
+pub(crate) mod urgency;
 pub(crate) mod visit;
