@@ -314,7 +314,8 @@ async fn a_client_that_asks_much_at_once_and_then_nothing_is_answered() {
         let (sent, received) = tokio::time::timeout(Duration::from_secs(20), both)
             .await
             .unwrap_or_else(|_| panic!("round {round}: no answer"));
-        (sent.unwrap(), received.unwrap());
+        sent.unwrap();
+        received.unwrap();
         assert!(replies == all);
     }
 }
