@@ -276,6 +276,7 @@ async fn assemble<R: Send + 'static>(
         witness: options.witness,
         turns: Arc::new(Turns::new(board.clone())),
         orders: orders.clone(),
+        traffic: Arc::default(),
     };
     let log = store.clone();
     let raft = recover(&options, free, network, store, adapter).await?;

@@ -348,10 +348,9 @@ impl<R: Send + 'static> Steward<R> {
         let caught_up = |id: &u64| {
             heir::matched(&now, *id).is_some_and(|matched| matched + PROMOTE_LAG_MAX >= last)
         };
-        let ready = roster
-            .nodes
-            .keys()
-            .find(|id| !roster.voters.contains(id) && self.answers(now.current_term, **id) && caught_up(id))?;
+        let ready = roster.nodes.keys().find(|id| {
+            !roster.voters.contains(id) && self.answers(now.current_term, **id) && caught_up(id)
+        })?;
         tracing::info!(peer = ready, "node {ready} has caught up and gets a vote");
         let voters = ChangeMembers::AddVoterIds(BTreeSet::from([*ready]));
         Some((Step::Votes(voters), at))

@@ -272,9 +272,7 @@ fn restrict(lab: &Lab, node: usize, case: Case) -> Result<(), String> {
         let lines = [
             "nft add table inet loss".to_owned(),
             "nft add chain inet loss in { type filter hook input priority 0 ; }".to_owned(),
-            format!(
-                "nft add rule inet loss in iifname eth0 numgen random mod 100 < {loss} drop"
-            ),
+            format!("nft add rule inet loss in iifname eth0 numgen random mod 100 < {loss} drop"),
         ];
         for line in lines {
             command(Some(&netns), &line)?;

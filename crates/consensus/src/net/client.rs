@@ -4,18 +4,15 @@
 //! heartbeats, one a snapshot. Votes and transfers are rare and get a fresh connection each, so that
 //! none of them meets a stale one.
 //!
-//! Large appends are pipelined: up to [`PIPELINE_MAX`] requests are under way, answers come in order. While a
-//! few small ones are, no further one goes: the follower flushes them anyway before it looks at the next, and what
-//! comes together meanwhile costs both ends one message instead of many (as RFC 896 does for TCP). A follower that is
+//! What goes how soon on a connection for appends is up to its [`Pipe`]. A follower that is
 //! not needed for a majority gets small ones less often ([`crate::net::turns`]). A
-//! caller may drop the stream of answers at any time; the answers it did not wait for are skipped by
+//! caller may drop the stream of answers at any time; the answers it did not wait for are noted and skipped by
 //! the next stream on the connection.
 //!
 //! Openraft tries a peer that refuses connections again at once; [`crate::net::pace`] slows it down.
 //!
 //! It must not know the log or the machine.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +34,6 @@ use openraft::errors::Unreachable;
 use openraft::network::RPCOption;
 use openraft::raft::AppendEntriesResponse;
 use openraft::raft::SnapshotResponse;
-use openraft::raft::StreamAppendError;
 use openraft::raft::TransferLeaderResponse;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -48,12 +44,13 @@ use tokio::time::timeout;
 use crate::MachineError;
 use crate::SnapshotSource;
 use crate::Wanted;
-use crate::answers::Answers;
 use crate::codec;
 use crate::handover::Orders;
 use crate::lease::Lease;
 use crate::machine::Transfer;
 use crate::net::frame::WireError;
+use crate::net::giving_way;
+use crate::net::giving_way::Traffic;
 use crate::net::link;
 use crate::net::link::LazyLink;
 use crate::net::link::Link;
@@ -61,6 +58,8 @@ use crate::net::link::Place;
 use crate::net::message;
 use crate::net::message::Purpose;
 use crate::net::message::SMALL_BODY_MAX;
+use crate::net::pipe::ANSWER_TIMEOUT;
+use crate::net::pipe::Pipe;
 use crate::net::turns;
 use crate::net::turns::Turns;
 use crate::options::SnapshotsSent;
@@ -74,27 +73,9 @@ use crate::types::VoteRequest;
 use crate::types::VoteResponse;
 use crate::worker::Worker;
 
-/// Appends under way on a connection for entries.
-const PIPELINE_MAX: usize = 16;
-
-/// Less than this under way to a follower is waited for before more is sent: above, messages take longer on their way
-/// than the follower takes to answer.
-const SMALL_BYTES: usize = 64 << 10;
-
-/// A connection on which an answer is owed for longer than this gets no further entries: what is in the network then waits
-/// in a queue, and everything else waits behind it. Several times what a disk takes to flush.
-const QUEUED_MAX: Duration = Duration::from_millis(30);
-
-/// Heartbeats without an answer on a connection, repeated ones included. After that many a new connection is tried: on
-/// the old one the kernel may wait long before it sends again.
-const HEARTBEATS_MAX: usize = 16;
-
 /// A heartbeat that is not answered is repeated so often in the time between two. Each counts from its own sending; and
 /// where one is lost, the kernel learns it from what arrives after it, and sends it again the sooner.
 const REPEATS: u32 = 3;
-
-/// A follower that answers no append for this long is taken for dead.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A follower that is busy installing a snapshot for this long is taken for dead.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(600);
@@ -110,6 +91,8 @@ pub(crate) struct Network {
     pub(crate) turns: Arc<Turns>,
     /// Told what becomes of orders to lead.
     pub(crate) orders: Arc<Orders>,
+    /// What goes to followers.
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 impl Network {
@@ -123,6 +106,7 @@ impl Network {
             sent: self.sent.clone(),
             witness: self.witness,
             orders: self.orders.clone(),
+            traffic: self.traffic.clone(),
             turns: (purpose == Purpose::Entries).then(|| self.turns.clone()),
             lazy: LazyLink::new(self.place.clone(), id, purpose, SMALL_BODY_MAX),
             pipe: None,
@@ -159,13 +143,14 @@ pub(crate) struct Peer {
     sent: Arc<Mutex<SnapshotsSent>>,
     witness: bool,
     orders: Arc<Orders>,
+    traffic: Arc<Traffic>,
     /// If it carries entries.
     turns: Option<Arc<Turns>>,
     lazy: LazyLink,
     pipe: Option<Pipe>,
     /// The heartbeat that waits for its answer, and when it is repeated.
     beat: Option<Beat>,
-    /// If it carries heartbeats: how often they are.
+    /// If it carries heartbeats: after how long without an answer one is repeated.
     repeats_every: Option<Duration>,
 }
 
@@ -173,7 +158,6 @@ pub(crate) struct Peer {
 struct Beat {
     request: AppendRequest,
     due: Instant,
-    every: Duration,
 }
 
 /// What was sent of a snapshot.
@@ -181,54 +165,6 @@ struct Beat {
 struct Shipped {
     partial: bool,
     bytes: u64,
-}
-
-/// An append connection and the answers still to come on it.
-struct Pipe {
-    link: Link,
-    /// Answers that the current stream waits for.
-    open: usize,
-    /// Answers before those, which nobody waits for any more.
-    stale: usize,
-    /// The requests without an answer.
-    sent: Requests,
-    /// Answers that came while a request was sent: [`PIPELINE_MAX`] at most.
-    early: VecDeque<Result<AppendResult, WireError>>,
-}
-
-/// Requests that are under way: their bytes and terms, and when they were sent, which is before a byte of them left.
-#[derive(Default)]
-struct Requests(VecDeque<(usize, u64, Instant)>);
-
-impl Requests {
-    fn push(&mut self, bytes: usize, term: u64, at: Instant) {
-        self.0.push_back((bytes, term, at));
-    }
-
-    fn bytes(&self) -> usize {
-        self.0.iter().map(|(bytes, ..)| bytes).sum()
-    }
-
-    fn oldest(&self) -> Option<Instant> {
-        self.0.front().map(|(.., at)| *at)
-    }
-
-    /// Notes the answer of `peer` to the first of them, and says what it means.
-    fn take(
-        &mut self,
-        peer: u64,
-        answer: &[u8],
-        answers: &Answers,
-    ) -> Result<AppendResult, WireError> {
-        let sent = self.0.pop_front();
-        let (_, term, at) = sent.ok_or(WireError::Peer("it answers what was not asked"))?;
-        let answer = message::read_appended(answer)?;
-        // One that knows of a later vote did not take it. One that lacks entries did.
-        if !matches!(answer, Err(StreamAppendError::HigherVote(_))) {
-            answers.note(peer, term, at);
-        }
-        Ok(answer)
-    }
 }
 
 /// The thread that reads snapshots is gone.
@@ -253,92 +189,12 @@ fn rpc_error(error: &WireError) -> RPCError<Types> {
     }
 }
 
-impl Pipe {
-    fn new(link: Link) -> Self {
-        Self {
-            link,
-            open: 0,
-            stale: 0,
-            sent: Requests::default(),
-            early: VecDeque::new(),
-        }
-    }
-
-    /// The next answer.
-    async fn answer(&mut self, peer: u64, answers: &Answers) -> Result<AppendResult, WireError> {
-        if let Some(early) = self.early.pop_front() {
-            return early;
-        }
-        let waiting = timeout(ANSWER_TIMEOUT, self.link.reader.next()).await;
-        let answer = waiting.map_err(|_| WireError::Timeout("an answer"))??;
-        self.sent.take(peer, &answer, answers)
-    }
-
-    /// Sends a request. Answers to earlier ones are noted as they come: on a full network this takes its time.
-    async fn send(
-        &mut self,
-        request: &AppendRequest,
-        peer: u64,
-        answers: &Answers,
-    ) -> Result<(), WireError> {
-        let frame = message::append(request);
-        self.open += 1;
-        let owed = self.sent.0.len();
-        self.sent
-            .push(frame.len(), request.vote.leader_id.term, Instant::now());
-        let mut sending = std::pin::pin!(self.link.writer.send(frame));
-        let mut came = 0;
-        loop {
-            tokio::select! {
-                biased;
-                sent = &mut sending => return sent,
-                answer = self.link.reader.next(), if came < owed => {
-                    came += 1;
-                    let answer = answer.and_then(|answer| self.sent.take(peer, &answer, answers));
-                    // Nothing is read after an error.
-                    came = if answer.is_err() { owed } else { came };
-                    self.early.push_back(answer);
-                }
-            }
-        }
-    }
-
-    fn under_way(&self) -> usize {
-        self.open + self.stale
-    }
-
-    fn has_room(&self, purpose: Purpose) -> bool {
-        let owes = self.sent.oldest().map_or(Duration::ZERO, |at| at.elapsed());
-        has_room(purpose, self.under_way(), self.sent.bytes(), owes)
-    }
-}
-
-/// Whether another request may go while so many are under way, with so many bytes together, the first of them for so long.
-fn has_room(purpose: Purpose, under_way: usize, bytes: usize, owes: Duration) -> bool {
-    match purpose {
-        Purpose::Heartbeats => under_way < HEARTBEATS_MAX,
-        _ if under_way == 0 => true,
-        _ => bytes >= SMALL_BYTES && under_way < PIPELINE_MAX && owes < QUEUED_MAX,
-    }
-}
-
 impl Peer {
     /// The append connection, ready for a new stream.
     async fn pipe(&mut self) -> Result<&mut Pipe, WireError> {
-        let limit = match self.purpose {
-            Purpose::Heartbeats => HEARTBEATS_MAX,
-            _ => PIPELINE_MAX,
-        };
-        let usable = self
-            .pipe
-            .take()
-            .filter(|pipe| !pipe.link.writer.is_torn() && pipe.under_way() < limit);
+        let usable = self.pipe.take().and_then(|pipe| pipe.renewed(self.purpose));
         let pipe = match usable {
-            Some(pipe) => Pipe {
-                open: 0,
-                stale: pipe.under_way(),
-                ..pipe
-            },
+            Some(pipe) => pipe,
             None => {
                 self.forget_turn();
                 Pipe::new(self.lazy.get().await?)
@@ -377,57 +233,69 @@ impl Peer {
             tokio::select! {
                 biased;
                 answer = pipe.answer(self.id, &self.place.answers), if owed => {
-                    if answer.is_ok() {
-                        self.place.pacer.answered(self.id, self.purpose);
-                        if let Some(turns) = turns {
-                            let owes_more = pipe.under_way() > 1;
-                            turns.answered(self.id, owes_more, Instant::now());
-                        }
+                    if let Some(answer) = self.answered(answer) {
+                        return Some(answer);
                     }
-                    match answer {
-                        Ok(_) if pipe.stale > 0 => pipe.stale -= 1,
-                        answer if self.beat.take().is_some() => {
-                            // Nobody waits for those to the repeated ones.
-                            (pipe.stale, pipe.open) = (pipe.under_way().saturating_sub(1), 0);
-                            return Some(answer);
-                        }
-                        answer => {
-                            pipe.open = pipe.open.saturating_sub(1);
-                            return Some(answer);
-                        }
-                    }
-                },
+                }
                 () = sleep_until(repeat_at), if repeats => {
-                    if let Some(beat) = &mut self.beat {
-                        beat.due = Instant::now() + beat.every;
-                        let answers = &self.place.answers;
-                        if let Err(error) = pipe.send(&beat.request, self.id, answers).await {
-                            return Some(Err(error));
-                        }
+                    let beat = self.beat.take()?;
+                    if let Err(error) = self.pass(beat.request).await {
+                        return Some(Err(error));
                     }
-                },
+                }
                 request = next_of(input, waits), if room && input.is_some() => match request {
                     None => *input = None,
-                    Some(_) if self.place.is_severed(self.id) => {
-                        return Some(Err(WireError::Peer("severed for a test")));
-                    }
-                    Some(request) => {
-                        if let (Some(turns), Some(last)) = (turns, request.entries.last()) {
-                            turns.sent(self.id, last.log_id.index, Instant::now());
-                        }
-                        let answers = &self.place.answers;
-                        if let Err(error) = pipe.send(&request, self.id, answers).await {
-                            return Some(Err(error));
-                        }
-                        self.beat = self.repeats_every.map(|every| Beat {
-                            request,
-                            due: Instant::now() + every,
-                            every,
-                        });
+                    Some(request) => if let Err(error) = self.pass(request).await {
+                        return Some(Err(error));
                     }
                 },
             }
         }
+    }
+
+    /// Takes an answer, and gives it if somebody waits for it.
+    fn answered(
+        &mut self,
+        answer: Result<AppendResult, WireError>,
+    ) -> Option<Result<AppendResult, WireError>> {
+        let pipe = self.pipe.as_mut()?;
+        if answer.is_ok() {
+            self.place.pacer.answered(self.id, self.purpose);
+            if let Some(turns) = &self.turns {
+                let owes_more = pipe.under_way() > 1;
+                turns.answered(self.id, owes_more, Instant::now());
+            }
+        }
+        if answer.is_ok() && pipe.stale > 0 {
+            pipe.stale -= 1;
+            return None;
+        }
+        pipe.open = pipe.open.saturating_sub(1);
+        if self.beat.take().is_some() {
+            // Nobody waits for those to the repeated ones.
+            (pipe.stale, pipe.open) = (pipe.under_way(), 0);
+        }
+        Some(answer)
+    }
+
+    /// Sends a request, and remembers it if it is to be repeated.
+    async fn pass(&mut self, request: AppendRequest) -> Result<(), WireError> {
+        if self.place.is_severed(self.id) {
+            return Err(WireError::Peer("severed for a test"));
+        }
+        if let (Some(turns), Some(last)) = (&self.turns, request.entries.last()) {
+            turns.sent(self.id, last.log_id.index, Instant::now());
+        }
+        let Some(pipe) = &mut self.pipe else {
+            return Err(WireError::Closed);
+        };
+        let sent = pipe.send(&request, self.id, &self.place.answers).await?;
+        self.traffic.note(sent);
+        self.beat = self.repeats_every.map(|every| Beat {
+            request,
+            due: Instant::now() + every,
+        });
+        Ok(())
     }
 
     /// What was sent to the peer does not count for who comes first any more.
@@ -519,10 +387,13 @@ impl Peer {
             let Some(chunk) = chunk.map_err(unreadable)? else {
                 return Ok(Shipped { partial, bytes });
             };
-            bytes += chunk.len() as u64;
+            let (len, begun, before) = (chunk.len() as u64, Instant::now(), self.traffic.bytes());
+            bytes += len;
             if let Err(error) = link.writer.send(message::chunk(chunk)?).await {
                 return Err(self.refusal(link).await.unwrap_or(error));
             }
+            let entries = self.traffic.bytes() - before;
+            sleep(giving_way::pause(begun.elapsed(), len, entries)).await;
             if self.place.is_severed(self.id) {
                 return Err(WireError::Peer("severed for a test"));
             }
@@ -724,67 +595,5 @@ impl RaftNetworkV2<Types> for Peer {
             .map(Duration::from_millis);
         let steps = steps.chain(std::iter::repeat(Duration::from_millis(500)));
         Some(openraft::network::Backoff::new(steps))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_requests_wait_for_each_other_and_large_ones_and_heartbeats_do_not() {
-        let soon = Duration::from_millis(1);
-        let entries = |under_way, bytes| has_room(Purpose::Entries, under_way, bytes, soon);
-        assert!(entries(0, 0));
-        assert!(!entries(1, 300) && !entries(1, SMALL_BYTES - 1) && !entries(3, 3 * 300));
-        assert!(entries(1, SMALL_BYTES) && entries(PIPELINE_MAX - 1, 1 << 20));
-        assert!(!entries(PIPELINE_MAX, 1 << 30));
-        let beats = |under_way| {
-            has_room(Purpose::Heartbeats, under_way, under_way * 60, QUEUED_MAX * 10)
-        };
-        assert!(beats(0) && beats(HEARTBEATS_MAX - 1) && !beats(HEARTBEATS_MAX));
-    }
-
-    #[test]
-    fn nothing_is_added_to_a_queue_in_the_network() {
-        let entries = |under_way, owes| has_room(Purpose::Entries, under_way, 1 << 20, owes);
-        assert!(entries(1, QUEUED_MAX - Duration::from_millis(1)));
-        assert!(!entries(1, QUEUED_MAX));
-        assert!(entries(0, Duration::ZERO));
-    }
-
-    #[test]
-    fn an_answer_counts_from_the_sending_of_its_own_request_unless_it_tells_of_a_later_vote() {
-        let answers = Answers::default();
-        let start = Instant::now();
-        let mut requests = Requests::default();
-        for ms in [1, 2, 3, 4] {
-            requests.push(100, 7, start + Duration::from_millis(ms));
-        }
-        let mut answered = |answer: AppendResult| {
-            let mut body = Vec::new();
-            let frame = message::appended(&answer);
-            body.extend_from_slice(&frame.head);
-            frame.parts.iter().for_each(|part| body.extend_from_slice(part));
-            let taken = requests.take(2, &body, &answers);
-            assert_eq!(taken.unwrap(), answer);
-            let sent = answers.quorum(1, 7, [&[1, 2].into()], start + Duration::from_secs(1));
-            sent.map(|sent| (sent - start).as_millis())
-        };
-        let vote = Vote {
-            leader_id: crate::types::LeaderId {
-                term: 9,
-                voted_for: 3,
-            },
-            committed: true,
-        };
-        assert_eq!(answered(Err(StreamAppendError::HigherVote(vote))), None);
-        assert_eq!(answered(Ok(None)), Some(2));
-        let place = crate::types::log_id(7, 5);
-        assert_eq!(answered(Err(StreamAppendError::Conflict(place))), Some(3));
-        assert_eq!(answered(Ok(Some(place))), Some(4));
-        let more = message::appended(&Ok(None));
-        let unasked = requests.take(2, &more.head, &answers);
-        assert!(matches!(unasked, Err(WireError::Peer(_))), "{unasked:?}");
     }
 }

@@ -62,8 +62,8 @@ use crate::net::pace::Quiet;
 use crate::net::visit;
 use crate::rejoin::Voice;
 use crate::stand::Heard;
-use crate::store::Store;
 use crate::steward::Steward;
+use crate::store::Store;
 use crate::types::AppendRequest;
 use crate::types::SnapshotMeta;
 use crate::types::Types;
@@ -279,9 +279,7 @@ impl<R: Send + 'static> Server<R> {
             let double = self.place.doubles.is_double(hello.from, Instant::now());
             let refusal = match &ballot {
                 Ballot::Transfer(_) => self.voice.refusal_to_lead(),
-                Ballot::Vote(request) | Ballot::PreVote(request) => {
-                    self.refusal_to_vote(request)
-                }
+                Ballot::Vote(request) | Ballot::PreVote(request) => self.refusal_to_vote(request),
             };
             let refusal = refusal.or(double.then_some("two processes run as your node"));
             if let Some(why) = refusal {
