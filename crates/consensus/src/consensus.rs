@@ -539,8 +539,8 @@ impl<R: Send + 'static> Consensus<R> {
         for (id, peer) in &mut peers {
             peer.witness = self.inner.board.is_witness(*id);
             peer.matched = heir::matched(metrics, *id);
-            peer.acked_ms_ago = heir::answered_ago(metrics, *id)
-                .map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX));
+            let ago = self.inner.place.answers.ago(*id, metrics.current_term);
+            peer.acked_ms_ago = ago.map(|ago| u64::try_from(ago.as_millis()).unwrap_or(u64::MAX));
         }
         peers
     }

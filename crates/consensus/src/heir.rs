@@ -9,14 +9,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::Instant as _;
 use openraft::Raft;
 use openraft::RaftMetrics;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::Instant;
-use tokio::time::timeout_at;
+use tokio::time::sleep_until;
 
+use crate::answers::Answers;
 use crate::machine::Machine;
 use crate::net::hints::Board;
 use crate::net::link::Place;
@@ -56,7 +56,7 @@ impl<R: Send + 'static> Heirs<R> {
     pub(crate) async fn find(&self, wanted: &Wanted) -> Result<(u64, u64), TransferError> {
         let asked = Instant::now();
         self.candidate(wanted, self.lease)?;
-        let mut metrics = self.raft.metrics();
+        let (mut metrics, mut news) = (self.raft.metrics(), self.place.answers.news());
         let asking = self.raft.trigger().heartbeat().await;
         asking.map_err(|_| TransferError::Stopped)?;
         loop {
@@ -64,10 +64,10 @@ impl<R: Send + 'static> Heirs<R> {
                 Err(TransferError::NoneReady) => {}
                 found => return found,
             }
-            match timeout_at(asked + self.lease, metrics.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(TransferError::Stopped),
-                Err(_) => return Err(TransferError::NoneReady),
+            tokio::select! {
+                changed = metrics.changed() => changed.map_err(|_| TransferError::Stopped)?,
+                () = news.wait() => {}
+                () = sleep_until(asked + self.lease) => return Err(TransferError::NoneReady),
             }
         }
     }
@@ -81,14 +81,15 @@ impl<R: Send + 'static> Heirs<R> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let voters = self.place.roster.borrow().voters.clone();
-        candidate(&metrics, &voters, &self.board, wanted, ago)
+        let answers = &self.place.answers;
+        candidate(&metrics, &voters, (&self.board, answers), wanted, ago)
     }
 }
 
 fn candidate(
     metrics: &RaftMetrics<Types>,
     voters: &BTreeSet<u64>,
-    board: &Board,
+    (board, answers): (&Board, &Answers),
     wanted: &Wanted,
     ago: Duration,
 ) -> Result<(u64, u64), TransferError> {
@@ -117,7 +118,7 @@ fn candidate(
     let ready = voters.iter().filter(eligible).filter_map(|id| {
         let matched = matched(metrics, *id)?;
         let near = matched + wanted.lag_max >= last;
-        (answered_ago(metrics, *id)? <= ago && near).then_some((matched, *id))
+        (answers.ago(*id, metrics.current_term)? <= ago && near).then_some((matched, *id))
     });
     let (_, best) = ready.max().ok_or(TransferError::NoneReady)?;
     Ok((metrics.current_term, best))
@@ -129,43 +130,41 @@ pub(crate) fn matched(metrics: &RaftMetrics<Types>, id: u64) -> Option<u64> {
     Some(followers.get(&id).copied().flatten()?.index)
 }
 
-/// How long ago a leader sent the last thing that a follower has answered.
-pub(crate) fn answered_ago(metrics: &RaftMetrics<Types>, id: u64) -> Option<Duration> {
-    let followers = metrics.heartbeat.as_ref()?;
-    Some(followers.get(&id).copied().flatten()?.elapsed())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::net::message::Kept;
     use crate::types::log_id;
-    use openraft::type_config::TypeConfigExt;
 
     const AGO: Duration = Duration::from_secs(5);
 
     /// Node 1 leads in term 7 and has 100 entries; of each follower, what it has, and when it answered.
-    fn leader(followers: &[(u64, u64, Duration)]) -> RaftMetrics<Types> {
+    fn leader(followers: &[(u64, u64, Duration)]) -> (RaftMetrics<Types>, Answers) {
         let mut metrics = RaftMetrics::new_initial(1);
         metrics.state = ServerState::Leader;
         metrics.current_term = 7;
         metrics.last_log_index = Some(100);
         let has = |(id, index, _): &(u64, u64, Duration)| (*id, Some(log_id(7, *index)));
         metrics.replication = Some(followers.iter().map(has).collect());
-        let now = Types::now();
-        let answered = |(id, _, ago): &(u64, u64, Duration)| (*id, Some((now - *ago).into()));
-        metrics.heartbeat = Some(followers.iter().map(answered).collect());
-        metrics
+        let answers = Answers::default();
+        for (id, _, ago) in followers {
+            answers.note(*id, 7, Instant::now() - *ago);
+        }
+        (metrics, answers)
     }
 
-    fn find(metrics: &RaftMetrics<Types>, wanted: &Wanted) -> Result<(u64, u64), TransferError> {
+    fn find(
+        (metrics, answers): &(RaftMetrics<Types>, Answers),
+        wanted: &Wanted,
+    ) -> Result<(u64, u64), TransferError> {
         let board = Board::new();
         let witness = Kept {
             upto: None,
             witness: true,
         };
         board.put_kept(4, witness);
-        candidate(metrics, &BTreeSet::from([1, 2, 3, 4]), &board, wanted, AGO)
+        let voters = BTreeSet::from([1, 2, 3, 4]);
+        candidate(metrics, &voters, (&board, answers), wanted, AGO)
     }
 
     fn named(to: u64) -> Wanted {
@@ -213,14 +212,14 @@ mod tests {
         }
         let mut follows = all;
         let alone = candidate(
-            &follows,
+            &follows.0,
             &BTreeSet::from([1]),
-            &Board::new(),
+            (&Board::new(), &follows.1),
             &Wanted::default(),
             AGO,
         );
         assert_eq!(alone, Err(TransferError::Alone));
-        follows.state = ServerState::Follower;
+        follows.0.state = ServerState::Follower;
         let found = find(&follows, &named(2));
         assert_eq!(found, Err(TransferError::NotLeader(None)));
     }

@@ -8,14 +8,17 @@
 //! 1. A voter that takes a heartbeat or append of the leader of term `T` refuses every vote and
 //!    pre-vote for `L` after it took the message, by its own monotonic clock, and does not stand
 //!    itself before that either: openraft begins no pre-vote round while the promise holds, and a
-//!    message of the leader ends a round under way. Openraft answers a message only after it renewed
-//!    that promise.
-//! 2. The leader dates its lease from the *sending* of the newest round that a quorum answered. The
+//!    message of the leader ends a round under way. A message is answered only after that promise was
+//!    renewed: openraft does so before anything else, also when it finds that it lacks entries; and whoever answers
+//!    a heartbeat before openraft does ([`crate::net::beats`]) asks it first. Only an answer that tells of a later vote is no
+//!    promise.
+//! 2. The leader dates its lease from the *sending* of the newest messages of its term that a quorum answered, whatever they
+//!    carried and however late the answers come ([`crate::answers`]). The
 //!    sending comes before the taking, so every voter of that quorum keeps its promise until at
-//!    least `sent + L`.
+//!    least `sent + L`. While members change, a quorum of the newest and one of those that count are needed.
 //! 3. A new leader needs a quorum of votes, which shares a voter with the quorum of 2. If that voter
-//!    is the old leader itself: it refuses votes while its own quorum-ack lease (`L`, longer than
-//!    `W`) holds. So nobody is elected before `sent + L`, and the old leader stopped answering at
+//!    is the old leader itself: it gives no vote while its lease holds; and were it to give one, the lease would be revoked
+//!    before (below). So nobody is elected before `sent + L`, and the old leader stopped answering at
 //!    `sent + W`. The margin pays for clocks that run at different speeds: a tenth, where
 //!    NTP-disciplined clocks differ by less than a thousandth.
 //!

@@ -9,6 +9,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 
+mod answers;
 mod candidacy;
 pub mod check;
 mod codec;

@@ -51,6 +51,9 @@ pub(crate) async fn follow<R: Send + 'static>(
             place.pacer.keep(&ids);
             place.doubles.keep(&ids);
             place
+                .answers
+                .keep(&roster.nodes.keys().copied().collect::<Vec<_>>());
+            place
                 .targets
                 .lock()
                 .retain(|id, _| !roster.nodes.contains_key(id));

@@ -2,15 +2,15 @@
 //! leadership channel.
 //!
 //! Invariants
-//! - The lease is renewed only from one snapshot of openraft's metrics: role, term and quorum time
-//!   belong together.
+//! - The lease is renewed only from one snapshot of openraft's metrics, role, term and voters, and from answers of that
+//!   very term.
 //! - Openraft calls a node that founds a cluster the leader of term 0 for a moment. It is none: it can
 //!   commit nothing. Terms of leaders begin at 1.
 //! - A new leader does not wait for the next heartbeat to learn that a quorum follows it, nor does one that was the only
 //!   voter until now. Neither is out of touch because it never was in touch before.
 //! - A leader that no quorum answers does not count as one, although openraft lets it stay leader
 //!   until it meets a later term. Its term stays its own until then.
-//! - Under load openraft's metrics change thousands of times a second. Who leads, and in which term, is looked at with
+//! - Under load followers answer thousands of times a second. Who leads, and in which term, is looked at with
 //!   each change; when a quorum answered, no more often than every [`REST`], by which a lease may be shorter.
 //!
 //! It must not know entries, logs or sockets.
@@ -18,7 +18,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::Instant as _;
 use openraft::RaftMetrics;
 use openraft::ServerState;
 use openraft::alias::WatchReceiverOf;
@@ -28,6 +27,7 @@ use tokio::sync::Notify;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::answers::Answers;
 use crate::lease::Lease;
 use crate::options::Leadership;
 use crate::options::Timing;
@@ -69,6 +69,8 @@ struct Reign {
 /// See the module's head.
 pub(crate) struct Monitor {
     pub(crate) lease: Arc<Lease>,
+    /// Knows when followers answered.
+    pub(crate) answers: Arc<Answers>,
     pub(crate) timing: Timing,
     /// This node cannot serve: it never counts as leader, and never has a lease.
     pub(crate) witness: bool,
@@ -87,6 +89,7 @@ impl Monitor {
     /// Watches until openraft stops.
     pub(crate) async fn run(mut self) {
         let mut reign = None;
+        let mut news = self.answers.news();
         loop {
             let (standing, next) = self.look(&mut reign);
             self.publish(standing);
@@ -95,7 +98,10 @@ impl Monitor {
             }
             let rested = async {
                 tokio::time::sleep(next.rest).await;
-                self.metrics.changed().await
+                tokio::select! {
+                    changed = self.metrics.changed() => changed,
+                    () = news.wait() => Ok(()),
+                }
             };
             let stopped = tokio::select! {
                 changed = self.server.changed() => changed.is_err(),
@@ -118,6 +124,20 @@ impl Monitor {
         // In this order: whoever is told that this node leads may propose at once.
         set_if_new(&self.standing, standing);
         set_if_new(&self.public, standing.public);
+    }
+
+    /// How long ago the newest round was sent that a quorum answered: of the newest voters, and of those before, until it is
+    /// known that the newest count.
+    fn quorum_age(&self, metrics: &RaftMetrics<Types>) -> Option<Duration> {
+        let newest = metrics.membership_config.membership();
+        let counts = metrics.committed_membership_config.membership();
+        let sets = newest.get_joint_config().iter();
+        let sets = sets.chain(counts.get_joint_config());
+        let voters = sets.filter(|set| !set.is_empty());
+        let term = metrics.current_term;
+        let now = Instant::now();
+        let sent = self.answers.quorum(metrics.id, term, voters, now);
+        sent.map(|sent| sent.elapsed())
     }
 
     /// Renews or clears the lease, and says how things stand and when to look again.
@@ -148,7 +168,7 @@ impl Monitor {
             return (standing, next);
         }
         let single = self.lease.set_single(alone_at(&metrics));
-        let age = metrics.last_quorum_acked.map(|sent| sent.elapsed());
+        let age = self.quorum_age(&metrics);
         if !self.witness {
             self.lease.renew(term, now_ns, age);
         }
@@ -251,6 +271,7 @@ mod tests {
         let (_, metrics) = Types::watch_channel(metrics);
         let timing = Timing::default();
         Monitor {
+            answers: Arc::default(),
             lease: Arc::new(Lease::new(KernelClocks, timing.lease_window(), false)),
             timing,
             witness: false,
@@ -299,6 +320,27 @@ mod tests {
         let (_, again) = monitor.look(&mut reign);
         assert_eq!(again.rest, REST);
         assert!(!asked_quorum(&monitor).await);
+    }
+
+    #[tokio::test]
+    async fn a_lease_is_dated_from_the_sending_of_what_a_quorum_answered() {
+        let monitor = leader_of((9, &[1, 2, 3]), (5, &[1, 2]));
+        let window = monitor.timing.lease_window();
+        let answered = |peer, term, ago| monitor.answers.note(peer, term, Instant::now() - ago);
+        let valid = || {
+            monitor.look(&mut None);
+            monitor.lease.valid()
+        };
+        answered(3, 1, Duration::ZERO);
+        answered(2, 0, Duration::ZERO);
+        assert!(!valid(), "no quorum of those before, in this term");
+        answered(2, 1, window);
+        assert!(!valid(), "sent too long ago, however late it is answered");
+        answered(2, 1, window / 2);
+        assert!(valid());
+        monitor.lease.revoke(1);
+        answered(2, 1, Duration::ZERO);
+        assert!(!valid());
     }
 
     #[tokio::test]

@@ -263,6 +263,7 @@ async fn assemble<R: Send + 'static>(
         process: getrandom::u64().map_err(|why| StartError::Random(why.to_string()))?,
         doubles: Doubles::default(),
         stray: watch::Sender::new(None),
+        answers: Arc::default(),
     });
     let sent = Arc::new(Mutex::new(SnapshotsSent::default()));
     let orders = Arc::new(Orders::default());
@@ -275,6 +276,7 @@ async fn assemble<R: Send + 'static>(
         witness: options.witness,
         turns: Arc::new(Turns::new(board.clone())),
         orders: orders.clone(),
+        traffic: Arc::default(),
     };
     let log = store.clone();
     let raft = recover(&options, free, network, store, adapter).await?;
@@ -308,6 +310,8 @@ async fn assemble<R: Send + 'static>(
         faults: Faults::default(),
         strangers: server::places_for_strangers(),
         steward: steward.clone(),
+        store: log.clone(),
+        lease: lease.clone(),
     };
     if let Some(listener) = listener {
         tasks.spawn(Arc::new(server).run(listener));
@@ -366,6 +370,7 @@ async fn assemble<R: Send + 'static>(
     let (standing_seen, public_seen) = (standing.subscribe(), public.subscribe());
     let monitor = Monitor {
         lease: lease.clone(),
+        answers: place.answers.clone(),
         timing: options.timing,
         witness: options.witness,
         metrics: raft.metrics(),

@@ -26,7 +26,6 @@ use haven_pki::SecretHash;
 use openraft::ChangeMembers;
 use openraft::Precondition;
 use openraft::Raft;
-use openraft::RaftMetrics;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::ChangeMembershipError;
@@ -285,7 +284,8 @@ impl<R: Send + 'static> Steward<R> {
         }
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let alive = stay.iter().filter(|voter| self.answers(&metrics, **voter));
+        let term = metrics.current_term;
+        let alive = stay.iter().filter(|voter| self.answers(term, **voter));
         let (alive, all) = (alive.count(), stay.len());
         if alive > all / 2 {
             return Ok(());
@@ -303,10 +303,10 @@ impl<R: Send + 'static> Steward<R> {
         }
     }
 
-    /// Whether `id` answered the leader lately, which this node is.
-    fn answers(&self, metrics: &RaftMetrics<Types>, id: u64) -> bool {
-        id == self.place.node_id
-            || heir::answered_ago(metrics, id).is_some_and(|ago| ago < self.timing.quorum_loss())
+    /// Whether `id` answered the leader of `term` lately, which this node is.
+    fn answers(&self, term: u64, id: u64) -> bool {
+        let ago = self.place.answers.ago(id, term);
+        id == self.place.node_id || ago.is_some_and(|ago| ago < self.timing.quorum_loss())
     }
 
     /// What is to be done next about the members, if this node leads and no change is under way.
@@ -348,10 +348,9 @@ impl<R: Send + 'static> Steward<R> {
         let caught_up = |id: &u64| {
             heir::matched(&now, *id).is_some_and(|matched| matched + PROMOTE_LAG_MAX >= last)
         };
-        let ready = roster
-            .nodes
-            .keys()
-            .find(|id| !roster.voters.contains(id) && self.answers(&now, **id) && caught_up(id))?;
+        let ready = roster.nodes.keys().find(|id| {
+            !roster.voters.contains(id) && self.answers(now.current_term, **id) && caught_up(id)
+        })?;
         tracing::info!(peer = ready, "node {ready} has caught up and gets a vote");
         let voters = ChangeMembers::AddVoterIds(BTreeSet::from([*ready]));
         Some((Step::Votes(voters), at))

@@ -214,6 +214,11 @@ impl Store {
         Ok(committed.filter(|committed| Some(*committed) > held))
     }
 
+    /// The last vote that was saved.
+    pub(crate) fn durable_vote(&self) -> Option<Vote> {
+        self.shared.state.lock().vote
+    }
+
     /// The saving of votes, purging, truncating.
     pub(crate) fn vote_pulse(&self) -> Pulse {
         self.shared.voting.clone()

@@ -1,5 +1,5 @@
 //! Torture of a whole cluster on this machine: `torture kills`, `torture power-losses`, `torture linearizable`,
-//! `torture steady`; and of one node: `torture one-node`, `torture rude`.
+//! `torture steady`, `torture loads`; and of one node: `torture one-node`, `torture rude`.
 //!
 //! The nodes of a cluster are this same binary, in network namespaces of their own, on a disk that can be made to
 //! forget what was not flushed. Exit status 0 only if every acknowledged operation is there exactly once
@@ -9,6 +9,7 @@ mod afflicted;
 mod blips;
 mod faults;
 mod linear;
+mod loads;
 mod mixed;
 mod one_node;
 mod operate;
@@ -53,6 +54,8 @@ enum Command {
         #[arg(long, default_value_t = 16)]
         clients: usize,
     },
+    /// Full and lossy networks under load: they cost throughput, and neither a lease nor a connection.
+    Loads(loads::Plan),
     /// Freeze and cut off the leader, and listen to what it says: it must be nothing.
     Silence,
     /// Operate a cluster as people do: status in every case, moves, standby.
@@ -107,6 +110,7 @@ fn main() -> ExitCode {
         Command::Silence => kept_on_failure(|dir| silence::run(&haven_exe()?, dir)),
         Command::Faults(plan) => faults::run(&plan),
         Command::Blips(plan) => blips::run(&plan),
+        Command::Loads(plan) => loads::run(&plan),
         Command::Linearizable(plan) => linear::run(plan),
         Command::Steady { seconds, clients } => steady(Duration::from_secs(seconds), clients),
     };

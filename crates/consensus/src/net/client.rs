@@ -4,18 +4,15 @@
 //! heartbeats, one a snapshot. Votes and transfers are rare and get a fresh connection each, so that
 //! none of them meets a stale one.
 //!
-//! Large appends are pipelined: up to [`PIPELINE_MAX`] requests are under way, answers come in order. While a
-//! few small ones are, no further one goes: the follower flushes them anyway before it looks at the next, and what
-//! comes together meanwhile costs both ends one message instead of many (as RFC 896 does for TCP). A follower that is
+//! What goes how soon on a connection for appends is up to its [`Pipe`]. A follower that is
 //! not needed for a majority gets small ones less often ([`crate::net::turns`]). A
-//! caller may drop the stream of answers at any time; the answers it did not wait for are skipped by
+//! caller may drop the stream of answers at any time; the answers it did not wait for are noted and skipped by
 //! the next stream on the connection.
 //!
 //! Openraft tries a peer that refuses connections again at once; [`crate::net::pace`] slows it down.
 //!
 //! It must not know the log or the machine.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +38,7 @@ use openraft::raft::TransferLeaderResponse;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio::time::sleep;
+use tokio::time::sleep_until;
 use tokio::time::timeout;
 
 use crate::MachineError;
@@ -51,6 +49,8 @@ use crate::handover::Orders;
 use crate::lease::Lease;
 use crate::machine::Transfer;
 use crate::net::frame::WireError;
+use crate::net::giving_way;
+use crate::net::giving_way::Traffic;
 use crate::net::link;
 use crate::net::link::LazyLink;
 use crate::net::link::Link;
@@ -58,6 +58,8 @@ use crate::net::link::Place;
 use crate::net::message;
 use crate::net::message::Purpose;
 use crate::net::message::SMALL_BODY_MAX;
+use crate::net::pipe::ANSWER_TIMEOUT;
+use crate::net::pipe::Pipe;
 use crate::net::turns;
 use crate::net::turns::Turns;
 use crate::options::SnapshotsSent;
@@ -71,19 +73,9 @@ use crate::types::VoteRequest;
 use crate::types::VoteResponse;
 use crate::worker::Worker;
 
-/// Appends under way on a connection for entries.
-const PIPELINE_MAX: usize = 16;
-
-/// Less than this under way to a follower is waited for before more is sent: above, messages take longer on their way
-/// than the follower takes to answer.
-const SMALL_BYTES: usize = 64 << 10;
-
-/// Heartbeats without an answer on a connection. After that many a new connection is tried: on the old
-/// one the kernel may wait long before it sends again.
-const HEARTBEATS_MAX: usize = 5;
-
-/// A follower that answers no append for this long is taken for dead.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A heartbeat that is not answered is repeated so often in the time between two. Each counts from its own sending; and
+/// where one is lost, the kernel learns it from what arrives after it, and sends it again the sooner.
+const REPEATS: u32 = 3;
 
 /// A follower that is busy installing a snapshot for this long is taken for dead.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(600);
@@ -99,6 +91,8 @@ pub(crate) struct Network {
     pub(crate) turns: Arc<Turns>,
     /// Told what becomes of orders to lead.
     pub(crate) orders: Arc<Orders>,
+    /// What goes to followers.
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 impl Network {
@@ -112,9 +106,12 @@ impl Network {
             sent: self.sent.clone(),
             witness: self.witness,
             orders: self.orders.clone(),
+            traffic: self.traffic.clone(),
             turns: (purpose == Purpose::Entries).then(|| self.turns.clone()),
             lazy: LazyLink::new(self.place.clone(), id, purpose, SMALL_BODY_MAX),
             pipe: None,
+            beat: None,
+            repeats_every: None,
         }
     }
 }
@@ -146,10 +143,21 @@ pub(crate) struct Peer {
     sent: Arc<Mutex<SnapshotsSent>>,
     witness: bool,
     orders: Arc<Orders>,
+    traffic: Arc<Traffic>,
     /// If it carries entries.
     turns: Option<Arc<Turns>>,
     lazy: LazyLink,
     pipe: Option<Pipe>,
+    /// The heartbeat that waits for its answer, and when it is repeated.
+    beat: Option<Beat>,
+    /// If it carries heartbeats: after how long without an answer one is repeated.
+    repeats_every: Option<Duration>,
+}
+
+/// A heartbeat that is repeated until it is answered.
+struct Beat {
+    request: AppendRequest,
+    due: Instant,
 }
 
 /// What was sent of a snapshot.
@@ -157,17 +165,6 @@ pub(crate) struct Peer {
 struct Shipped {
     partial: bool,
     bytes: u64,
-}
-
-/// An append connection and the answers still to come on it.
-struct Pipe {
-    link: Link,
-    /// Answers that the current stream waits for.
-    open: usize,
-    /// Answers before those, which nobody waits for any more.
-    stale: usize,
-    /// Bytes of each request without an answer.
-    sizes: VecDeque<usize>,
 }
 
 /// The thread that reads snapshots is gone.
@@ -192,64 +189,12 @@ fn rpc_error(error: &WireError) -> RPCError<Types> {
     }
 }
 
-impl Pipe {
-    fn new(link: Link) -> Self {
-        Self {
-            link,
-            open: 0,
-            stale: 0,
-            sizes: VecDeque::new(),
-        }
-    }
-
-    async fn answer(&mut self) -> Result<AppendResult, WireError> {
-        let waiting = timeout(ANSWER_TIMEOUT, self.link.reader.next()).await;
-        let answer = waiting.map_err(|_| WireError::Timeout("an answer"))??;
-        self.sizes.pop_front();
-        message::read_appended(&answer)
-    }
-
-    async fn send(&mut self, request: &AppendRequest) -> Result<(), WireError> {
-        let frame = message::append(request);
-        self.open += 1;
-        self.sizes.push_back(frame.len());
-        self.link.writer.send(frame).await
-    }
-
-    fn under_way(&self) -> usize {
-        self.open + self.stale
-    }
-
-    fn has_room(&self, purpose: Purpose) -> bool {
-        has_room(purpose, self.under_way(), self.sizes.iter().sum())
-    }
-}
-
-/// Whether another request may go while so many are under way, with so many bytes together.
-fn has_room(purpose: Purpose, under_way: usize, bytes: usize) -> bool {
-    match purpose {
-        Purpose::Heartbeats => under_way < HEARTBEATS_MAX,
-        _ => under_way == 0 || bytes >= SMALL_BYTES && under_way < PIPELINE_MAX,
-    }
-}
-
 impl Peer {
     /// The append connection, ready for a new stream.
     async fn pipe(&mut self) -> Result<&mut Pipe, WireError> {
-        let limit = match self.purpose {
-            Purpose::Heartbeats => HEARTBEATS_MAX,
-            _ => PIPELINE_MAX,
-        };
-        let usable = self
-            .pipe
-            .take()
-            .filter(|pipe| !pipe.link.writer.is_torn() && pipe.under_way() < limit);
+        let usable = self.pipe.take().and_then(|pipe| pipe.renewed(self.purpose));
         let pipe = match usable {
-            Some(pipe) => Pipe {
-                open: 0,
-                stale: pipe.under_way(),
-                ..pipe
-            },
+            Some(pipe) => pipe,
             None => {
                 self.forget_turn();
                 Pipe::new(self.lazy.get().await?)
@@ -276,6 +221,9 @@ impl Peer {
                 return None;
             }
             let owed = pipe.under_way() > 0;
+            let repeats = self.beat.as_ref().filter(|_| room && pipe.open > 0);
+            let repeat_at = repeats.map_or_else(Instant::now, |beat| beat.due);
+            let repeats = repeats.is_some();
             let turns = self.turns.as_ref();
             let waits = !owed
                 && turns.is_some_and(|turns| {
@@ -284,38 +232,70 @@ impl Peer {
                 });
             tokio::select! {
                 biased;
-                answer = pipe.answer(), if owed => {
-                    if answer.is_ok() {
-                        self.place.pacer.answered(self.id, self.purpose);
-                        if let Some(turns) = turns {
-                            let owes_more = pipe.under_way() > 1;
-                            turns.answered(self.id, owes_more, Instant::now());
-                        }
+                answer = pipe.answer(self.id, &self.place.answers), if owed => {
+                    if let Some(answer) = self.answered(answer) {
+                        return Some(answer);
                     }
-                    match answer {
-                        Ok(_) if pipe.stale > 0 => pipe.stale -= 1,
-                        answer => {
-                            pipe.open = pipe.open.saturating_sub(1);
-                            return Some(answer);
-                        }
+                }
+                () = sleep_until(repeat_at), if repeats => {
+                    let beat = self.beat.take()?;
+                    if let Err(error) = self.pass(beat.request).await {
+                        return Some(Err(error));
                     }
-                },
+                }
                 request = next_of(input, waits), if room && input.is_some() => match request {
                     None => *input = None,
-                    Some(_) if self.place.is_severed(self.id) => {
-                        return Some(Err(WireError::Peer("severed for a test")));
-                    }
-                    Some(request) => {
-                        if let (Some(turns), Some(last)) = (turns, request.entries.last()) {
-                            turns.sent(self.id, last.log_id.index, Instant::now());
-                        }
-                        if let Err(error) = pipe.send(&request).await {
-                            return Some(Err(error));
-                        }
+                    Some(request) => if let Err(error) = self.pass(request).await {
+                        return Some(Err(error));
                     }
                 },
             }
         }
+    }
+
+    /// Takes an answer, and gives it if somebody waits for it.
+    fn answered(
+        &mut self,
+        answer: Result<AppendResult, WireError>,
+    ) -> Option<Result<AppendResult, WireError>> {
+        let pipe = self.pipe.as_mut()?;
+        if answer.is_ok() {
+            self.place.pacer.answered(self.id, self.purpose);
+            if let Some(turns) = &self.turns {
+                let owes_more = pipe.under_way() > 1;
+                turns.answered(self.id, owes_more, Instant::now());
+            }
+        }
+        if answer.is_ok() && pipe.stale > 0 {
+            pipe.stale -= 1;
+            return None;
+        }
+        pipe.open = pipe.open.saturating_sub(1);
+        if self.beat.take().is_some() {
+            // Nobody waits for those to the repeated ones.
+            (pipe.stale, pipe.open) = (pipe.under_way(), 0);
+        }
+        Some(answer)
+    }
+
+    /// Sends a request, and remembers it if it is to be repeated.
+    async fn pass(&mut self, request: AppendRequest) -> Result<(), WireError> {
+        if self.place.is_severed(self.id) {
+            return Err(WireError::Peer("severed for a test"));
+        }
+        if let (Some(turns), Some(last)) = (&self.turns, request.entries.last()) {
+            turns.sent(self.id, last.log_id.index, Instant::now());
+        }
+        let Some(pipe) = &mut self.pipe else {
+            return Err(WireError::Closed);
+        };
+        let sent = pipe.send(&request, self.id, &self.place.answers).await?;
+        self.traffic.note(sent);
+        self.beat = self.repeats_every.map(|every| Beat {
+            request,
+            due: Instant::now() + every,
+        });
+        Ok(())
     }
 
     /// What was sent to the peer does not count for who comes first any more.
@@ -375,13 +355,18 @@ impl Peer {
                 self.send_chunks(&mut link, source, partial).await?
             }
         };
+        // Before this the peer hands nothing to its openraft, and promises nothing.
+        let (term, sent) = (vote.leader_id.term, Instant::now());
         link.writer.send(message::last()).await?;
         let waiting = timeout(INSTALL_TIMEOUT, link.reader.next()).await;
-        let vote = message::read_installed(
+        let theirs = message::read_installed(
             &waiting.map_err(|_| WireError::Timeout("the installation"))??,
         )?;
+        if theirs == vote {
+            self.place.answers.note(self.id, term, sent);
+        }
         self.place.pacer.answered(self.id, self.purpose);
-        Ok((vote, shipped))
+        Ok((theirs, shipped))
     }
 
     /// Sends all chunks, one in memory at a time.
@@ -402,10 +387,13 @@ impl Peer {
             let Some(chunk) = chunk.map_err(unreadable)? else {
                 return Ok(Shipped { partial, bytes });
             };
-            bytes += chunk.len() as u64;
+            let (len, begun, before) = (chunk.len() as u64, Instant::now(), self.traffic.bytes());
+            bytes += len;
             if let Err(error) = link.writer.send(message::chunk(chunk)?).await {
                 return Err(self.refusal(link).await.unwrap_or(error));
             }
+            let entries = self.traffic.bytes() - before;
+            sleep(giving_way::pause(begun.elapsed(), len, entries)).await;
             if self.place.is_severed(self.id) {
                 return Err(WireError::Peer("severed for a test"));
             }
@@ -478,11 +466,15 @@ impl RaftNetworkV2<Types> for Peer {
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
-        _option: RPCOption,
+        option: RPCOption,
     ) -> BoxFuture<'s, Result<BoxStream<'s, Result<AppendResult, RPCError<Types>>>, RPCError<Types>>>
     where
         S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
     {
+        // As long as openraft waits for an answer, which is the time between two heartbeats.
+        let every = option.hard_ttl() / REPEATS;
+        self.repeats_every = (self.purpose == Purpose::Heartbeats).then_some(every);
+        self.beat = None;
         Box::pin(async move {
             self.pipe()
                 .await
@@ -607,21 +599,5 @@ impl RaftNetworkV2<Types> for Peer {
             .map(Duration::from_millis);
         let steps = steps.chain(std::iter::repeat(Duration::from_millis(500)));
         Some(openraft::network::Backoff::new(steps))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_requests_wait_for_each_other_and_large_ones_and_heartbeats_do_not() {
-        let entries = |under_way, bytes| has_room(Purpose::Entries, under_way, bytes);
-        assert!(entries(0, 0));
-        assert!(!entries(1, 300) && !entries(1, SMALL_BYTES - 1) && !entries(3, 3 * 300));
-        assert!(entries(1, SMALL_BYTES) && entries(PIPELINE_MAX - 1, 1 << 20));
-        assert!(!entries(PIPELINE_MAX, 1 << 30));
-        let beats = |under_way| has_room(Purpose::Heartbeats, under_way, under_way * 60);
-        assert!(beats(0) && beats(HEARTBEATS_MAX - 1) && !beats(HEARTBEATS_MAX));
     }
 }

@@ -16,6 +16,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -38,6 +40,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::TlsStream;
 
 use crate::Gatekeeper;
+use crate::answers::Answers;
 use crate::net::affair;
 use crate::net::doubles;
 use crate::net::doubles::Doubles;
@@ -51,6 +54,7 @@ use crate::net::message::HELLO_BODY_MAX;
 use crate::net::message::Hello;
 use crate::net::message::Purpose;
 use crate::net::pace::Pacer;
+use crate::net::urgency::Urgency;
 use crate::net::visit::Parlour;
 use crate::roster::Record;
 use crate::roster::Roster;
@@ -111,6 +115,8 @@ pub(crate) struct Place {
     pub(crate) doubles: Doubles,
     /// Why others do not take this process for the node that it says it is.
     pub(crate) stray: watch::Sender<Option<String>>,
+    /// When they answered last.
+    pub(crate) answers: Arc<Answers>,
 }
 
 impl Place {
@@ -184,7 +190,14 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
         &TcpKeepalive::new()
             .with_time(PROBE_AFTER)
             .with_interval(Duration::from_secs(1)),
-    )
+    )?;
+    // Until it is known what it is for.
+    Urgency::First.apply(options)
+}
+
+/// To the same socket, for when it is under TLS.
+fn handle(socket: &TcpStream) -> io::Result<OwnedFd> {
+    socket.as_fd().try_clone_to_owned()
 }
 
 fn buffered(socket: TcpStream) -> Socket {
@@ -241,6 +254,7 @@ pub(crate) async fn connect_now(
         .address
         .ok_or(WireError::Peer("its address is not known"))?;
     let socket = open(address).await?;
+    let handle = handle(&socket)?;
     let greeting = async {
         let name = tls.name_of(peer).map_err(pki)?;
         let shaken = TlsConnector::from(tls.client())
@@ -289,6 +303,7 @@ pub(crate) async fn connect_now(
         Err(Turned::Wire(error)) => return Err(error),
     };
     link.reader.set_body_max(body_max);
+    Urgency::of(purpose).apply(SockRef::from(&handle))?;
     Ok(link)
 }
 
@@ -392,6 +407,7 @@ pub(crate) async fn accept(
 ) -> Result<(Hello, Link), WireError> {
     prepare(&socket)?;
     let caller = socket.peer_addr()?.ip();
+    let handle = handle(&socket)?;
     let greeting = async {
         let mut first = [0];
         if socket.peek(&mut first).await? == 0 {
@@ -412,9 +428,11 @@ pub(crate) async fn accept(
         let shown: Vec<_> = shown.unwrap_or_default().to_vec();
         welcome(place, (caller, &shown), Link::new(stream.into())).await
     };
-    timeout(HELLO_TIMEOUT, greeting)
+    let (hello, link) = timeout(HELLO_TIMEOUT, greeting)
         .await
-        .map_err(|_| WireError::Timeout("the hello"))?
+        .map_err(|_| WireError::Timeout("the hello"))??;
+    Urgency::of(hello.purpose).apply(SockRef::from(&handle))?;
+    Ok((hello, link))
 }
 
 async fn welcome(
@@ -613,6 +631,7 @@ mod tests {
             process: 1,
             doubles: Doubles::default(),
             stray: watch::Sender::new(None),
+            answers: Arc::default(),
         };
         (place, both.remove(1))
     }

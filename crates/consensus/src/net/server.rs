@@ -37,9 +37,11 @@ use crate::MachineError;
 use crate::Replicated;
 use crate::SnapshotSink;
 use crate::codec;
+use crate::lease::Lease;
 use crate::machine::Machine;
 use crate::machine::Transfer;
 use crate::net::affair;
+use crate::net::beats;
 use crate::net::commits::Commits;
 use crate::net::frame::Frame;
 use crate::net::frame::FrameReader;
@@ -61,6 +63,7 @@ use crate::net::visit;
 use crate::rejoin::Voice;
 use crate::stand::Heard;
 use crate::steward::Steward;
+use crate::store::Store;
 use crate::types::AppendRequest;
 use crate::types::SnapshotMeta;
 use crate::types::Types;
@@ -106,6 +109,10 @@ pub(crate) struct Server<R: Send + 'static> {
     /// Places for connections from addresses where no member lives.
     pub(crate) strangers: Arc<Semaphore>,
     pub(crate) steward: Arc<Steward<R>>,
+    /// Knows which vote is durable.
+    pub(crate) store: Store,
+    /// While it is valid, this node helps nobody else to lead.
+    pub(crate) lease: Arc<Lease>,
 }
 
 /// [`Server::strangers`] at the beginning.
@@ -171,7 +178,8 @@ impl<R: Send + 'static> Server<R> {
         self.faults.forget(from.ip());
         let served = async {
             match hello.purpose {
-                Purpose::Entries | Purpose::Heartbeats => self.appends(&hello, link).await,
+                Purpose::Entries => self.appends(&hello, link).await,
+                Purpose::Heartbeats => self.heartbeats(&hello, link).await,
                 Purpose::Votes => self.ballots(&hello, link).await,
                 Purpose::Snapshot => self.snapshot(&hello, link).await,
                 Purpose::Hints => self.hints(&hello, link).await,
@@ -238,6 +246,28 @@ impl<R: Send + 'static> Server<R> {
         Ok(())
     }
 
+    async fn heartbeats(&self, hello: &Hello, link: Link) -> Result<(), WireError> {
+        let Link {
+            mut reader,
+            mut writer,
+        } = link;
+        reader.set_body_max(message::APPEND_BODY_MAX);
+        // However this call ends.
+        let _farewell = OnEnd(|| self.heard.hung_up(hello.from));
+        loop {
+            let request = message::read_append(hello.from, &reader.next().await?)?;
+            let is_witness = self.board.is_witness(hello.from);
+            self.heard
+                .note(hello.from, request.vote.leader_id.term, is_witness);
+            let answer = beats::answer(&self.raft, &self.store, request).await?;
+            writer.send(message::appended(&answer)).await?;
+            // After an error the leader begins anew.
+            if answer.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
     async fn ballots(&self, hello: &Hello, link: Link) -> Result<(), WireError> {
         let Link {
             mut reader,
@@ -249,9 +279,7 @@ impl<R: Send + 'static> Server<R> {
             let double = self.place.doubles.is_double(hello.from, Instant::now());
             let refusal = match &ballot {
                 Ballot::Transfer(_) => self.voice.refusal_to_lead(),
-                Ballot::Vote(request) | Ballot::PreVote(request) => {
-                    self.voice.refusal(request.last_log_id)
-                }
+                Ballot::Vote(request) | Ballot::PreVote(request) => self.refusal_to_vote(request),
             };
             let refusal = refusal.or(double.then_some("two processes run as your node"));
             if let Some(why) = refusal {
@@ -274,6 +302,14 @@ impl<R: Send + 'static> Server<R> {
             let answer = answer.map_err(|_| WireError::Peer("consensus has stopped here"))?;
             writer.send(answer).await?;
         }
+    }
+
+    /// Why this node gives no vote or pre-vote. Openraft knows nothing of answers that came late, so it would help
+    /// another to lead while these hold this leader's lease, unless it was asked to by this leader itself.
+    fn refusal_to_vote(&self, request: &VoteRequest) -> Option<&'static str> {
+        let leads = !request.leadership_transfer && self.lease.valid();
+        let refusal = self.voice.refusal(request.last_log_id);
+        refusal.or(leads.then_some("this node leads, and a quorum answers it"))
     }
 
     /// Answers whether this node would vote for another. If not because its own log is longer, this node

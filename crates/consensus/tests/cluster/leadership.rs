@@ -215,3 +215,46 @@ async fn leader_cut_off_stops_answering_before_another_is_elected() {
     node.sever([]);
     cluster.all_hold(&names(0..2)).await;
 }
+
+#[tokio::test]
+async fn while_its_followers_disks_stand_still_a_leader_keeps_its_lease() {
+    let cluster = Cluster::running(3).await;
+    let leader = cluster.leader(&[1, 2, 3]).await;
+    cluster.propose(leader, "entry 0").await.unwrap();
+    cluster.all_hold(&names(0..1)).await;
+    let node = cluster.node(leader).consensus.clone();
+    until("a lease", || node.lease_valid()).await;
+    let term = node.status().term;
+
+    let others: Vec<u64> = cluster
+        .all()
+        .into_iter()
+        .filter(|id| *id != leader)
+        .collect();
+    let disks: Vec<_> = others.iter().map(|id| &cluster.standstills[id]).collect();
+    disks.iter().for_each(|disk| disk.shut());
+    let written = tokio::spawn({
+        let node = node.clone();
+        async move { node.propose("entry 1".into()).await }
+    });
+    until("the disks hold something up", || {
+        disks.iter().all(|disk| disk.is_waited_at())
+    })
+    .await;
+    // Nothing but heartbeats can be answered now.
+    for _ in 0..3 {
+        let asked = Instant::now();
+        until("both answer something that was asked since", || {
+            let peers = node.status().peers;
+            let after = |ms| Duration::from_millis(ms + 1) < asked.elapsed();
+            peers.len() == 2 && peers.values().all(|p| p.acked_ms_ago.is_some_and(after))
+        })
+        .await;
+        until("a lease", || node.lease_valid()).await;
+    }
+    assert!(!written.is_finished(), "no majority has it");
+    disks.iter().for_each(|disk| disk.open());
+    soon("it is written", written).await.unwrap().unwrap();
+    assert_eq!(node.status().term, term, "nobody stood");
+    cluster.all_hold(&names(0..2)).await;
+}

@@ -57,7 +57,7 @@ impl Gate {
         self.state.lock().1 > 0
     }
 
-    fn pass(&self) {
+    pub fn pass(&self) {
         let mut state = self.state.lock();
         state.1 += 1;
         self.opened.wait_while(&mut state, |state| state.0);

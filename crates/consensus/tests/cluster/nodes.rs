@@ -28,6 +28,8 @@ use haven_consensus::lacking;
 use haven_consensus::rejoin;
 use haven_disk::Disk;
 use haven_disk::RealDisk;
+use haven_disk::testing::DiskOp;
+use haven_disk::testing::FaultyDisk;
 use haven_log::Log;
 use haven_log::LogOptions;
 use haven_log::Slot;
@@ -38,6 +40,7 @@ use haven_pki::NodeKey;
 use haven_pki::SecretHash;
 use tempfile::TempDir;
 
+use crate::machine::Gate;
 use crate::machine::Nature;
 use crate::machine::TestDisk;
 use crate::machine::TestMachine;
@@ -92,6 +95,8 @@ pub struct Cluster {
     pub witnesses: Vec<u64>,
     dirs: BTreeMap<u64, TempDir>,
     disks: BTreeMap<u64, TestDisk>,
+    /// Hold up what writes to a node's log, or flushes it.
+    pub standstills: BTreeMap<u64, Arc<Gate>>,
     pub nodes: BTreeMap<u64, Node>,
 }
 
@@ -122,6 +127,7 @@ impl Cluster {
             witnesses: Vec::new(),
             dirs,
             disks,
+            standstills: BTreeMap::new(),
             nodes: BTreeMap::new(),
         }
     }
@@ -172,6 +178,13 @@ impl Cluster {
         options: ConsensusOptions,
     ) -> Result<(), StartError> {
         let disk = Arc::new(RealDisk::open(self.dirs[&id].path()).unwrap());
+        let gate = self.standstills.entry(id).or_default().clone();
+        let disk = Arc::new(FaultyDisk::new(disk, move |op, _| {
+            if op == DiskOp::Write || op.is_flush() {
+                gate.pass();
+            }
+            Ok(())
+        }));
         let log = Log::open(disk, Path::new("log"), self.log_options.clone()).unwrap();
         let nature = Nature {
             witness: options.witness,

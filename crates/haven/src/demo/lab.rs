@@ -202,7 +202,7 @@ impl Lab {
 
     /// Pulls or plugs a node's cable at the bridge: the node's own link stays up.
     pub fn cut(&self, index: usize, cut: bool) -> Result<(), String> {
-        let port = port_name(&self.nodes[index].name);
+        let port = self.nodes[index].port();
         if cut {
             link::detach(&port)
         } else {
@@ -423,6 +423,11 @@ impl Node {
     /// Where the node's machine is on the network.
     pub fn netns(&self) -> Arc<Netns> {
         Arc::clone(&self.netns)
+    }
+
+    /// The switch's end of its cable, in the network of this process.
+    pub fn port(&self) -> String {
+        port_name(&self.name)
     }
 
     /// The node's directory: configuration, log, data.
