@@ -43,6 +43,8 @@ const LAPSED: &str = "LeaseLapsed";
 /// What the network does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Case {
+    /// Cables without a limit, to compare; blocks of 1 MiB.
+    Free,
     /// Cables of 1 Gbit/s each way; blocks of 1 MiB.
     #[value(name = "1000mbit")]
     Mbit1000,
@@ -102,7 +104,7 @@ impl Case {
             Case::Mbit500 => Some(500),
             Case::Mbit200 => Some(200),
             Case::Mbit50 => Some(50),
-            Case::Loss1 | Case::Loss3 | Case::Loss5 => None,
+            Case::Free | Case::Loss1 | Case::Loss3 | Case::Loss5 => None,
         }
     }
 
@@ -181,11 +183,6 @@ async fn play(case: Case, plan: Plan, dir: &Path, exe: &Path) -> Result<(), Stri
     load.open_window();
     let begun = Instant::now();
     tokio::time::sleep(Duration::from_secs(plan.seconds)).await;
-    let mut caught_up = None;
-    if case == Case::CatchUp {
-        let is_there = async |lab: &Lab| lab.wait_caught_up(away, leader).await.is_ok();
-        caught_up = Some(is_there(&lab).await);
-    }
     let took = begun.elapsed();
     let done = load.figures();
     let after = Seen::take(&lab, leader).await;
@@ -199,9 +196,6 @@ async fn play(case: Case, plan: Plan, dir: &Path, exe: &Path) -> Result<(), Stri
         clients: plan.clients as u64,
     };
     println!("{figures}");
-    if caught_up == Some(false) {
-        println!("(the node that was away is still behind)");
-    }
     for node in 0..NODES {
         free(&lab, node, case)?;
     }
@@ -246,13 +240,15 @@ fn command(netns: Option<&Netns>, line: &str) -> Result<(), String> {
     if let Some(netns) = netns {
         netns.set_for(&mut command).map_err(words)?;
     }
-    let output = command.output().map_err(|e| format!("{line}: {e}"))?;
+    let output = command
+        .output()
+        .map_err(|e| format!("{line}: {e}; it is in Debian's iproute2 (tc) or nftables (nft)"))?;
     match output.status.success() {
         true => Ok(()),
-        false => Err(format!(
-            "{line}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        )),
+        false => {
+            let why = String::from_utf8_lossy(&output.stderr);
+            Err(format!("{line}: {}", why.trim()))
+        }
     }
 }
 
@@ -281,7 +277,7 @@ fn restrict(lab: &Lab, node: usize, case: Case) -> Result<(), String> {
     Ok(())
 }
 
-/// Gives the cable back.
+/// Takes back what [`restrict`] did.
 fn free(lab: &Lab, node: usize, case: Case) -> Result<(), String> {
     let netns = lab.nodes[node].netns();
     if case.rate_mbit().is_some() {

@@ -192,7 +192,15 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
             .with_interval(Duration::from_secs(1)),
     )?;
     // Until it is known what it is for.
-    Urgency::First.apply(options)
+    mark(options, Urgency::First);
+    Ok(())
+}
+
+/// A system that cannot say how urgent something is carries it all the same.
+fn mark(socket: SockRef<'_>, urgency: Urgency) {
+    if let Err(error) = urgency.apply(socket) {
+        tracing::debug!("cannot mark a connection as {urgency:?}: {error}");
+    }
 }
 
 /// To the same socket, for when it is under TLS.
@@ -303,7 +311,7 @@ pub(crate) async fn connect_now(
         Err(Turned::Wire(error)) => return Err(error),
     };
     link.reader.set_body_max(body_max);
-    Urgency::of(purpose).apply(SockRef::from(&handle))?;
+    mark(SockRef::from(&handle), Urgency::of(purpose));
     Ok(link)
 }
 
@@ -431,7 +439,7 @@ pub(crate) async fn accept(
     let (hello, link) = timeout(HELLO_TIMEOUT, greeting)
         .await
         .map_err(|_| WireError::Timeout("the hello"))??;
-    Urgency::of(hello.purpose).apply(SockRef::from(&handle))?;
+    mark(SockRef::from(&handle), Urgency::of(hello.purpose));
     Ok((hello, link))
 }
 
