@@ -22,6 +22,15 @@ pub fn follower(name: &str) -> NodeReport {
         applied: 184_220,
         nfs_port: 2049,
         mount_port: 20048,
+        clock: Some(ClockReading {
+            unix_ns: 1_795_378_443_000_000_000,
+            mono_ns: 90_000_000_000_000,
+            heard: vec![Echo {
+                node: 2,
+                mono_ns: 7,
+                held_ns: 9,
+            }],
+        }),
         ..NodeReport::default()
     }
 }

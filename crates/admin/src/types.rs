@@ -149,14 +149,16 @@ pub struct ClockReading {
     pub unix_ns: i64,
     /// At that moment, by a clock of its machine that never jumps. Of meaning to itself alone.
     pub mono_ns: i64,
-    /// What it heard from the others last, by their numbers.
+    /// What it heard from the others last. (No map by number: within a flattened struct serde reads no numbers as keys.)
     #[serde(default)]
-    pub heard: BTreeMap<u64, Echo>,
+    pub heard: Vec<Echo>,
 }
 
 /// What another node said of its clock, told back to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Echo {
+    /// Which.
+    pub node: u64,
     /// Its [`ClockReading::mono_ns`].
     pub mono_ns: i64,
     /// For how long this node has had it.

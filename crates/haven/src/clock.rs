@@ -171,12 +171,10 @@ impl ServiceClock {
     pub fn reading(&self) -> ClockReading {
         let state = self.state.lock();
         let (mono_ns, unix_ns) = both();
-        let heard = state.heard.iter().map(|(id, (stamp, at))| {
-            let echo = Echo {
-                mono_ns: *stamp,
-                held_ns: mono_ns - at,
-            };
-            (*id, echo)
+        let heard = state.heard.iter().map(|(node, (stamp, at))| Echo {
+            node: *node,
+            mono_ns: *stamp,
+            held_ns: mono_ns - at,
         });
         ClockReading {
             unix_ns,
@@ -189,7 +187,7 @@ impl ServiceClock {
     pub fn hear(&self, from: u64, reading: &ClockReading) {
         self.learn(|state, mono| {
             state.heard.insert(from, (reading.mono_ns, mono));
-            let Some(echo) = reading.heard.get(&self.own) else {
+            let Some(echo) = reading.heard.iter().find(|echo| echo.node == self.own) else {
                 return;
             };
             let since = mono.saturating_sub(echo.mono_ns);
@@ -328,17 +326,14 @@ mod tests {
         assert!(one.standings().0.is_empty(), "of two clocks, one is none");
         other.hear(1, &one.reading());
         let mut late = other.reading();
-        for echo in late.heard.values_mut() {
+        for echo in &mut late.heard {
             echo.held_ns -= 2 * SECOND_NS;
         }
         one.hear(2, &late);
         assert!(one.standings().0.is_empty());
         for odd in [i64::MIN, i64::MAX] {
-            for echo in late.heard.values_mut() {
-                *echo = Echo {
-                    mono_ns: odd,
-                    held_ns: odd,
-                };
+            for echo in &mut late.heard {
+                (echo.mono_ns, echo.held_ns) = (odd, odd);
             }
             one.hear(
                 2,

@@ -1,9 +1,19 @@
 use super::*;
 use crate::cases::{self, FLOATING, edit};
-use crate::types::{Conflict, Facts};
+use crate::types::{ClusterStatus, Conflict, Facts};
 
 fn states(facts: Facts) -> Vec<NodeState> {
     judge(facts).nodes.iter().map(|n| n.state).collect()
+}
+
+#[test]
+fn whoever_asks_reads_what_is_judged() {
+    for facts in [cases::healthy(), cases::no_quorum()] {
+        let status = judge(facts);
+        let text = serde_json::to_string(&status).unwrap();
+        let read: ClusterStatus = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, status);
+    }
 }
 
 #[test]
