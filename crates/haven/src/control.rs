@@ -7,9 +7,9 @@
 
 use crate::relay::{Informed, Relay, Visitors};
 use haven_admin::{Scope, server};
+use rustix::net;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
@@ -17,6 +17,8 @@ use tokio::runtime::Handle;
 
 /// Longest path of a Unix socket (sun_path of unix(7), with its NUL).
 const PATH_BYTES_MAX: usize = 107;
+/// Connections to the control socket that have come and were not taken yet.
+const BACKLOG: i32 = 128;
 /// Connections to the control socket at a time; more wait.
 const CONNECTIONS_MAX: usize = 16;
 /// Connections to the listener for metrics at a time; more wait.
@@ -41,9 +43,21 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
         Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
         _ => {}
     }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
+    bind_watched(path, || {})
+}
+
+/// As [`bind`] of a path that is free; `named` is called when the name has just come to be.
+fn bind_watched(path: &Path, named: impl FnOnce()) -> io::Result<UnixListener> {
+    let (family, kind) = (net::AddressFamily::UNIX, net::SocketType::STREAM);
+    let flags = net::SocketFlags::CLOEXEC | net::SocketFlags::NONBLOCK;
+    let socket = net::socket_with(family, kind, flags, None)?;
+    // The name gets the mode that the socket has when it is bound (less the process's mask): nobody else can connect
+    // in between, as he could if the name had to be changed.
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+    net::bind(&socket, &net::SocketAddrUnix::new(path)?)?;
+    named();
+    net::listen(&socket, BACKLOG)?;
+    UnixListener::from_std(socket.into())
 }
 
 /// Opens the listener for metrics, if there shall be one.
@@ -73,5 +87,42 @@ pub(crate) fn serve<A: Informed>(socket: UnixListener, metrics: Option<TcpListen
             Scope::Metrics,
             METRICS_CONNECTIONS_MAX,
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::mpsc;
+
+    fn mode(path: &Path) -> u32 {
+        let meta = std::fs::symlink_metadata(path).unwrap();
+        meta.permissions().mode() & 0o777
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_its_owners_from_its_first_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        for _ in 0..2 {
+            let (tell, told) = mpsc::channel();
+            // Between the making of the name and listening: nothing is left to be done about the mode.
+            let seen = path.clone();
+            let _ = std::fs::remove_file(&path);
+            let socket = bind_watched(&path, move || tell.send(mode(&seen)).unwrap()).unwrap();
+            assert_eq!(told.recv(), Ok(0o600));
+            assert_eq!(mode(&path), 0o600);
+            let connecting = tokio::net::UnixStream::connect(&path);
+            let (came, went) = tokio::join!(socket.accept(), connecting);
+            assert!(came.is_ok() && went.is_ok());
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_is_refused_with_words() {
+        let path = Path::new("/tmp").join("x".repeat(PATH_BYTES_MAX));
+        let why = bind(&path).map(drop).unwrap_err().to_string();
+        assert!(why.contains("node.control"), "{why}");
     }
 }

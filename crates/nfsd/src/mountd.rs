@@ -2,13 +2,15 @@
 //!
 //! Only exported directories and what is below them can be mounted, files too. What is not exported to a client is
 //! refused before it is looked for, so that nobody learns what exists. MNT, UMNT and UMNTALL that change
-//! the table of mounts are log entries; those that find it as they want it are queries.
+//! the table of mounts are log entries; those that find it as they want it are queries. So are all that come in
+//! datagrams: anybody can write any address into one, to fill the table, push others' rows out or take them away.
+//! They are answered as the others, and not noted.
 //!
 //! It must not know NFS procedures.
 
 use crate::classify::{Prepared, Request, Service, args, reply};
 use crate::entry::{Entry, MntRules, MountEntry, MountOp};
-use crate::exports::{Denied, Exports, Origin, normal_path};
+use crate::exports::{Denied, Exports, Origin, Transport, normal_path};
 use crate::handle::{ExportId, HANDLE_BYTES, Target};
 use crate::identity::Identity;
 use crate::mounts::Mounts;
@@ -67,6 +69,9 @@ pub(crate) fn prepare(
         Procedure::Umntall => MountOp::Umntall,
     };
     let (xid, client) = (call.xid, origin.peer.ip().to_canonical());
+    if origin.transport == Transport::Datagram {
+        return Ok(Prepared::Query(Request::Mount { xid, client, op }));
+    }
     let entry = Entry::Mount(MountEntry {
         time: now,
         client,

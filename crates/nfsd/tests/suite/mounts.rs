@@ -4,7 +4,9 @@ use crate::server::{DATA, Server, encoded, everybody, plain};
 use bytes::Bytes;
 use haven_fs::SystemTable;
 use haven_fs::model::Model;
-use haven_nfsd::{Client, Entry, ExportId, Machine, MntRules, MountEntry, MountOp, Options, Who};
+use haven_nfsd::{
+    Client, Entry, ExportId, Machine, MntRules, MountEntry, MountOp, Options, Transport, Who,
+};
 use haven_proto::mount::{self, Dirpath, Mountstat3, Name, Procedure};
 use haven_xdr::Gather;
 
@@ -75,6 +77,31 @@ fn only_changes_are_logged() {
     let () = s.mnt(3, Procedure::Null, Gather::new());
     assert_eq!(s.index, applied);
     assert_eq!(dump(&mut s).len(), 1);
+}
+
+/// Whoever sends a datagram may write any address into it.
+#[test]
+fn datagrams_are_answered_and_change_no_rows() {
+    let mut s = Server::new();
+    let root = s.root.clone();
+    let sub = s.dir(&root, "sub");
+    let (before, applied) = (dump(&mut s), s.index);
+    s.transport = Transport::Datagram;
+    assert_eq!(s.mount("/data/sub"), Ok(sub), "it gets its handle");
+    assert_eq!(s.mount("/data/none"), Err(Mountstat3::NoEnt));
+    for n in 0..5000_u32 {
+        let [.., high, low] = n.to_be_bytes();
+        from(&mut s, &format!("10.0.{high}.{low}"));
+        s.mount("/data").unwrap();
+    }
+    from(&mut s, "192.0.2.1");
+    umnt(&mut s, "/data");
+    let () = s.mnt(3, Procedure::Umntall, Gather::new());
+    assert_eq!(s.index, applied, "nothing was logged");
+    assert_eq!(dump(&mut s), before);
+    s.transport = Transport::Stream;
+    umnt(&mut s, "/data");
+    assert_eq!(dump(&mut s), []);
 }
 
 #[test]
