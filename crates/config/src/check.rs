@@ -26,6 +26,8 @@ const KEEP_MIB_MAX: u64 = 1 << 20;
 const KEEP_MIB_OF_WITNESS: u64 = 8192;
 /// With fewer nodes a witness is no gain: the loss of either node ends the service.
 const NODES_WITH_WITNESS_MIN: usize = 3;
+/// Most bytes in the path of the control socket (sun_path of unix(7), with its NUL).
+pub const CONTROL_PATH_BYTES_MAX: usize = 107;
 /// Most bytes in an export's path (MNTPATHLEN of RFC 1813 appendix I).
 const EXPORT_PATH_BYTES_MAX: usize = 1024;
 
@@ -214,6 +216,15 @@ fn node(raw: raw::Node, cluster: &Cluster) -> Result<Node, ConfigError> {
         ));
     }
     let control = raw.control.unwrap_or_else(|| raw.data.join("control.sock"));
+    if control.as_os_str().len() > CONTROL_PATH_BYTES_MAX {
+        return Err(bad(
+            "node.control",
+            format!(
+                "{} has more than {CONTROL_PATH_BYTES_MAX} bytes, which no socket's path may have: set a shorter one",
+                control.display()
+            ),
+        ));
+    }
     let role = role(raw.role.as_deref(), cluster)?;
     let checkpoints = checkpoints(
         (raw.checkpoint_entries, raw.checkpoint_mib),
@@ -319,8 +330,8 @@ fn service(raw: raw::Service) -> Result<Service, ConfigError> {
 fn everybody(raw: &raw::Service) -> Result<Client, ConfigError> {
     let squash = Squash {
         mode: squash_mode(raw.squash.as_deref())?,
-        anonuid: raw.anonuid.unwrap_or(NOBODY),
-        anongid: raw.anongid.unwrap_or(NOBODY),
+        anonuid: id("service.anonuid", raw.anonuid, NOBODY)?,
+        anongid: id("service.anongid", raw.anongid, NOBODY)?,
     };
     Ok(Client {
         who: Who::Everybody,
@@ -422,11 +433,22 @@ fn export(raw: raw::Export, warnings: &mut Vec<String>) -> Result<Export, Config
     };
     Ok(Export {
         path: raw.path,
-        uid: raw.uid.unwrap_or(0),
-        gid: raw.gid.unwrap_or(0),
+        uid: id("export.uid", raw.uid, 0)?,
+        gid: id("export.gid", raw.gid, 0)?,
         mode,
         clients,
     })
+}
+
+/// A user's or group's number. The highest one means "none" to chown(2).
+fn id(key: &str, raw: Option<u32>, default: u32) -> Result<u32, ConfigError> {
+    match raw {
+        Some(u32::MAX) => {
+            let why = format!("{} is nobody's number: 0 to {}", u32::MAX, u32::MAX - 1);
+            Err(bad(key, why))
+        }
+        given => Ok(given.unwrap_or(default)),
+    }
 }
 
 fn clients(

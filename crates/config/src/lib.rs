@@ -18,7 +18,7 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-pub use check::{ADDRESSES_MAX, EXPORTS_MAX, NODES_MAX, check_export_path};
+pub use check::{ADDRESSES_MAX, CONTROL_PATH_BYTES_MAX, EXPORTS_MAX, NODES_MAX, check_export_path};
 pub use operate::{
     Health, Limits, Log, LogFormat, LogLevel, Metrics, PORTMAP_PORT, Portmapper, usual_portmapper,
 };

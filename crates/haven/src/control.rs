@@ -7,6 +7,7 @@
 
 use crate::relay::{Informed, Relay, Visitors};
 use haven_admin::{Scope, server};
+use haven_config::CONTROL_PATH_BYTES_MAX;
 use rustix::net;
 use std::io;
 use std::net::SocketAddr;
@@ -15,8 +16,6 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Handle;
 
-/// Longest path of a Unix socket (sun_path of unix(7), with its NUL).
-const PATH_BYTES_MAX: usize = 107;
 /// Connections to the control socket that have come and were not taken yet.
 const BACKLOG: i32 = 128;
 /// Connections to the control socket at a time; more wait.
@@ -30,11 +29,11 @@ const METRICS_CONNECTIONS_MAX: usize = 8;
 /// # Errors
 /// When the path is too long for a Unix socket or cannot be made.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    if path.as_os_str().len() > PATH_BYTES_MAX {
+    if path.as_os_str().len() > CONTROL_PATH_BYTES_MAX {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!(
-                "the control socket's path {} has more than {PATH_BYTES_MAX} bytes; set node.control to a shorter one",
+                "the control socket's path {} has more than {CONTROL_PATH_BYTES_MAX} bytes; set node.control to a shorter one",
                 path.display()
             ),
         ));
@@ -121,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_path_that_is_too_long_is_refused_with_words() {
-        let path = Path::new("/tmp").join("x".repeat(PATH_BYTES_MAX));
+        let path = Path::new("/tmp").join("x".repeat(CONTROL_PATH_BYTES_MAX));
         let why = bind(&path).map(drop).unwrap_err().to_string();
         assert!(why.contains("node.control"), "{why}");
     }

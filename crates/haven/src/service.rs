@@ -48,6 +48,9 @@ const QUICK_READ_BYTES_MAX: u32 = 32 << 10;
 /// add up, and whoever asks for something short finds a thread.
 pub(crate) const SLOW_QUERIES_MAX: usize = 64;
 
+/// LOOKUPs of `..` at a time: in a deep tree one may cost a millisecond of a processor, which others need, too.
+const CLIMBS_MAX: usize = 2;
+
 /// See the module's head comment.
 pub struct Service {
     exports: Arc<Exports>,
@@ -64,6 +67,8 @@ pub struct Service {
     callers: Arc<Callers>,
     /// A permit for each query that takes long.
     slow: Arc<Semaphore>,
+    /// And one for each that climbs.
+    climbing: Arc<Semaphore>,
 }
 
 /// What became of a change.
@@ -108,6 +113,7 @@ impl Service {
             history,
             callers: Callers::new(),
             slow: Arc::new(Semaphore::new(SLOW_QUERIES_MAX)),
+            climbing: Arc::new(Semaphore::new(CLIMBS_MAX)),
             clock,
         }
     }
@@ -175,9 +181,14 @@ impl Service {
     /// Answers from the state.
     async fn query(&self, request: Request) -> Verdict {
         let room = self.room_for(&request);
-        let turn = match is_quick(&request) {
+        let turns = match is_quick(&request) {
             true => None,
-            false => Arc::clone(&self.slow).acquire_owned().await.ok(),
+            false if climbs(&request) => Some(&self.climbing),
+            false => Some(&self.slow),
+        };
+        let turn = match turns {
+            Some(turns) => Arc::clone(turns).acquire_owned().await.ok(),
+            None => None,
         };
         let look = move |machine: &Machine<Store>| {
             // As long as a thread works on it, also when nobody waits for it any more.
@@ -338,9 +349,14 @@ fn is_quick(request: &Request) -> bool {
         Request::Nfs3 { args, .. } => match args {
             Args3::Read(read) => read.count <= QUICK_READ_BYTES_MAX,
             Args3::Readdir(_) | Args3::Readdirplus(_) => false,
-            _ => true,
+            _ => !climbs(request),
         },
     }
+}
+
+/// Whether it may climb from a directory to its export's own one.
+fn climbs(request: &Request) -> bool {
+    matches!(request, Request::Nfs3 { args: Args3::Lookup(lookup), .. } if lookup.what.name.as_ref() == b"..")
 }
 
 /// What a port mapper tells of a service that listens at `listen`: NFS over TCP, the others also over UDP. NLM is where

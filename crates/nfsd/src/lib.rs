@@ -24,6 +24,7 @@ mod exports;
 pub mod fuzzing;
 mod handle;
 mod identity;
+mod inside;
 mod level;
 mod machine;
 mod mount_path;

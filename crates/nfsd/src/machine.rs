@@ -15,6 +15,7 @@ use crate::entry::{Entry, MntRules, MountEntry, MountOp, Nfs3Entry};
 use crate::exports::normal_path;
 use crate::handle::{ExportId, HandleKey, VolumeId};
 use crate::identity::Identity;
+use crate::inside::Inside;
 use crate::mounts::Mounts;
 use crate::over::News;
 use crate::reply_cache::{self, ReplyCache};
@@ -64,6 +65,7 @@ pub struct Machine<F> {
     exports: BTreeMap<Bytes, ExportRow>,
     /// The directory of each of `exports`.
     roots: BTreeMap<ExportId, Ino>,
+    inside: Inside,
     level: Level,
     last_time: Time,
     served_ns: u64,
@@ -91,6 +93,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             replies,
             mounts,
             roots: exports.values().map(|row| (row.id, row.ino)).collect(),
+            inside: Inside::default(),
             exports,
             level,
             last_time,
@@ -112,6 +115,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
         } = loaded;
         self.fs.set_level(self.level);
         self.roots = self.exports.values().map(|row| (row.id, row.ino)).collect();
+        self.inside.forget();
         Ok(())
     }
 
@@ -242,6 +246,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
                     fs: &self.fs,
                     identity,
                     roots: &self.roots,
+                    inside: &self.inside,
                     cred,
                     read_only: *read_only,
                     room,
@@ -277,6 +282,7 @@ impl<F: Filesystem + SystemTable> Machine<F> {
             fs: &self.fs,
             identity,
             roots: &self.roots,
+            inside: &self.inside,
             cred: &entry.cred,
             read_only: false,
             room: None,
@@ -452,11 +458,15 @@ impl<F: Filesystem + SystemTable> Machine<F> {
                 replayed: false,
             });
         };
+        if matches!(args, Args3::Rename(_)) {
+            self.inside.forget();
+        }
         let fs = &mut self.fs;
         let mut edit = Edit {
             fs,
             identity,
             roots: &self.roots,
+            inside: &self.inside,
             cred: &entry.cred,
             at: *at,
         };

@@ -31,6 +31,26 @@ fn error(text: &str) -> String {
 }
 
 #[test]
+fn what_no_system_takes_is_refused_before_a_node_starts() {
+    let long = format!("control = \"/{}\"\n[cluster]", "c".repeat(107));
+    let why = error(&FULL.replacen("[cluster]", &long, 1));
+    assert!(why.contains("node.control") && why.contains("107"), "{why}");
+    for key in ["anonuid", "anongid"] {
+        let text = format!(
+            "[node]\ndata = \"/d\"\n[service]\n{key} = 4294967295\n[[export]]\npath = \"/a\"\n"
+        );
+        let why = error(&text);
+        assert!(why.contains(key) && why.contains("4294967294"), "{why}");
+    }
+    for key in ["uid", "gid"] {
+        let text =
+            format!("[node]\ndata = \"/d\"\n[[export]]\npath = \"/a\"\n{key} = 4294967295\n");
+        let why = error(&text);
+        assert!(why.contains(key) && why.contains("4294967294"), "{why}");
+    }
+}
+
+#[test]
 fn a_full_file() {
     let config = Config::parse(FULL).unwrap();
     assert_eq!(config.node.id, 2);

@@ -7,6 +7,7 @@ use super::status::Failure;
 use crate::Fatal;
 use crate::handle::{ExportId, Target};
 use crate::identity::Identity;
+use crate::inside::{Inside, Whereabouts};
 use bytes::Bytes;
 use haven_fs::{Attr, Change, Cred, Filesystem, FsResult, Ino, MOVE_DEPTH_MAX};
 use haven_proto::nfs3::{Fattr3, Fh3, Nfsstat3, PostOpAttr, PreOpAttr, WccAttr, WccData};
@@ -18,6 +19,7 @@ pub(crate) struct View<'a, F> {
     pub(crate) identity: &'a Identity,
     /// The exports' directories: what is above one is not shown through it.
     pub(crate) roots: &'a BTreeMap<ExportId, Ino>,
+    pub(crate) inside: &'a Inside,
     pub(crate) cred: &'a Cred,
     /// Nothing may be changed through this view.
     pub(crate) read_only: bool,
@@ -30,6 +32,7 @@ pub(crate) struct Edit<'a, F> {
     pub(crate) fs: &'a mut F,
     pub(crate) identity: &'a Identity,
     pub(crate) roots: &'a BTreeMap<ExportId, Ino>,
+    pub(crate) inside: &'a Inside,
     pub(crate) cred: &'a Cred,
     pub(crate) at: Change,
 }
@@ -88,7 +91,8 @@ impl<F: Filesystem> View<'_, F> {
     /// the export (its own root; or a directory that was moved out through a surrounding export).
     ///
     /// [`Nfsstat3::NameTooLong`] where `dir` lies more than [`MOVE_DEPTH_MAX`] levels below an export that is not the
-    /// whole volume: whether it is inside is not looked for any further.
+    /// whole volume: whether it is inside is not looked for any further,
+    /// unless it is known of a directory on the way.
     pub(super) fn parent(&self, export: ExportId, dir: &Attr) -> Result<Attr, Failure> {
         let Some(&root) = self.roots.get(&export) else {
             return Ok(dir.clone());
@@ -101,17 +105,31 @@ impl<F: Filesystem> View<'_, F> {
         if root == self.fs.root() {
             return Ok(parent);
         }
-        let mut at = parent.ino;
-        for _ in 0..MOVE_DEPTH_MAX {
-            if at == root {
-                return Ok(parent);
+        let mut whereabouts = self.inside.of(export, dir.ino);
+        let (mut at, mut passed) = (parent.ino, vec![dir.ino]);
+        while whereabouts.is_none() {
+            whereabouts = match at {
+                at if at == root => Some(Whereabouts::Inside),
+                at if at == self.fs.root() => Some(Whereabouts::Outside),
+                at => self.inside.of(export, at),
+            };
+            if whereabouts.is_none() && passed.len() >= MOVE_DEPTH_MAX {
+                // Those on the way are less deep.
+                passed.truncate(1);
+                whereabouts = Some(Whereabouts::TooDeep);
             }
-            if at == self.fs.root() {
-                return Ok(dir.clone());
+            if let Some(found) = whereabouts {
+                self.inside.note(export, &passed, found);
+            } else {
+                passed.push(at);
+                at = up(at)?.ino;
             }
-            at = up(at)?.ino;
         }
-        Err(Nfsstat3::NameTooLong.into())
+        match whereabouts {
+            Some(Whereabouts::Inside) => Ok(parent),
+            Some(Whereabouts::Outside) => Ok(dir.clone()),
+            Some(Whereabouts::TooDeep) | None => Err(Nfsstat3::NameTooLong.into()),
+        }
     }
 
     fn known(&self, fh: &Fh3) -> Result<Option<Attr>, Fatal> {
@@ -129,6 +147,7 @@ impl<F: Filesystem> Edit<'_, F> {
             fs: self.fs,
             identity: self.identity,
             roots: self.roots,
+            inside: self.inside,
             cred: self.cred,
             read_only: false,
             room: None,
