@@ -76,7 +76,7 @@ impl Store {
         }
     }
 
-    /// Hashes a slice: at most about [`SLICE_BYTES`] of rows and file data, and [`SLICE_ROWS`] rows.
+    /// Hashes a slice: at most about 1 MiB of rows and file data, and 4,096 rows.
     pub fn hash_slice(&self, pass: &mut HashPass) -> FsResult<HashStep> {
         let same = pass.generation.as_ptr() == Arc::as_ptr(&self.generation);
         if !same || pass.changes != self.changes {
