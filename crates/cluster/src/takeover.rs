@@ -494,6 +494,9 @@ impl Takeover {
             (Barrier::InFlight, _) | (_, Gate::Opening) => {}
             // A closing that is still under way must not hit the connections of the new turn.
             (Barrier::Done { .. }, Gate::Closed) => {
+                // A lapse may have ended a move between the closing of the gate and that of the connections: what they
+                // had asked is given up, and nobody would ever answer it.
+                self.close_connections(out);
                 if !self.closing {
                     self.start_serving(term, out);
                 }

@@ -254,6 +254,21 @@ fn a_move_asked_for_during_a_lapse_closes_first() {
     );
 }
 
+/// What was inside when the gate closed for the move is given up: whoever asked must hear of that.
+#[test]
+fn a_move_that_a_lapse_ends_closes_before_anybody_is_let_in_again() {
+    let mut machine = serving();
+    assert_eq!(machine.handle(Event::MoveRequested), [Drain]);
+    let actions = machine.handle(Event::Drained);
+    assert_eq!(actions, [StopServing, RemoveAddresses]);
+    assert_eq!(machine.handle(Event::LeaseLapsed), []);
+    let regained = Event::LeaseRegained { term: T1 };
+    assert_eq!(machine.handle(regained), [CloseClientConnections]);
+    assert_eq!(machine.handle(Event::AddressesRemoved), []);
+    let actions = machine.handle(Event::ConnectionsClosed);
+    assert_eq!(actions, [StartServing { term: T1 }]);
+}
+
 #[test]
 fn a_shutdown_during_a_lapse_closes_and_hands_over() {
     let mut machine = suspended(1);

@@ -301,7 +301,7 @@ fn watch_losses(mut losses: Losses, inner: Weak<Inner>) {
             held.retain(|placed| lost.as_ref().is_none_or(|lost| lost.contains(&placed.ip())));
             let gone = |placed: &Placed| addr::is_here(placed.ip()).is_ok_and(|here| !here);
             if let Some(placed) = held.iter().find(|placed| gone(placed)) {
-                warn!(address = %placed.ip(), "somebody took a floating address off");
+                warn!(address = %placed.ip(), "a floating address is gone: somebody took it off, or this node's own guard, because this process was too busy to tell it that it lives");
                 (inner.on_lost)();
             }
         }

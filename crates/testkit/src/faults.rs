@@ -196,7 +196,7 @@ impl Play {
 
     async fn term(&self) -> Result<u64, String> {
         let leader = self.leader().await?;
-        Ok(self.lab().status(leader).await?.term)
+        Ok(self.lab().status_of_busy(leader).await?.term)
     }
 
     /// Another node takes over and serves the clients.
@@ -297,7 +297,7 @@ impl Play {
         (0..NODES).try_for_each(|node| lab.cut(node, true))?;
         let start = Instant::now();
         for node in 0..NODES {
-            while lab.status(node).await?.serving {
+            while lab.status_of_busy(node).await?.serving {
                 if start.elapsed() > PATIENCE {
                     return Err("a node serves on its own".into());
                 }
@@ -380,7 +380,7 @@ impl Play {
         println!("a torn end is cut off");
 
         let before = aside(self.lab(), follower);
-        while self.lab().status(follower).await?.applied < CUT_BY {
+        while self.lab().status_of_busy(follower).await?.applied < CUT_BY {
             self.served().await?;
         }
         self.torture.lab.kill(&[follower])?;
@@ -529,7 +529,7 @@ async fn full_followers(
     let [one, two] = [1, 2].map(|step| (leader + step) % NODES);
     afflict(lab, one, no_space).await?;
     let start = Instant::now();
-    while !lab.status(one).await?.full {
+    while !lab.status_of_busy(one).await?.full {
         if start.elapsed() > PATIENCE {
             return Err("a follower does not see that its disk is full".into());
         }
@@ -540,7 +540,7 @@ async fn full_followers(
     probe.until("no space left", "followers", |answer| {
         matches!(answer, Err(ClientError::Nfs(Nfsstat3::NoSpc)))
     })?;
-    let report = lab.status(leader).await?;
+    let report = lab.status_of_busy(leader).await?;
     let trouble = report.trouble.unwrap_or_default();
     if report.full || !report.refuses_growth || !trouble.contains("no majority") {
         return Err(format!("the leader says {trouble:?}"));

@@ -278,10 +278,16 @@ fn steady(time: Duration, clients: usize) -> Result<(), String> {
         let lab = start_cluster(place.dir(), &exe, "").await?;
         let leader = lab.wait_serving(None).await?;
         let load = ClientThread::start(&lab.client, clients).await?;
-        let before = (lab.status(leader).await?, load.recorder.acknowledged());
+        let before = (
+            lab.status_of_busy(leader).await?,
+            load.recorder.acknowledged(),
+        );
         load.recorder.open_window();
         tokio::time::sleep(time).await;
-        let after = (lab.status(leader).await?, load.recorder.acknowledged());
+        let after = (
+            lab.status_of_busy(leader).await?,
+            load.recorder.acknowledged(),
+        );
         let (elections, requests) = (after.0.term - before.0.term, after.1 - before.1);
         let (flushes, records) = (
             after.0.log_flushes - before.0.log_flushes,

@@ -295,6 +295,20 @@ impl Lab {
         client.node().await.map_err(words)
     }
 
+    /// Asks a node until it answers: one that is busy may let a question wait.
+    ///
+    /// # Errors
+    /// When it never does, in words.
+    pub async fn status_of_busy(&self, index: usize) -> Result<NodeReport, String> {
+        let start = Instant::now();
+        loop {
+            match self.status(index).await {
+                Err(_) if start.elapsed() < PATIENCE => tokio::time::sleep(POLL).await,
+                answer => return answer,
+            }
+        }
+    }
+
     /// One asker for each node, which may take so long to answer.
     pub fn askers(&self, patience: Duration) -> Vec<Client> {
         let nodes = 0..self.nodes.len();
@@ -335,7 +349,7 @@ impl Lab {
     /// Waits until a node follows another and has applied what that one has by now.
     pub async fn wait_caught_up(&self, index: usize, leader: usize) -> Result<(), String> {
         let start = Instant::now();
-        let want = self.status(leader).await?.applied;
+        let want = self.status_of_busy(leader).await?.applied;
         while start.elapsed() < PATIENCE {
             if let Ok(status) = self.status(index).await
                 && status.phase == Phase::Idle

@@ -121,7 +121,7 @@ impl Clocks {
         for what in ["after the leap", "under the next leader"] {
             last = self.later(&last, what).await?;
             let leader = self.play.leader().await?;
-            let ahead_ms = self.play.lab().status(leader).await?.time_ahead_ms;
+            let ahead_ms = self.play.lab().status_of_busy(leader).await?.time_ahead_ms;
             if ahead_ms < (JUMP_S - 3_600) * 1_000 {
                 return Err(format!("{what} it is said to be {ahead_ms} ms ahead"));
             }
@@ -144,7 +144,7 @@ impl Clocks {
         let name = &self.play.lab().nodes[of].name;
         let start = Instant::now();
         loop {
-            let report = self.play.lab().status(by).await?;
+            let report = self.play.lab().status_of_busy(by).await?;
             let clock = report.clocks.get(name);
             if clock.is_some_and(|clock| (clock.ahead_ms / 1_000 - ahead_s).abs() <= 1) {
                 return Ok(());
