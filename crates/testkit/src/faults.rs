@@ -30,6 +30,8 @@ const UNFELT: Duration = Duration::from_millis(600);
 const MEANWHILE: Duration = Duration::from_millis(900);
 /// How long anything may take to show.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a client that does one thing at a time waits for an answer before it asks again.
+const IMPATIENCE: Duration = Duration::from_secs(5);
 /// Pause between looks.
 const POLL: Duration = Duration::from_millis(10);
 /// What a slow disk adds to every flush, in milliseconds.
@@ -574,6 +576,9 @@ impl Probe {
                     let options = Options {
                         mount_port: MOUNT_PORT_DEFAULT,
                         request_timeout: Some(PATIENCE),
+                        // Less patient than a kernel: whom a leader lets in shortly before its process ends by itself, the
+                        // next one may not know of (docs/operate/failover.md). What is played here is space.
+                        retransmit_timeout: IMPATIENCE,
                         ..Options::default()
                     };
                     let server = SocketAddr::from((FLOATING, NFS_PORT_DEFAULT));

@@ -32,6 +32,8 @@ const PEER_PORT: u16 = 7400;
 const CONTROL_PATIENCE: Duration = Duration::from_millis(500);
 /// A state hash reads everything.
 const HASH_PATIENCE: Duration = Duration::from_secs(60);
+/// A node that tells something each quarter of a second has been heard within this.
+const HEARD_MS_MAX: u64 = 1_000;
 /// Pause between looks at the nodes.
 const POLL: Duration = Duration::from_millis(10);
 /// How long the cluster may take to get anywhere.
@@ -346,7 +348,8 @@ impl Lab {
         Err(format!("no node serves within {PATIENCE:?}"))
     }
 
-    /// Waits until a node follows another and has applied what that one has by now.
+    /// Waits until a node follows another, has applied what that one has by now, and hears what it tells. Before that, what
+    /// happens next happens in the middle of what was before.
     pub async fn wait_caught_up(&self, index: usize, leader: usize) -> Result<(), String> {
         let start = Instant::now();
         let want = self.status_of_busy(leader).await?.applied;
@@ -355,6 +358,7 @@ impl Lab {
                 && status.phase == Phase::Idle
                 && status.leader.is_some()
                 && status.applied >= want
+                && self.hears(index, leader).await
             {
                 return Ok(());
             }
@@ -364,6 +368,17 @@ impl Lab {
             "node {} has not caught up within {PATIENCE:?}",
             self.nodes[index].name
         ))
+    }
+
+    /// Whether a node has heard lately what another tells of itself and its clients.
+    async fn hears(&self, index: usize, other: usize) -> bool {
+        let Ok(status) = self.ask(index, CONTROL_PATIENCE).status().await else {
+            return false;
+        };
+        let mut nodes = status.nodes.iter();
+        let known = nodes.find(|node| node.facts.name == self.nodes[other].name);
+        let heard = known.and_then(|node| node.facts.heard_ms_ago);
+        heard.is_some_and(|ms| ms < HEARD_MS_MAX)
     }
 
     /// Waits until all nodes have applied the same, and compares their hashes. To be called without load.
