@@ -23,7 +23,8 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
@@ -40,6 +41,10 @@ const MUCH: u32 = 1 << 20;
 const REQUESTS: usize = 64;
 /// Pause of one who drips, and of one who was not let in.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long the first race of twins may take.
+const TWINS_PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between looks.
+const POLL: Duration = Duration::from_millis(10);
 
 /// What is asked for.
 #[derive(clap::Args, Clone, Copy, Debug)]
@@ -111,14 +116,23 @@ async fn play(plan: &Plan, dir: &Path, haven: &Path) -> Result<(), String> {
         let host = hosts[n / MANNERS.len() % hosts.len()];
         crowd.spawn(behave(requests, host, manner));
     }
-    let mut races = 0;
+    let races = AtomicU64::new(0);
+    let enough = async {
+        mixed.recorder.wait_fresh(plan.operations).await?;
+        // Two equal requests under way cost one of the twins a second.
+        let start = Instant::now();
+        while races.load(Ordering::Relaxed) == 0 {
+            if start.elapsed() > TWINS_PATIENCE {
+                return Err("twins never came to a race".to_owned());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    };
     tokio::select! {
         why = mixed.failure() => return Err(format!("an honest client: {why}")),
-        why = twins::race(&target, &mut races) => return Err(why),
-        fresh = mixed.recorder.wait_fresh(plan.operations) => fresh?,
-    }
-    if races == 0 {
-        return Err("twins never came to a race".into());
+        why = twins::race(&target, &races) => return Err(why),
+        enough = enough => enough?,
     }
     mixed.verify().await?;
     let told = node.status()?;
@@ -129,7 +143,8 @@ async fn play(plan: &Plan, dir: &Path, haven: &Path) -> Result<(), String> {
     let bound = bound::resident_bytes_max(&Config::load(&node.config).map_err(words)?);
     node.end()?;
     println!(
-        "{acknowledged} operations acknowledged and {races} locks taken beside {} connections; {} of {} MiB resident; {told}",
+        "{acknowledged} operations acknowledged and {} locks taken beside {} connections; {} of {} MiB resident; {told}",
+        races.load(Ordering::Relaxed),
         plan.connections,
         most >> 20,
         bound >> 20

@@ -8,6 +8,7 @@ use crate::mixed::words;
 use haven::classic::Target;
 use haven_client::{Client, ClientError, Options};
 use haven_proto::nfs3::{Createhow3, Fh3, Nfsstat3, Sattr3};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What all of them begin their numbers with.
 const FIRST_XID: u32 = 7;
@@ -15,7 +16,7 @@ const FIRST_XID: u32 = 7;
 const LOCK: &str = "lock";
 
 /// Races for ever; returns when something is not as it must be. `rounds` are counted.
-pub async fn race(target: &Target, rounds: &mut u64) -> String {
+pub async fn race(target: &Target, rounds: &AtomicU64) -> String {
     let judge = target.client();
     let root = match judge.mount(&target.export).await {
         Ok(root) => root,
@@ -23,9 +24,9 @@ pub async fn race(target: &Target, rounds: &mut u64) -> String {
     };
     loop {
         if let Err(why) = once(&judge, target, &root).await {
-            return format!("twins, round {rounds}: {why}");
+            return format!("twins, round {}: {why}", rounds.load(Ordering::Relaxed));
         }
-        *rounds += 1;
+        rounds.fetch_add(1, Ordering::Relaxed);
     }
 }
 
