@@ -7,7 +7,7 @@ mod clocks;
 
 use crate::afflicted::{Affliction, Hang, afflict};
 use crate::silence::{Spy, log_handle};
-use crate::{CHECKPOINT_OFTEN, Torture, in_own_network, kept_on_failure};
+use crate::{CHECKPOINT_OFTEN, Torture, each_in_a_process, in_own_network, kept_on_failure};
 use haven::demo::client::ClientThread;
 use haven::demo::lab::{EXPORT, FLOATING, Lab, NODES};
 use haven_client::{Client, ClientError, Options};
@@ -18,7 +18,6 @@ use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -93,22 +92,12 @@ pub fn run(plan: &Plan) -> Result<(), String> {
         true => Fault::value_variants().to_vec(),
         false => plan.faults.clone(),
     };
-    let exe = std::env::current_exe().map_err(words)?;
-    let mut failed = Vec::new();
-    for fault in faults {
+    let seconds = plan.clock_seconds.to_string();
+    each_in_a_process(faults, |fault, command| {
         let name = fault.to_possible_value().map(|v| v.get_name().to_owned());
-        let seconds = plan.clock_seconds.to_string();
-        let mut command = Command::new(&exe);
-        let command = command.arg("faults").args(name);
-        let status = command.args(["--clock-seconds", &seconds]).status();
-        if !status.map_err(words)?.success() {
-            failed.push(fault);
-        }
-    }
-    match failed.is_empty() {
-        true => Ok(()),
-        false => Err(format!("failed: {failed:?}")),
-    }
+        command.arg("faults").args(name);
+        command.args(["--clock-seconds", &seconds]);
+    })
 }
 
 fn one(fault: Fault, plan: &Plan) -> Result<(), String> {
@@ -271,25 +260,15 @@ impl Play {
             let leader = self.leader().await?;
             let mut old = Spy::connect(lab, leader)?;
             old.expect_answer(&file)?;
-            self.one_way(leader, out, true)?;
+            self.lab().one_way(leader, out, true)?;
             self.succeeded(leader, what).await?;
             let _ = old.ask(&file);
             old.expect_silence(what)?;
-            self.one_way(leader, out, false)?;
+            self.lab().one_way(leader, out, false)?;
             self.back(leader).await?;
         }
         self.scattered().await?;
         self.conclude().await
-    }
-
-    fn one_way(&self, node: usize, out: bool, begin: bool) -> Result<(), String> {
-        for other in (0..NODES).filter(|other| *other != node) {
-            match out {
-                true => self.lab().mute(node, other, begin)?,
-                false => self.lab().mute(other, node, begin)?,
-            }
-        }
-        Ok(())
     }
 
     /// All are cut off from all: nobody answers, and afterwards all goes on.

@@ -4,7 +4,9 @@
 //! It must cost throughput and nothing else: no lapse of the lease, no election, and no client connection that ends. How
 //! fast it goes and how long a client waited at most is told and not judged.
 
-use crate::{CHECKPOINT_OFTEN, haven_exe, in_own_network, kept_on_failure, start_cluster};
+use crate::{
+    CHECKPOINT_OFTEN, each_in_a_process, haven_exe, in_own_network, kept_on_failure, start_cluster,
+};
 use bytes::Bytes;
 use clap::ValueEnum;
 use haven::demo::lab::{EXPORT, FLOATING, Lab, NODES};
@@ -132,22 +134,12 @@ pub fn run(plan: &Plan) -> Result<(), String> {
         true => Case::value_variants().to_vec(),
         false => plan.cases.clone(),
     };
-    let exe = std::env::current_exe().map_err(words)?;
-    let mut failed = Vec::new();
-    for case in cases {
-        let mut command = Command::new(&exe);
+    each_in_a_process(cases, |case, command| {
         command.args(["loads", &case.name()]);
         command.args(["--seconds", &plan.seconds.to_string()]);
         command.args(["--clients", &plan.clients.to_string()]);
         command.args(["--behind-mib", &plan.behind_mib.to_string()]);
-        if !command.status().map_err(words)?.success() {
-            failed.push(case);
-        }
-    }
-    match failed.is_empty() {
-        true => Ok(()),
-        false => Err(format!("failed: {failed:?}")),
-    }
+    })
 }
 
 fn one(case: Case, plan: &Plan) -> Result<(), String> {

@@ -22,7 +22,7 @@ use haven::demo::client::ClientThread;
 use haven::demo::lab::{Lab, NODES, Workplace};
 use haven::demo::random::Random;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::time::Duration;
 
 /// Operations that every worker completes between two blows, at least.
@@ -152,6 +152,27 @@ fn in_own_network<F: Future<Output = Result<(), String>>>(play: F) -> Result<(),
         .enable_all()
         .build();
     runtime.map_err(|e| e.to_string())?.block_on(play)
+}
+
+/// Plays each case in a process of its own, with the arguments that `ask` adds: a network can be made only before there are
+/// threads. Goes on after one that failed.
+fn each_in_a_process<C: std::fmt::Debug>(
+    cases: Vec<C>,
+    ask: impl Fn(&C, &mut process::Command),
+) -> Result<(), String> {
+    let exe = std::env::current_exe().map_err(|e| e.to_string())?;
+    let mut failed = Vec::new();
+    for case in cases {
+        let mut command = process::Command::new(&exe);
+        ask(&case, &mut command);
+        if !command.status().map_err(|e| e.to_string())?.success() {
+            failed.push(case);
+        }
+    }
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(format!("failed: {failed:?}")),
+    }
 }
 
 /// Gives `play` a directory that is kept if it fails.

@@ -8,11 +8,9 @@ use crate::mixed::{Mixed, Tally, words};
 use haven::classic::{self, Load, Recorder, Target};
 use haven::demo::random::Random;
 use haven::quick::free_port;
-use haven_client::Options;
 use haven_pki::Identity;
 use serde::Serialize;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -334,14 +332,7 @@ impl Node {
     }
 
     fn target(&self) -> Target {
-        Target {
-            nfs: SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[0])),
-            export: EXPORT.into(),
-            options: Options {
-                mount_port: self.ports[1],
-                ..Options::default()
-            },
-        }
+        Target::on_loopback(self.ports[0], self.ports[1], EXPORT)
     }
 
     fn config(&self, fault: &Fault) -> String {

@@ -10,7 +10,6 @@ use crate::twins;
 use haven::bound;
 use haven::classic::Target;
 use haven::quick::free_port;
-use haven_client::Options;
 use haven_config::Config;
 use haven_proto::nfs3::{
     self, Args3, Cookie3, Cookieverf3, Createhow3, Fh3, ReadArgs, ReaddirplusArgs, Sattr3,
@@ -20,7 +19,7 @@ use haven_rpc::record::{FragmentHeader, frame};
 use haven_rpc::{Credential, encode_call};
 use haven_xdr::encode_all;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -302,14 +301,7 @@ impl Node {
     }
 
     fn target(&self) -> Target {
-        Target {
-            nfs: SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[0])),
-            export: EXPORT.into(),
-            options: Options {
-                mount_port: self.ports[1],
-                ..Options::default()
-            },
-        }
+        Target::on_loopback(self.ports[0], self.ports[1], EXPORT)
     }
 
     fn most_resident_bytes(&self) -> Result<u64, String> {

@@ -4,7 +4,7 @@ use super::{LINE_BYTES, Recorder, log_name, names_dir};
 use bytes::Bytes;
 use haven_client::{Client, ClientError, Options};
 use haven_proto::nfs3::{Createhow3, Createverf3, Fh3, Nfsstat3, Sattr3, StableHow};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -27,6 +27,18 @@ pub struct Target {
 }
 
 impl Target {
+    /// A server of this machine, whose clients need not wait long where they are refused.
+    pub fn on_loopback(nfs_port: u16, mount_port: u16, export: &str) -> Self {
+        Self {
+            nfs: SocketAddr::from((Ipv4Addr::LOCALHOST, nfs_port)),
+            export: export.into(),
+            options: Options {
+                mount_port,
+                ..Options::default()
+            },
+        }
+    }
+
     /// A client that never gives up, as a hard mount.
     pub fn client(&self) -> Client {
         Client::new(self.nfs, self.options.clone())

@@ -218,7 +218,7 @@ impl Lab {
     /// # Errors
     /// What the kernel refused, in words.
     pub fn port(&self, index: usize, up: bool) -> Result<(), String> {
-        link::set_up(&port_name(&self.nodes[index].name), up).map_err(words)
+        link::set_up(&self.nodes[index].port(), up).map_err(words)
     }
 
     /// Switches a node's own interface off or on.

@@ -100,36 +100,45 @@ impl<F: Filesystem> View<'_, F> {
         if dir.ino == root {
             return Ok(dir.clone());
         }
-        let up = |ino| self.fs.lookup(&Cred::root(), ino, b"..");
-        let parent = up(dir.ino)?;
+        let parent = self.up(dir.ino)?;
         if root == self.fs.root() {
             return Ok(parent);
         }
-        let mut whereabouts = self.inside.of(export, dir.ino);
-        let (mut at, mut passed) = (parent.ino, vec![dir.ino]);
-        while whereabouts.is_none() {
-            whereabouts = match at {
-                at if at == root => Some(Whereabouts::Inside),
-                at if at == self.fs.root() => Some(Whereabouts::Outside),
-                at => self.inside.of(export, at),
-            };
-            if whereabouts.is_none() && passed.len() >= MOVE_DEPTH_MAX {
+        match self.whereabouts(export, root, dir.ino)? {
+            Whereabouts::Inside => Ok(parent),
+            Whereabouts::Outside => Ok(dir.clone()),
+            Whereabouts::TooDeep => Err(Nfsstat3::NameTooLong.into()),
+        }
+    }
+
+    /// Where a directory lies, seen from the export whose own one is `root`: climbs until it is known.
+    fn whereabouts(&self, export: ExportId, root: Ino, dir: Ino) -> Result<Whereabouts, Failure> {
+        let (mut at, mut passed) = (dir, Vec::new());
+        let found = loop {
+            if at == root {
+                break Whereabouts::Inside;
+            }
+            if at == self.fs.root() {
+                break Whereabouts::Outside;
+            }
+            if let Some(known) = self.inside.of(export, at) {
+                break known;
+            }
+            passed.push(at);
+            if passed.len() > MOVE_DEPTH_MAX {
                 // Those on the way are less deep.
                 passed.truncate(1);
-                whereabouts = Some(Whereabouts::TooDeep);
+                break Whereabouts::TooDeep;
             }
-            if let Some(found) = whereabouts {
-                self.inside.note(export, &passed, found);
-            } else {
-                passed.push(at);
-                at = up(at)?.ino;
-            }
-        }
-        match whereabouts {
-            Some(Whereabouts::Inside) => Ok(parent),
-            Some(Whereabouts::Outside) => Ok(dir.clone()),
-            Some(Whereabouts::TooDeep) | None => Err(Nfsstat3::NameTooLong.into()),
-        }
+            at = self.up(at)?.ino;
+        };
+        self.inside.note(export, &passed, found);
+        Ok(found)
+    }
+
+    /// The parent, wherever it is.
+    fn up(&self, dir: Ino) -> FsResult<Attr> {
+        self.fs.lookup(&Cred::root(), dir, b"..")
     }
 
     fn known(&self, fh: &Fh3) -> Result<Option<Attr>, Fatal> {
